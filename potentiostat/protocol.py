@@ -1,0 +1,88 @@
+"""The seam every potentiostat driver fills; all of it blocking, on one owner's thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potentiostat.limits import Envelope
+from potentiostat.records import Identity, RangeSpec
+
+NowNs = Callable[[], int]
+"""Reads the host clock in integer nanoseconds; handed in, never global."""
+
+
+class SafeState(StrEnum):
+    """Where a cell may rest. 0 V is not among them."""
+
+    S1 = "S1"  # sourcing 0 A, voltage clamped to the cell's window, still measuring
+    S2 = "S2"  # high impedance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setpoint:
+    """What the source holds, and the clamp on the other quantity.
+
+    Parameters
+    ----------
+    mode
+        ``"current"`` (galvanostatic) or ``"voltage"`` (potentiostatic).
+    level
+        A or V. Positive current charges the cell.
+    clamp
+        Magnitude of the compliance: V when sourcing current, A when sourcing voltage.
+    range_A
+        Current range, locked for the whole step.
+    """
+
+    mode: Literal["current", "voltage"]
+    level: float
+    clamp: float
+    range_A: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockExchange:
+    """One question for the instrument's time, with the host stamps around it."""
+
+    sent_ns: int
+    device_time_s: float
+    received_ns: int
+
+
+class Potentiostat(Protocol):
+    """One instrument, owned by one thread."""
+
+    ranges: tuple[RangeSpec, ...]
+    off_states: tuple[SafeState, ...]  # rest states that the model has
+
+    def connect(self, envelope: Envelope, *, cell_attached: bool = True) -> Identity:
+        """Identify, adopt the present state, make it safe, lock the settings."""
+        ...
+
+    def apply(self, setpoint: Setpoint) -> None:
+        """Source ``setpoint``, read it back, and check the error queue."""
+        ...
+
+    def read(self) -> NDArray[np.void]:
+        """Return new readings, SAMPLE_DTYPE, shape (n,)."""
+        ...
+
+    def exchange_clock(self) -> ClockExchange:
+        """Ask the instrument for its time."""
+        ...
+
+    def ensure_safe(self) -> SafeState:
+        """Bring the cell to S1 at any time, from any state, as often as one likes."""
+        ...
+
+    def rest_at_end(self) -> SafeState:
+        """Go to the last state of a run: S2 where the model has it, else S1."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the link; the source stays as it is."""
+        ...

@@ -1,0 +1,65 @@
+"""What a potentiostat says: one row for each reading, the same in memory, on the wire and on disk."""
+
+from dataclasses import dataclass
+from enum import IntFlag
+
+import numpy as np
+
+SAMPLE_DTYPE = np.dtype(
+    [
+        ("read_start_ns", "<i8"),  # host clock, before the query was sent
+        ("read_end_ns", "<i8"),  # host clock, after the reply was in
+        ("device_time_s", "<f8"),  # raw, as the instrument says it, uncorrected
+        ("aperture_s", "<f8"),  # host seconds over which the reading integrates
+        ("voltage_V", "<f8"),
+        ("current_A", "<f8"),  # positive charges the cell
+        ("voltage_sigma_V", "<f8"),  # random part, 1 sigma
+        ("current_sigma_A", "<f8"),
+        ("setpoint", "<f8"),  # A or V, by the source mode of the step
+        ("range_A", "<f8"),
+        ("status", "<u4"),  # Status bits
+    ]
+)
+
+
+class Status(IntFlag):
+    """Flags of a reading; 0 is a good one."""
+
+    COMPLIANCE = 1  # the source is held by its clamp, not by its set-point
+    OVERFLOW = 2  # beyond the measuring range; the value is not a number
+    INVALID = 4  # garbage or not a number: no limit is evaluated on it
+    SETTLING = 8  # within the settling time after a change of level or range
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who answered: the parts of the identity string."""
+
+    maker: str
+    model: str
+    serial: str
+    firmware: str
+    raw: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeSpec:
+    """One current range of a model, with its data-sheet accuracy (1 year, as a limit).
+
+    Parameters
+    ----------
+    full_scale_A
+        Largest current of the range.
+    gain_ratio, offset_A
+        Accuracy limit: ``gain_ratio * abs(I) + offset_A``.
+    resolution_A
+        Smallest step of a reading.
+    settling_s
+        Time after a change until readings are taken as settled.
+    """
+
+    full_scale_A: float
+    gain_ratio: float
+    offset_A: float
+    resolution_A: float
+    settling_s: float

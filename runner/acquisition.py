@@ -1,0 +1,325 @@
+"""The live part of a run: readings and frames, stamped and recorded as they come."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cameras.protocol import FrameSource
+from cameras.records import Frame
+from potentiostat.records import RangeSpec
+from runner.cell import GuardedCell
+from runner.clock import HostClock
+from runner.control import Control
+from runner.experiment import Experiment
+from runner.messages import Block, EndKind, Finished, StepEnded, Tripped
+from runner.plan import Ending, ExitCode, Plan
+from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
+from session.recorder import Recorder
+from sync.clockfit import ClockFit, fit_clock
+from sync.pairs import EXCHANGE_DTYPE
+
+CAMERA = "camera"
+FIRST_EXCHANGES = 8
+EXCHANGE_INTERVAL_S = 1.0
+
+
+@dataclass(slots=True)
+class LiveState:
+    """What a person watching the run wants to know; written by the run alone."""
+
+    steps: int
+    step: int = -1
+    step_name: str = ""
+    step_elapsed_s: float = 0.0
+    step_longest_s: float = 0.0
+    elapsed_s: float = 0.0
+    planned_s: float = 0.0
+    voltage_V: float = float("nan")
+    current_A: float = float("nan")
+    charge_C: float = 0.0
+    samples: int = 0
+    frames: int = 0
+    dropped: int = 0
+    dose_e_m2: float = 0.0
+    clock_sigma_ns: float = float("nan")
+    ended: list[StepEnded] = field(default_factory=list)
+
+
+Watcher = Callable[[LiveState], None]
+"""Called after every block of readings; must return at once."""
+
+
+class Acquisition:
+    """Runs a plan on a cell while a camera films it, and records both.
+
+    Parameters
+    ----------
+    cell
+        Open and resting.
+    camera
+        Entered but not started; None for none.
+    recorder
+        Open.
+    plan
+        Not begun.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        cell: GuardedCell,
+        camera: FrameSource | None,
+        recorder: Recorder,
+        plan: Plan,
+        clock: HostClock,
+        control: Control,
+        watcher: Watcher,
+    ) -> None:
+        self._experiment = experiment
+        self._cell = cell
+        self._camera = camera
+        self._recorder = recorder
+        self._plan = plan
+        self._clock = clock
+        self._control = control
+        self._watcher = watcher
+        self._start_ns = clock.now_ns()
+        self._step_start_ns = self._start_ns
+        self._why_end: str | None = None
+        self._cycle = 0
+        self._discharged = False
+        self._camera_exchanges: list[NDArray[np.void]] = []
+        self._camera_fit: ClockFit | None = None
+        self._first_exposure_ns: int | None = None
+        self.state = LiveState(
+            steps=len(plan),
+            planned_s=sum(step.longest_s for step in experiment.steps),
+        )
+
+    async def run(self) -> Ending:
+        """Play the plan to its end, whatever that is."""
+        if self._camera is None:
+            return await self._follow_plan()
+        for _ in range(FIRST_EXCHANGES):
+            await self._exchange_with(self._camera)
+        await self._camera.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._film(self._camera), name="runner.film")
+            keeper = group.create_task(
+                self._keep_time(self._camera), name="runner.keep_time"
+            )
+            ending = await self._follow_plan()
+            keeper.cancel()
+            await self._camera.stop()
+        return ending
+
+    # --- the plan ------------------------------------------------------------------
+
+    async def _follow_plan(self) -> Ending:
+        await self._begin_next_step()
+        while self._plan.ending is None or self._plan.step is not None:
+            match await self._cell.receive():
+                case Block() as block:
+                    await self._take(block)
+                    await self._clock.settle()
+                    self._heed_operator()
+                    self._cell.renew(block.sequence)
+                case StepEnded() as ended:
+                    await self._note_end(ended)
+                    if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
+                        if self._plan.must_close:
+                            break
+                        await self._begin_next_step()
+                case Tripped() as tripped:
+                    await self._note_trip(tripped)
+                    break
+                case Finished():
+                    break
+        return self._plan.ending or Ending(
+            code=ExitCode.FAILED, reason="the guardian finished by itself"
+        )
+
+    async def _begin_next_step(self) -> None:
+        message = self._plan.next_step()
+        if message is None:
+            return
+        step = self._experiment.steps[message.index]
+        self._step_start_ns = self._clock.now_ns()
+        self._count_cycle(step.current_A)
+        self.state.step, self.state.step_name = message.index, step.name
+        self.state.step_longest_s = step.longest_s
+        await self._recorder.event(
+            self._step_start_ns,
+            "step_started",
+            "runner",
+            f"step {message.index + 1}: {step.name} at {step.current_A:.4g} A",
+            {
+                "step": message.index,
+                "name": step.name,
+                "current_A": step.current_A,
+                "until": [condition.text for condition in step.until],
+            },
+        )
+        self._cell.start(message)
+
+    def _count_cycle(self, current_A: float) -> None:
+        """A cycle begins with the first charge after a discharge."""
+        if current_A > 0 and self._discharged:
+            self._cycle += 1
+            self._discharged = False
+        elif current_A < 0:
+            self._discharged = True
+
+    async def _note_end(self, ended: StepEnded) -> None:
+        self._why_end = None
+        self._plan.judge(ended)
+        self.state.ended.append(ended)
+        step = self._experiment.steps[ended.index]
+        await self._recorder.event(
+            ended.t_ns,
+            "step_ended",
+            "guardian",
+            f"step {ended.index + 1}: {step.name} ended: {ended.reason}",
+            {
+                "step": ended.index,
+                "name": step.name,
+                "kind": ended.kind.value,
+                "reason": ended.reason,
+                "latency_ns": ended.latency_ns,
+            },
+        )
+
+    async def _note_trip(self, tripped: Tripped) -> None:
+        state = "not confirmed" if tripped.state is None else tripped.state.value
+        if self._plan.ending is None:
+            code = ExitCode.LIMIT if tripped.kind is EndKind.LIMIT else ExitCode.FAILED
+            self._plan.ending = Ending(code=code, reason=tripped.reason)
+        await self._recorder.event(
+            tripped.t_ns,
+            "made_safe",
+            "guardian",
+            f"{tripped.reason}; safe state: {state}",
+            {"kind": tripped.kind.value, "state": state},
+        )
+
+    def _heed_operator(self) -> None:
+        self._why_end = self._plan.obey(self._control.wish) or self._why_end
+        if self._why_end is not None:
+            self._cell.end_step(self._why_end)  # again, until the step has ended
+
+    # --- readings --------------------------------------------------------------------
+
+    async def _take(self, block: Block) -> None:
+        rows = self._rows(block)
+        await self._recorder.samples(rows)
+        if block.exchanges:
+            stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
+            for stamp, exchange in zip(stamps, block.exchanges, strict=True):
+                device_ns = round(exchange.device_time_s * 1e9)
+                stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
+                stamp["t1_ns"] = stamp["t2_ns"] = device_ns
+            await self._recorder.exchanges("potentiostat", stamps)
+        self._show(rows)
+
+    def _rows(self, block: Block) -> NDArray[np.void]:
+        """Session rows: the stamps are provisional until the time base is fitted."""
+        samples = block.samples
+        rows = np.zeros(len(samples), SESSION_SAMPLE_DTYPE)
+        for name in ("read_start_ns", "read_end_ns", "device_time_s", "aperture_s"):
+            rows[name] = samples[name]
+        rows["voltage"], rows["current"] = samples["voltage_V"], samples["current_A"]
+        rows["voltage_sigma"] = samples["voltage_sigma_V"]
+        rows["current_sigma"] = samples["current_sigma_A"]
+        rows["setpoint"], rows["range"] = samples["setpoint"], samples["range_A"]
+        rows["status"] = samples["status"]
+        width_ns = samples["read_end_ns"] - samples["read_start_ns"]
+        rows["t_ns"] = samples["read_start_ns"] + width_ns // 2
+        rows["t_sigma_ns"] = width_ns / np.sqrt(12.0)
+        rows["step"], rows["cycle"] = block.step, self._cycle
+        rows["charge"] = block.charge_C
+        rows["charge_ionic"] = rows["charge_ionic_sigma"] = np.nan
+        return rows
+
+    def _show(self, rows: NDArray[np.void]) -> None:
+        if len(rows) == 0:
+            return
+        last, state, now_ns = rows[-1], self.state, self._clock.now_ns()
+        state.voltage_V, state.current_A = float(last["voltage"]), float(last["current"])
+        state.charge_C = float(last["charge"])
+        state.samples += len(rows)
+        state.elapsed_s = (now_ns - self._start_ns) / 1e9
+        state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
+        self._watcher(state)
+
+    # --- frames ------------------------------------------------------------------------
+
+    async def _film(self, camera: FrameSource) -> None:
+        async for frame in camera.frames():
+            stamps = self._stamp(frame)
+            await self._recorder.frame(CAMERA, stamps, frame.pixels)
+            self.state.frames += 1
+            self.state.dropped += frame.info.dropped_before
+            self.state.dose_e_m2 = stamps.dose_per_m2
+            limit_e_m2 = self._experiment.dose_limit_e_m2
+            if limit_e_m2 is not None and stamps.dose_per_m2 > limit_e_m2:
+                self._end_for_dose(limit_e_m2)
+
+    def _end_for_dose(self, limit_e_m2: float) -> None:
+        if self._plan.must_close:
+            return
+        self._why_end = f"dose beyond the limit {limit_e_m2 / 1e20:.4g} e/angstrom^2"
+        self._plan.refuse_more(Ending(code=ExitCode.LIMIT, reason=self._why_end))
+
+    def _stamp(self, frame: Frame) -> FrameHeader:
+        info = frame.info
+        if self._first_exposure_ns is None:
+            self._first_exposure_ns = info.device_start_ns
+        # The beam stays on between exposures: dropped frames cost dose too.
+        lit_ns = info.device_start_ns + info.exposure_ns - self._first_exposure_ns
+        camera = self._experiment.camera
+        dose_rate = float("nan") if camera is None else camera.dose_rate_e_m2_s
+        t_start_ns, sigma_ns = self._host_time(info.device_start_ns)
+        return FrameHeader(
+            t_start_ns=t_start_ns,
+            exposure_ns=info.exposure_ns,
+            t_sigma_ns=sigma_ns,
+            index=info.index,
+            device_start_ns=info.device_start_ns,
+            dropped_before=info.dropped_before,
+            dose_per_m2=dose_rate * lit_ns / 1e9,
+            blanked=info.blanked,
+        )
+
+    def _host_time(self, device_ns: int) -> tuple[int, float]:
+        if self._camera_fit is None:
+            return self._clock.now_ns(), float("inf")
+        stamp = np.array([device_ns], np.int64)
+        return (
+            int(self._camera_fit.to_host_ns(stamp)[0]),
+            float(self._camera_fit.sigma_ns(stamp)[0]),
+        )
+
+    # --- time ----------------------------------------------------------------------------
+
+    async def _keep_time(self, camera: FrameSource) -> None:
+        with self._clock.party():
+            next_ns = self._clock.now_ns()
+            while True:
+                next_ns += int(EXCHANGE_INTERVAL_S * 1e9)
+                await self._clock.sleep_until(next_ns)
+                await self._exchange_with(camera)
+
+    async def _exchange_with(self, camera: FrameSource) -> None:
+        answer = await camera.exchange_clock()
+        row = np.zeros(1, EXCHANGE_DTYPE)
+        row["t0_ns"], row["t1_ns"] = answer.t0_ns, answer.t1_ns
+        row["t2_ns"], row["t3_ns"] = answer.t2_ns, answer.t3_ns
+        await self._recorder.exchanges(CAMERA, row)
+        self._camera_exchanges.append(row)
+        if len(self._camera_exchanges) >= 2:
+            self._camera_fit = fit_clock(np.concatenate(self._camera_exchanges))
+            self.state.clock_sigma_ns = self._camera_fit.offset_sigma_ns

@@ -1,0 +1,160 @@
+"""The cell as the runner sees it: armed through the guardian, always left safe."""
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+from potentiostat.protocol import SafeState
+from runner.guardian import guardian_main
+from runner.messages import (
+    Connected,
+    EndStep,
+    Finish,
+    Finished,
+    FromGuardian,
+    GuardianSettings,
+    Refused,
+    Renew,
+    StartStep,
+)
+from runner.process import PipedProcess, ProcessLost
+
+FINISH_TIMEOUT_S = 15.0
+
+
+class InstrumentUnavailable(Exception):
+    """The potentiostat could not be opened, or was lost; nothing is left switched on."""
+
+
+class GuardedCell:
+    """A cell behind its guardian. Stands outside the task group of a run.
+
+    Leaving the context brings the cell to its last state. If the guardian's process
+    has died, a new one opens the link again and does the same.
+
+    Parameters
+    ----------
+    settings
+        For the guardian.
+    in_thread
+        Run the guardian in a thread instead of a process.
+    """
+
+    def __init__(self, settings: GuardianSettings, *, in_thread: bool = False) -> None:
+        self._settings = settings
+        self._in_thread = in_thread
+        self._guardian = self._new_guardian()
+        self.connected: Connected | None = None
+        self.left_in: SafeState | None = None
+        self.reason = "the plan is done"
+
+    def _new_guardian(self) -> PipedProcess:
+        return PipedProcess(
+            "guardian", guardian_main, self._settings, in_thread=self._in_thread
+        )
+
+    async def __aenter__(self) -> Self:
+        """Open the instrument; the cell then rests in S1.
+
+        Raises
+        ------
+        InstrumentUnavailable
+            The instrument does not answer or refuses its settings.
+        """
+        self.connected = await self._open()
+        return self
+
+    async def _open(self) -> Connected:
+        await self._guardian.start()
+        try:
+            answer = await self._guardian.receive()
+        except ProcessLost as error:
+            raise InstrumentUnavailable(str(error)) from error
+        if isinstance(answer, Refused):
+            await self._guardian.join(FINISH_TIMEOUT_S)
+            raise InstrumentUnavailable(answer.error)
+        if not isinstance(answer, Connected):
+            raise InstrumentUnavailable(f"the guardian answered {answer!r}")
+        return answer
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Bring the cell to its last state, and say which in ``left_in``."""
+        if error is not None:
+            self.reason = f"{type(error).__name__}: {error}"
+        # A second interruption must not cut this short.
+        await asyncio.shield(self._finish())
+
+    async def _finish(self) -> None:
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT_S):
+                self.left_in = await self._ask_to_finish()
+        except (ProcessLost, TimeoutError):
+            await self._guardian.join(0.1)
+            self.left_in = await self._rescue()
+        await self._guardian.join(FINISH_TIMEOUT_S)
+
+    async def _ask_to_finish(self) -> SafeState | None:
+        self._guardian.send(Finish(reason=self.reason))
+        while not isinstance(message := await self._guardian.receive(), Finished):
+            pass
+        return message.state
+
+    async def _rescue(self) -> SafeState | None:
+        """Open the link once more, with a new guardian, to make the cell safe."""
+        self._guardian = self._new_guardian()
+        try:
+            async with asyncio.timeout(FINISH_TIMEOUT_S):
+                await self._open()
+                return await self._ask_to_finish()
+        except (ProcessLost, TimeoutError, InstrumentUnavailable):
+            return None
+
+    def get_connected(self) -> Connected:
+        """Return what the instrument said on connecting.
+
+        Raises
+        ------
+        InstrumentUnavailable
+            The context was not entered.
+        """
+        if self.connected is None:
+            raise InstrumentUnavailable("the instrument is not connected")
+        return self.connected
+
+    @property
+    def guardian_pid(self) -> int | None:
+        """Process number of the guardian."""
+        return self._guardian.pid
+
+    def start(self, step: StartStep) -> None:
+        """Hold a set-point until one of its conditions."""
+        self._guardian.send(step)
+
+    def end_step(self, reason: str) -> None:
+        """Rest at 0 A now."""
+        self._guardian.send(EndStep(reason=reason))
+
+    def renew(self, sequence: int) -> None:
+        """Renew the lease: block ``sequence`` has been dealt with."""
+        self._guardian.send(Renew(sequence=sequence))
+
+    async def receive(self) -> FromGuardian:
+        """Return what the guardian says next.
+
+        Raises
+        ------
+        InstrumentUnavailable
+            The guardian died; leaving the context makes the cell safe.
+        """
+        try:
+            message = await self._guardian.receive()
+        except ProcessLost as error:
+            raise InstrumentUnavailable(str(error)) from error
+        if not isinstance(message, FromGuardian):
+            raise InstrumentUnavailable(f"the guardian said {message!r}")
+        return message

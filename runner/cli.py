@@ -1,0 +1,370 @@
+"""The command line: one verb, one function; everything else lives elsewhere."""
+
+import asyncio
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from runner.plan import ExitCode
+
+SCREEN = Console(stderr=True)
+PAGE = Console()
+
+
+class Speed(click.ParamType):
+    """A factor, or ``max``."""
+
+    name = "speed"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the factor; ``max`` is infinite."""
+        if isinstance(value, float):
+            return value
+        if str(value).lower() == "max":
+            return math.inf
+        try:
+            factor = float(value)
+        except ValueError:
+            factor = math.nan
+        if not (0 < factor < math.inf):
+            self.fail(f"{value!r} is no speed; write 1, 10 or max", param, ctx)
+        return factor
+
+
+@contextmanager
+def _exit_codes() -> Iterator[None]:
+    """Turn an error into its exit code and a message without a traceback."""
+    try:
+        yield
+    except Exception as error:
+        from runner.errors import exit_code_of, message_of  # noqa: PLC0415
+
+        code = exit_code_of(error)
+        if code is None:
+            raise
+        click.echo(message_of(error), err=True)
+        sys.exit(code)
+
+
+def _plain(value: Any) -> Any:
+    """Turn results into what JSON knows; an unknown number becomes null."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _conclude(result: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
+    """Print a result for a person, or as the last line for a program."""
+    if as_json:
+        click.echo(json.dumps(_plain(result)))
+    else:
+        PAGE.print(render(result))
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object as the last line."
+)
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace output files that exist."
+)
+
+
+def _path(text: str) -> click.Path:
+    return click.Path(path_type=Path, exists=text == "in", dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="lamella")
+def main() -> None:
+    """Run, time and explain an experiment on a solid-state lamella in a TEM."""
+
+
+@main.command()
+@click.argument("experiment", type=_path("in"))
+@click.option("-o", "--output", type=_path("out"), required=True, help="Session file.")
+@click.option("--report", type=_path("out"), help="Also write a report page.")
+@click.option(
+    "--speed",
+    type=Speed(),
+    default="1",
+    help="For simulated hardware: N times real time, or max.",
+)
+@overwrite_option
+@json_option
+def run(
+    experiment: Path,
+    output: Path,
+    report: Path | None,
+    speed: float,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Run an EXPERIMENT and record it.
+
+    Ctrl-C once stops the step and goes on with the plan's ending, twice aborts, three
+    times halts. The cell is left safe each time.
+
+    Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
+    """
+    with _exit_codes():
+        from runner.control import Control  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+        from runner.conduct import run as run_experiment  # noqa: PLC0415
+        from runner.summary import render_summary  # noqa: PLC0415
+        from runner.terminal import Screen  # noqa: PLC0415
+
+        loaded = Experiment.load(experiment)
+        screen, control = Screen(SCREEN), Control()
+
+        async def work() -> Any:
+            with control.on_ctrl_c(), screen.watching() as watcher:
+                return await run_experiment(
+                    loaded,
+                    output=output,
+                    report=report,
+                    overwrite=overwrite,
+                    speed=speed,
+                    control=control,
+                    watcher=watcher,
+                    stage=screen.stage,
+                )
+
+        summary = run_async(work)
+        _conclude(summary, render_summary, as_json=as_json)
+        sys.exit(summary.exit_code)
+
+
+def run_async(work: Callable[[], Any]) -> Any:
+    """Run a coroutine on a loop that every library here can use.
+
+    aiomqtt needs the selector loop, which is not the default on Windows.
+    """
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as loop:
+        return loop.run(work())
+
+
+@main.command()
+@click.argument("experiment", type=_path("in"))
+@json_option
+def check(experiment: Path, *, as_json: bool) -> None:
+    """Validate an EXPERIMENT without touching hardware.
+
+    Example: lamella check examples/lco_lipon_li.toml
+    """
+    with _exit_codes():
+        from runner.check import check as check_experiment  # noqa: PLC0415
+        from runner.check import render_check  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+
+        findings = check_experiment(Experiment.load(experiment))
+        _conclude(findings, render_check, as_json=as_json)
+        sys.exit(ExitCode.REFUSED if findings.refused else ExitCode.DONE)
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="Name the templates.")
+@click.option("-o", "--output", type=_path("out"), help="File to write.")
+@overwrite_option
+def new(
+    name: str | None, output: Path | None, *, listing: bool, overwrite: bool
+) -> None:
+    """Write a commented experiment file from the template NAME.
+
+    Example: lamella new lco_lipon_li -o mine.toml
+    """
+    with _exit_codes():
+        from runner.newfile import template_names, write_template  # noqa: PLC0415
+
+        if listing:
+            click.echo("\n".join(template_names()))
+            return
+        chosen = name or template_names()[0]
+        target = output or Path(f"{chosen}.toml")
+        write_template(chosen, target, overwrite=overwrite)
+        click.echo(f"wrote {target}; next: lamella check {target}")
+
+
+@main.command()
+@click.argument("experiment", type=_path("in"))
+@click.option("-o", "--output", type=_path("out"), required=True)
+@click.option("--speed", type=Speed(), default="1", help="N or max; simulated only.")
+@overwrite_option
+@json_option
+def calibrate(
+    experiment: Path,
+    output: Path,
+    speed: float,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Measure the open holder: leakage, stray capacitance, absorption, noise.
+
+    No cell may be in the holder: voltages are applied.
+
+    Example: lamella calibrate examples/lco_lipon_li.toml -o holder.h5
+    """
+    with _exit_codes():
+        from runner.calibrate import calibrate as calibrate_to  # noqa: PLC0415
+        from runner.calibrate import render_calibration  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+
+        loaded = Experiment.load(experiment)
+        found = run_async(
+            lambda: calibrate_to(loaded, output, speed=speed, overwrite=overwrite)
+        )
+        _conclude(found, render_calibration, as_json=as_json)
+
+
+@main.command(name="import")
+@click.option("-o", "--output", type=_path("out"), required=True)
+@click.option("--echem", type=_path("in"), help="File of a potentiostat.")
+@click.option(
+    "--frames",
+    type=_path("in"),
+    multiple=True,
+    help="Image file; repeat it, or let the further arguments be images too.",
+)
+@click.argument("more_frames", type=_path("in"), nargs=-1)
+@click.option("--frame-interval", help="Time between frames, such as 1 s.")
+@click.option("--pixel-size", help="Edge of a pixel, such as 0.2554 nm.")
+@click.option("--title", help="Title of the session.")
+@overwrite_option
+@json_option
+def import_files(  # noqa: PLR0913 - one argument for each option
+    output: Path,
+    echem: Path | None,
+    frames: tuple[Path, ...],
+    more_frames: tuple[Path, ...],
+    frame_interval: str | None,
+    pixel_size: str | None,
+    title: str | None,
+    *,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Make a session from files that other programs wrote.
+
+    Example: lamella import -o ti.h5 --frame-interval "1 s" --frames 1733.png 1734.png
+    """
+    with _exit_codes():
+        from runner.importing import import_session, render_import  # noqa: PLC0415
+        from runner.quantities import parse  # noqa: PLC0415
+
+        summary = import_session(
+            output,
+            echem=echem,
+            frames=[*frames, *more_frames],
+            frame_interval_s=None
+            if frame_interval is None
+            else parse(frame_interval, "time"),
+            pixel_size_m=None if pixel_size is None else parse(pixel_size, "length"),
+            title=title,
+            overwrite=overwrite,
+        )
+        _conclude(summary, render_import, as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@click.option("--tracker", required=True, help="Such as drift or front.")
+@json_option
+def track(session: Path, tracker: str, *, as_json: bool) -> None:
+    """Run a tracker over the stored frames of a SESSION.
+
+    Example: lamella track ti.h5 --tracker drift
+    """
+    with _exit_codes():
+        from runner.analysis import render_track, track_session  # noqa: PLC0415
+
+        _conclude(track_session(session, tracker), render_track, as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@json_option
+def correlate(session: Path, *, as_json: bool) -> None:
+    """Charge ledger, kinematics against current, lags and significance.
+
+    Example: lamella correlate first_charge.h5
+    """
+    with _exit_codes():
+        from runner.analysis import correlate_session  # noqa: PLC0415
+        from runner.summary import render_summary, summarise  # noqa: PLC0415
+
+        correlate_session(session)
+        _conclude(summarise(session), render_summary, as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@click.option("-o", "--output", type=_path("out"), required=True)
+@overwrite_option
+@json_option
+def report(session: Path, output: Path, *, overwrite: bool, as_json: bool) -> None:
+    """Write one self-contained page about a SESSION.
+
+    Example: lamella report first_charge.h5 -o first_charge.html
+    """
+    with _exit_codes():
+        from runner.report import write_report  # noqa: PLC0415
+
+        written = write_report(session, output, overwrite=overwrite)
+        _conclude(written, lambda _: f"wrote {output}", as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@json_option
+def verify(session: Path, *, as_json: bool) -> None:
+    """Check a SESSION against its schema, its checksums and its own stamps.
+
+    Example: lamella verify first_charge.h5
+    """
+    with _exit_codes():
+        from session.validate import validate  # noqa: PLC0415
+
+        problems = validate(session)
+        _conclude(
+            problems,
+            lambda found: "\n".join(str(p) for p in found) or "no problem found",
+            as_json=as_json,
+        )
+        sys.exit(ExitCode.LIMIT if problems else ExitCode.DONE)
+
+
+@main.command()
+@json_option
+def instruments(*, as_json: bool) -> None:
+    """List the supported models, their ranges and their off-state hazards.
+
+    Example: lamella instruments
+    """
+    with _exit_codes():
+        from runner.instruments import known_instruments, render_known  # noqa: PLC0415
+
+        _conclude(known_instruments(), render_known, as_json=as_json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""One experiment from start to report: opens everything, and leaves the cell safe."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cameras.protocol import FrameSource
+from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
+from runner.analysis import analyse_session
+from runner.calibrate import HolderRecord, load_holder, measure_holder
+from runner.cell import GuardedCell
+from runner.check import refuse_unfit
+from runner.control import Control
+from runner.devices import open_camera
+from runner.experiment import Experiment
+from runner.header import session_header
+from runner.lab import MOCK, Lab, open_lab
+from runner.messages import GuardianSettings
+from runner.outputs import Outputs
+from runner.plan import Ending, Plan, choose_range
+from runner.report import write_report
+from runner.summary import RunSummary, summarise
+from session.recorder import Recorder
+
+VIRTUAL_LEASE_S = 30.0  # real seconds; in virtual time a busy machine is no danger
+LEASE_S = 2.0
+
+Stage = Callable[[str], None]
+"""Told in one line what is being done; must return at once."""
+
+
+def _watch_nothing(_state: LiveState) -> None:
+    """Take no notice."""
+
+
+def _say_nothing(_text: str) -> None:
+    """Say nothing."""
+
+
+async def run(
+    experiment: Experiment,
+    *,
+    output: str | Path,
+    report: str | Path | None = None,
+    overwrite: bool = False,
+    speed: float = 1.0,
+    control: Control | None = None,
+    watcher: Watcher = _watch_nothing,
+    stage: Stage = _say_nothing,
+) -> RunSummary:
+    """Run an experiment and return what came of it.
+
+    Parameters
+    ----------
+    experiment
+        Checked before anything is opened.
+    output
+        Session file to write; simulated hardware leaves its truth beside it.
+    report
+        Page to write at the end, or None.
+    overwrite
+        Replace files that exist; they stay until the run can begin.
+    speed
+        Only for simulated hardware: 1 for real time, N for N times as fast,
+        ``math.inf`` for as fast as it can.
+    control
+        For an operator's stop, abort and halt.
+    watcher
+        Called after each block of readings with the live state.
+    stage
+        Told what is being done.
+
+    Raises
+    ------
+    ExperimentError
+        The experiment cannot be run as it stands; nothing was opened or written.
+    OutputRefused
+        An output exists and ``overwrite`` is False.
+    LabError, InstrumentUnavailable, cameras.errors.CameraError
+        Equipment cannot be had or was lost. The cell is in its safe state.
+    """
+    refuse_unfit(experiment)
+    outputs = Outputs.claim(session=Path(output), report=report, overwrite=overwrite)
+    holder = await asyncio.to_thread(load_holder, experiment)
+    measure = holder is None and experiment.potentiostat.resource == MOCK
+    async with open_lab(
+        experiment, speed=speed, truth_path=outputs.truth, holder_open=measure
+    ) as lab:
+        if measure:
+            stage("measuring the open holder")
+            holder = await measure_holder(experiment, lab, _settings(experiment, lab))
+            await lab.mate_cell()
+        stage("running the plan")
+        ending, cell = await _play(
+            experiment, lab, outputs, holder, control or Control(), watcher
+        )
+    stage("fitting the time base, tracking, correlating")
+    await asyncio.to_thread(analyse_session, outputs.session, holder)
+    if outputs.report is not None:
+        stage("writing the report")
+        await asyncio.to_thread(write_report, outputs.session, outputs.report)
+    return await asyncio.to_thread(
+        summarise, outputs.session, exit_code=ending.code, left_in=cell.left_in
+    )
+
+
+def _settings(
+    experiment: Experiment, lab: Lab, *, cell_attached: bool = True
+) -> GuardianSettings:
+    potentiostat = experiment.potentiostat
+    return GuardianSettings(
+        driver=potentiostat.driver,
+        resource=lab.potentiostat_resource,
+        clock=lab.clock.spec,
+        envelope=experiment.envelope,
+        cell_attached=cell_attached,
+        nplc=potentiostat.nplc,
+        line_frequency_Hz=potentiostat.line_frequency_Hz,
+        lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
+    )
+
+
+async def _play(
+    experiment: Experiment,
+    lab: Lab,
+    outputs: Outputs,
+    holder: HolderRecord | None,
+    control: Control,
+    watcher: Watcher,
+) -> tuple[Ending, GuardedCell]:
+    """Open everything in the order in which it must be closed, and play the plan."""
+    cell = GuardedCell(_settings(experiment, lab))
+    # The cell is outermost: whatever fails inside, it is made safe last and always.
+    async with cell, AsyncExitStack() as stack:
+        camera = await _enter_camera(lab, stack)
+        connected = cell.get_connected()
+        plan = Plan(
+            experiment.steps,
+            envelope=experiment.envelope,
+            range_A=experiment.range_A(connected.ranges),
+        )
+        header = session_header(
+            experiment,
+            connected=connected,
+            camera=None if camera is None else camera.info,
+            simulated=lab.simulated,
+            start_time=datetime.now(UTC),
+            host_start_ns=lab.clock.now_ns(),
+        )
+        outputs.clear()
+        recorder = await stack.enter_async_context(Recorder(outputs.session, header))
+        if holder is not None:
+            await recorder.event(
+                lab.clock.now_ns(),
+                "calibration",
+                "runner",
+                f"open-holder calibration: {holder.source}",
+                holder.attributes(),
+            )
+        acquisition = Acquisition(
+            experiment,
+            cell=cell,
+            camera=camera,
+            recorder=recorder,
+            plan=plan,
+            clock=lab.clock,
+            control=control,
+            watcher=watcher,
+        )
+        ending = await acquisition.run()
+        cell.reason = ending.reason
+        await recorder.finish(ending.reason, datetime.now(UTC).isoformat())
+    return ending, cell
+
+
+async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
+    if lab.camera is None:
+        return None
+    camera = open_camera(
+        lab.camera.driver, lab.camera.host, lab.camera.port, now_ns=lab.clock.now_ns
+    )
+    return await stack.enter_async_context(camera)

@@ -1,0 +1,36 @@
+"""From the names in an experiment file to the objects that fill the seams."""
+
+from collections.abc import Callable
+
+from cameras.protocol import FrameSource
+from cameras.registry import camera_class
+from potentiostat.protocol import Potentiostat
+from potentiostat.registry import potentiostat_class
+from potentiostat.visa import VisaLink
+from runner.messages import GuardianSettings
+
+NowNs = Callable[[], int]
+
+
+def open_potentiostat(settings: GuardianSettings, *, now_ns: NowNs) -> Potentiostat:
+    """Open the VISA link and put the named driver on it; nothing is sent yet.
+
+    Raises
+    ------
+    potentiostat.errors.InstrumentError
+        The driver or the resource does not exist, or does not answer.
+    """
+    driver = potentiostat_class(settings.driver)
+    link = VisaLink(settings.resource, now_ns=now_ns)
+    link.open()
+    return driver(
+        link,
+        now_ns=now_ns,
+        nplc=settings.nplc,
+        line_frequency_Hz=settings.line_frequency_Hz,
+    )
+
+
+def open_camera(driver: str, host: str, port: int, *, now_ns: NowNs) -> FrameSource:
+    """Return the named camera; it connects when it is entered."""
+    return camera_class(driver)(host, port, now_ns=now_ns)

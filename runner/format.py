@@ -1,0 +1,39 @@
+"""Numbers as people read them: SI prefixes, and a value with its uncertainty."""
+
+import math
+
+_PREFIXES = {
+    -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M",
+    9: "G", 12: "T",
+}  # fmt: skip
+
+
+def _prefix(size: float) -> tuple[float, str]:
+    if size == 0 or not math.isfinite(size):
+        return 1.0, ""
+    power = 3 * math.floor(math.log10(size) / 3 + 1e-12)
+    power = min(max(power, -18), 12)
+    return 10.0**power, _PREFIXES[power]
+
+
+def in_unit(value: float, unit: str, digits: int = 4) -> str:
+    """Return ``value`` with an SI prefix, such as ``20.01 pA``; ``-`` where unknown."""
+    if not math.isfinite(value):
+        return "-"
+    factor, prefix = _prefix(abs(value))
+    return f"{value / factor:.{digits}g} {prefix}{unit}"
+
+
+def with_sigma(value: float, sigma: float, unit: str) -> str:
+    """Return ``value ± sigma`` to two digits of the sigma, such as ``3.502 ± 0.021 nC``.
+
+    An unknown value gives ``unknown``; an unknown sigma is said to be so.
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    if not math.isfinite(sigma):
+        return f"{in_unit(value, unit)} (uncertainty unknown)"
+    factor, prefix = _prefix(max(abs(value), sigma))
+    scaled = sigma / factor
+    places = 2 if scaled == 0 else max(0, 1 - math.floor(math.log10(scaled)))
+    return f"{value / factor:.{places}f} ± {scaled:.{places}f} {prefix}{unit}"

@@ -1,0 +1,373 @@
+"""The guardian: the one owner of an instrument's link, between the plan and the cell.
+
+It reads without a pause, holds the hard limits next to the instrument, and takes the
+cell to safety when the runner falls silent. It runs on one thread, in its own process
+during an experiment.
+"""
+
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum, auto
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potentiostat.errors import InstrumentError
+from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
+from potentiostat.records import Status
+from runner.clock import real_now_ns
+from runner.devices import open_potentiostat
+from runner.messages import (
+    Block,
+    Connected,
+    EndKind,
+    EndStep,
+    Finish,
+    Finished,
+    FromGuardian,
+    GuardianSettings,
+    Refused,
+    Renew,
+    StartStep,
+    StepEnded,
+    Tripped,
+)
+
+MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
+
+
+class Phase(Enum):
+    """What the guardian is doing."""
+
+    RESTING = auto()  # S1, measuring
+    STEPPING = auto()  # a step's set-point is on
+    TRIPPED = auto()  # made safe by itself: rests, and refuses further steps
+    DONE = auto()
+
+
+class Guardian:
+    """The guardian's loop over one instrument.
+
+    Parameters
+    ----------
+    instrument
+        A connected driver; used by this thread alone.
+    connection
+        Pipe to the runner; its end means that the runner died.
+    settings
+        Limits, lease and intervals.
+    now_ns
+        Host clock.
+    lease_now_ns
+        Real clock for the lease, which protects real seconds at any speed.
+    """
+
+    def __init__(
+        self,
+        instrument: Potentiostat,
+        connection: "Connection[FromGuardian, object]",
+        settings: GuardianSettings,
+        *,
+        now_ns: Callable[[], int],
+        lease_now_ns: Callable[[], int] = real_now_ns,
+    ) -> None:
+        self._instrument = instrument
+        self._connection = connection
+        self._settings = settings
+        self._now_ns = now_ns
+        self._lease_now_ns = lease_now_ns
+        self.phase = Phase.RESTING
+        self._step: StartStep | None = None
+        self._step_start_ns = 0
+        self._step_start_C = 0.0
+        self._step_changed_ns = 0
+        self._last: tuple[int, float] | None = None  # middle of the last reading, current
+        self._charge_C = 0.0
+        self._bad_readings = 0
+        self._sequence = 0
+        self._renewed = -1
+        self._heard_ns = lease_now_ns()
+        self._next_exchange_ns = now_ns()
+        self._safe_state: SafeState | None = None
+        self._finish_reason = ""
+
+    # --- the loop ------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Guard until told to finish, or until the runner is gone."""
+        try:
+            while self.phase is not Phase.DONE:
+                self._listen()
+                if self.phase is Phase.DONE:
+                    break
+                self._turn()
+                self._check_lease()
+        finally:
+            self._leave()
+
+    def _turn(self) -> None:
+        """Take one block of readings, act on it, and report it."""
+        if self.phase is Phase.TRIPPED and self._safe_state is None:
+            self._safe_state = self._make_safe()  # until it is confirmed
+        try:
+            samples = self._instrument.read()
+            exchanges = self._exchange_if_due()
+        except InstrumentError as error:
+            self._trip(EndKind.FAULT, str(error))
+            return
+        step = self._step.index if self._step is not None else -1
+        charge_C = self._judge(samples)
+        self._sequence += 1
+        self._say(
+            Block(
+                sequence=self._sequence,
+                samples=samples,
+                step=step,
+                charge_C=charge_C,
+                exchanges=exchanges,
+            )
+        )
+        if self._settings.clock.lockstep:
+            self._wait_for_renewal()
+
+    def _exchange_if_due(self) -> tuple[ClockExchange, ...]:
+        if self._now_ns() < self._next_exchange_ns:
+            return ()
+        interval_ns = int(self._settings.exchange_interval_s * 1e9)
+        self._next_exchange_ns = self._now_ns() + interval_ns
+        return (self._instrument.exchange_clock(),)
+
+    # --- judging readings ------------------------------------------------------------
+
+    def _judge(self, samples: NDArray[np.void]) -> NDArray[np.float64]:
+        charge_C = np.empty(len(samples))
+        for i, sample in enumerate(samples):
+            self._count_charge(sample)
+            charge_C[i] = self._charge_C
+            self._check_limits(sample)
+        return charge_C
+
+    def _count_charge(self, sample: np.void) -> None:
+        middle_ns = (int(sample["read_start_ns"]) + int(sample["read_end_ns"])) // 2
+        current_A = float(sample["current_A"])
+        if not np.isfinite(current_A):
+            return
+        if self._last is not None:
+            last_ns, last_A = self._last
+            self._charge_C += 0.5 * (current_A + last_A) * (middle_ns - last_ns) / 1e9
+        self._last = (middle_ns, current_A)
+
+    def _check_limits(self, sample: np.void) -> None:
+        voltage_V, current_A = float(sample["voltage_V"]), float(sample["current_A"])
+        bad = Status(int(sample["status"])) & (Status.INVALID | Status.OVERFLOW)
+        if bad or not (np.isfinite(voltage_V) and np.isfinite(current_A)):
+            self._bad_readings += 1
+            if self._bad_readings >= MAX_BAD_READINGS:
+                self._trip(
+                    EndKind.FAULT,
+                    f"{self._bad_readings} readings in a row were not numbers",
+                )
+            return
+        self._bad_readings = 0
+        if self._settings.cell_attached:
+            broken = self._settings.envelope.violation(
+                voltage_V=voltage_V, current_A=current_A, charge_C=self._charge_C
+            )
+            if broken is not None:
+                self._trip(EndKind.LIMIT, broken)
+                return
+        if self._step is None or int(sample["read_start_ns"]) < self._step_changed_ns:
+            return
+        elapsed_s = (int(sample["read_end_ns"]) - self._step_start_ns) / 1e9
+        for condition in self._step.until:
+            if condition.met(
+                voltage_V=voltage_V,
+                current_A=current_A,
+                charge_C=self._charge_C - self._step_start_C,
+                elapsed_s=elapsed_s,
+            ):
+                self._end_step(
+                    EndKind.CONDITION, condition.text, seen_ns=int(sample["read_end_ns"])
+                )
+                return
+
+    # --- what the runner says --------------------------------------------------------
+
+    def _listen(self) -> None:
+        try:
+            while self.phase is not Phase.DONE and self._connection.poll(0):
+                self._obey(self._connection.recv())
+        except (EOFError, OSError):
+            self._runner_is_gone()
+
+    def _obey(self, message: object) -> None:
+        self._heard_ns = self._lease_now_ns()
+        match message:
+            case Renew(sequence=sequence):
+                self._renewed = sequence
+            case StartStep() if self.phase is Phase.TRIPPED:
+                self._say(
+                    StepEnded(
+                        index=message.index,
+                        kind=EndKind.FAULT,
+                        reason="refused: the cell was already taken to safety",
+                        t_ns=self._now_ns(),
+                        latency_ns=0,
+                    )
+                )
+            case StartStep():
+                self._start_step(message)
+            case EndStep(reason=reason):
+                if self._step is not None:
+                    self._end_step(EndKind.COMMAND, reason, seen_ns=self._now_ns())
+            case Finish(reason=reason):
+                self._finish_reason = reason
+                self.phase = Phase.DONE
+            case _:
+                raise TypeError(f"the guardian does not know {message!r}")
+
+    def _wait_for_renewal(self) -> None:
+        """In virtual time, read on only when the runner has dealt with the block."""
+        while self.phase is not Phase.DONE and self._renewed < self._sequence:
+            try:
+                if self._connection.poll(self._settings.lease_s):
+                    self._obey(self._connection.recv())
+                else:
+                    self._check_lease()
+                    if self.phase is Phase.TRIPPED:
+                        return
+            except (EOFError, OSError):
+                self._runner_is_gone()
+
+    def _check_lease(self) -> None:
+        # At rest the cell is safe already; a lease is only for a set-point.
+        silent_s = (self._lease_now_ns() - self._heard_ns) / 1e9
+        if self.phase is Phase.STEPPING and silent_s >= self._settings.lease_s:
+            self._trip(EndKind.LEASE, f"the runner was silent for {silent_s:.1f} s")
+
+    def _runner_is_gone(self) -> None:
+        self._trip(EndKind.LEASE, "the runner is gone")
+        self._finish_reason = "the runner is gone"
+        self.phase = Phase.DONE
+
+    # --- changing what the source does -------------------------------------------------
+
+    def _start_step(self, step: StartStep) -> None:
+        try:
+            self._instrument.apply(step.setpoint)
+        except InstrumentError as error:
+            self._step = step
+            self._trip(EndKind.FAULT, str(error))
+            return
+        self._step = step
+        self._step_start_ns = self._step_changed_ns = self._now_ns()
+        self._step_start_C = self._charge_C
+        self.phase = Phase.STEPPING
+
+    def _end_step(self, kind: EndKind, reason: str, *, seen_ns: int) -> None:
+        step = self._step
+        if step is None:
+            return
+        try:
+            self._instrument.apply(self._rest_setpoint(step.setpoint))
+        except InstrumentError as error:
+            self._trip(EndKind.FAULT, str(error))
+            return
+        self._step = None
+        self.phase = Phase.RESTING
+        now_ns = self._now_ns()
+        self._say(
+            StepEnded(
+                index=step.index,
+                kind=kind,
+                reason=reason,
+                t_ns=now_ns,
+                latency_ns=now_ns - seen_ns,
+            )
+        )
+
+    def _rest_setpoint(self, held: Setpoint) -> Setpoint:
+        if held.mode == "voltage":  # open holder: there is no cell to protect
+            return replace(held, level=0.0)
+        return Setpoint(
+            mode="current",
+            level=0.0,
+            clamp=self._settings.envelope.voltage_max_V,
+            range_A=held.range_A,
+        )
+
+    def _trip(self, kind: EndKind, reason: str) -> None:
+        """Make the cell safe now; nothing but `Finish` is obeyed afterwards."""
+        if self.phase in (Phase.TRIPPED, Phase.DONE):
+            return
+        seen_ns = self._now_ns()
+        self._safe_state = self._make_safe()
+        step, self._step = self._step, None
+        self.phase = Phase.TRIPPED
+        if step is not None:
+            self._say(
+                StepEnded(
+                    index=step.index,
+                    kind=kind,
+                    reason=reason,
+                    t_ns=self._now_ns(),
+                    latency_ns=self._now_ns() - seen_ns,
+                )
+            )
+        self._say(
+            Tripped(
+                kind=kind, reason=reason, state=self._safe_state, t_ns=self._now_ns()
+            )
+        )
+
+    def _make_safe(self) -> SafeState | None:
+        try:
+            return self._instrument.ensure_safe()
+        except InstrumentError:
+            return None
+
+    def _leave(self) -> None:
+        """Rest the cell for good, whatever happened before."""
+        try:
+            state: SafeState | None = self._instrument.rest_at_end()
+        except InstrumentError:
+            state = self._make_safe()
+        self._instrument.close()
+        self._say(Finished(state=state, reason=self._finish_reason, t_ns=self._now_ns()))
+
+    def _say(self, message: FromGuardian) -> None:
+        # A runner that is gone cannot listen; its silence is handled where we read.
+        with suppress(OSError):
+            self._connection.send(message)
+
+
+def guardian_main(
+    connection: "Connection[FromGuardian, object]", settings: GuardianSettings
+) -> None:
+    """Open the instrument and guard it: the entry point of the guardian's process."""
+    # Ctrl-C reaches every process of the terminal; the runner decides what it means.
+    with suppress(ValueError):  # in a thread there is no signal to ignore
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    now_ns = settings.clock.reader()
+    try:
+        instrument = open_potentiostat(settings, now_ns=now_ns)
+        identity = instrument.connect(
+            settings.envelope, cell_attached=settings.cell_attached
+        )
+    except InstrumentError as error:
+        with suppress(OSError):
+            connection.send(Refused(error=str(error)))
+        return
+    with suppress(OSError):
+        connection.send(
+            Connected(
+                identity=identity,
+                ranges=instrument.ranges,
+                off_states=instrument.off_states,
+                t_ns=now_ns(),
+            )
+        )
+    Guardian(instrument, connection, settings, now_ns=now_ns).run()

@@ -1,0 +1,94 @@
+"""What a session file says about the experiment before its first reading."""
+
+from datetime import datetime
+
+from cameras.records import CameraInfo
+from runner.acquisition import CAMERA
+from runner.experiment import Experiment
+from runner.messages import Connected
+from session.provenance import collect_provenance
+from session.records import (
+    AttributeValue,
+    CameraHeader,
+    InstrumentHeader,
+    SessionHeader,
+)
+
+POTENTIOSTAT = "potentiostat"
+
+
+def session_header(
+    experiment: Experiment,
+    *,
+    connected: Connected,
+    camera: CameraInfo | None,
+    simulated: bool,
+    start_time: datetime,
+    host_start_ns: int,
+) -> SessionHeader:
+    """Return the header of a run's session."""
+    cameras: tuple[CameraHeader, ...] = ()
+    if camera is not None:
+        cameras = (
+            CameraHeader(
+                name=CAMERA,
+                model=camera.model,
+                height=camera.height,
+                width=camera.width,
+                dtype=camera.dtype,
+                frame_rate_Hz=camera.frame_rate_Hz,
+                pixel_size_m=camera.pixel_size_m,
+            ),
+        )
+    return SessionHeader(
+        title=experiment.title,
+        experiment_text=experiment.text,
+        start_time=start_time.isoformat(),
+        host_start_ns=host_start_ns,
+        simulated=simulated,
+        layers=experiment.cell.layers,
+        sample=_sample(experiment),
+        instruments=(
+            InstrumentHeader(
+                name=POTENTIOSTAT, attributes=_instrument(experiment, connected)
+            ),
+        ),
+        cameras=cameras,
+        clocks=(POTENTIOSTAT, CAMERA) if cameras else (POTENTIOSTAT,),
+        provenance=collect_provenance(),
+    )
+
+
+def _sample(experiment: Experiment) -> dict[str, AttributeValue]:
+    cell = experiment.cell
+    return {
+        "width_m": cell.width_m,
+        "depth_m": cell.depth_m,
+        "area_m2": cell.area_m2,
+        "working_material": cell.working_material,
+        "working_thickness_m": cell.working_thickness_m,
+        "capacity_C": cell.capacity_C,
+        "window_V": (cell.window_V[0], cell.window_V[1]),
+    }
+
+
+def _instrument(
+    experiment: Experiment, connected: Connected
+) -> dict[str, AttributeValue]:
+    identity, ranges = connected.identity, connected.ranges
+    return {
+        "driver": experiment.potentiostat.driver,
+        "model": identity.model,
+        "maker": identity.maker,
+        "serial": identity.serial,
+        "firmware": identity.firmware,
+        "identity": identity.raw,
+        "nplc": experiment.potentiostat.nplc,
+        "line_frequency_Hz": experiment.potentiostat.line_frequency_Hz,
+        "rest_states": tuple(state.value for state in connected.off_states),
+        "range_full_scale_A": tuple(r.full_scale_A for r in ranges),
+        "range_gain_ratio": tuple(r.gain_ratio for r in ranges),
+        "range_offset_A": tuple(r.offset_A for r in ranges),
+        "range_resolution_A": tuple(r.resolution_A for r in ranges),
+        "range_settling_s": tuple(r.settling_s for r in ranges),
+    }

@@ -1,0 +1,162 @@
+"""What the runner and the guardian say to each other; plain data over a pipe."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potentiostat.limits import Condition, Envelope
+from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.records import Identity, RangeSpec
+from runner.clock import ClockSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuardianSettings:
+    """What a guardian needs to open one instrument and keep a cell safe.
+
+    Parameters
+    ----------
+    driver, resource
+        Registered driver name and VISA resource name.
+    envelope
+        Hard limits, checked at every reading.
+    cell_attached
+        False only for an open holder: then a voltage may be sourced.
+    lease_s
+        Real seconds without a sign of the runner until the cell is made safe.
+    exchange_interval_s
+        Time between questions for the instrument's clock, on the host clock.
+    """
+
+    driver: str
+    resource: str
+    clock: ClockSpec
+    envelope: Envelope
+    cell_attached: bool = True
+    nplc: float = 1.0
+    line_frequency_Hz: float = 50.0
+    lease_s: float = 2.0
+    exchange_interval_s: float = 1.0
+
+
+# --- from the runner -------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartStep:
+    """Hold a set-point until the first of its conditions."""
+
+    index: int
+    setpoint: Setpoint
+    until: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndStep:
+    """End the present step now and rest at 0 A."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renew:
+    """The runner lives and has dealt with block ``sequence``."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finish:
+    """Bring the cell to its last state and let go."""
+
+    reason: str
+
+
+FromRunner = StartStep | EndStep | Renew | Finish
+
+# --- from the guardian -----------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """The instrument answers, and the cell rests safely."""
+
+    identity: Identity
+    ranges: tuple[RangeSpec, ...]
+    off_states: tuple[SafeState, ...]
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Readings, SAMPLE_DTYPE, with the charge of each and the step they belong to.
+
+    Parameters
+    ----------
+    charge_C
+        Instrument charge since the guardian connected, shape (n,).
+    """
+
+    sequence: int
+    samples: NDArray[np.void]
+    step: int
+    charge_C: NDArray[np.float64]
+    exchanges: tuple[ClockExchange, ...]
+
+
+class EndKind(StrEnum):
+    """Why a step ended."""
+
+    CONDITION = "condition"  # one of its own end conditions
+    COMMAND = "command"  # the runner asked
+    LIMIT = "limit"  # a hard limit: the plan did not foresee it
+    FAULT = "fault"  # the instrument or the link
+    LEASE = "lease"  # the runner was silent for too long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEnded:
+    """A step is over and the cell rests in S1."""
+
+    index: int
+    kind: EndKind
+    reason: str
+    t_ns: int
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tripped:
+    """The guardian took the cell to safety by itself and will not arm again."""
+
+    kind: EndKind
+    reason: str
+    state: SafeState | None
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """The link is closed.
+
+    Parameters
+    ----------
+    state
+        Where the cell was left; None when that could not be confirmed.
+    """
+
+    state: SafeState | None
+    reason: str
+    t_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The instrument could not be opened; nothing was switched on."""
+
+    error: str
+
+
+FromGuardian = Connected | Block | StepEnded | Tripped | Finished | Refused

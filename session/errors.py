@@ -1,0 +1,23 @@
+"""What can go wrong with a session file.
+
+SessionError
+    SessionRefused    a file, table or attribute that is not acceptable
+    SessionExists     the file to be written is there already
+    RecorderLost      the recorder is gone, with what it had not yet been told
+"""
+
+
+class SessionError(Exception):
+    """Base of all errors of this package."""
+
+
+class SessionRefused(SessionError):  # noqa: N818 - says what happened
+    """A file, table or attribute is not acceptable; the text says what would do."""
+
+
+class SessionExists(SessionError):  # noqa: N818 - says what happened
+    """The file to be written is there already; nothing is ever overwritten."""
+
+
+class RecorderLost(SessionError):  # noqa: N818 - says what happened
+    """The recorder died or could not write; the text says why, as far as known."""

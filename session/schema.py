@@ -1,0 +1,357 @@
+"""The session file in one table: every path, dtype, unit, class and meaning."""
+
+import re
+
+import numpy as np
+
+from session.spec import Attribute, Column, Group, Shape, real, sigma, stamp, text
+
+SCHEMA_NAME = "lamella-session"
+SCHEMA_VERSION = "1.0"
+ROOT = "entry"
+
+# What a stamp holds where nothing was written (a crash between two flushes).
+NO_STAMP = -(2**63)
+
+
+ENTRY = Group(
+    path="",
+    nx_class="NXentry",
+    meaning="one experiment",
+    columns=(
+        text("title", "what was done, in one line", Shape.SCALAR),
+        text("start_time", "wall clock at the start, ISO 8601", Shape.SCALAR),
+        text("end_time", "wall clock at the end; empty until then", Shape.SCALAR),
+        text("exit_reason", "why it ended; 'not finished' until then", Shape.SCALAR),
+        text("experiment", "the experiment file's text, verbatim", Shape.SCALAR),
+    ),
+    attributes=(
+        Attribute(
+            name="host_start_ns",
+            dtype="<i8",
+            unit="ns",
+            meaning="host clock at start_time",
+        ),
+        Attribute(
+            name="simulated", dtype="bool", unit="", meaning="true for mock hardware"
+        ),
+    ),
+)
+
+SAMPLES = Group(
+    path="samples",
+    nx_class="NXdata",
+    meaning="one row for each reading of the potentiostat",
+    signal="voltage",
+    axes=("t_ns",),
+    columns=(
+        stamp("t_ns", "middle of the aperture, host clock", provisional=True),
+        sigma("t_sigma_ns", "ns", "1 sigma of t_ns", provisional=True),
+        real("device_time_s", "s", "the instrument's own time, raw"),
+        stamp("read_start_ns", "host clock before the query was sent, raw"),
+        stamp("read_end_ns", "host clock after the reply was in, raw"),
+        real("aperture_s", "s", "time over which the reading integrates"),
+        real("voltage", "V", "positive electrode against negative"),
+        real("current", "A", "positive charges the cell"),
+        sigma("voltage_sigma", "V", "random part of voltage, 1 sigma"),
+        sigma("current_sigma", "A", "random part of current, 1 sigma"),
+        real("setpoint", "", "what was asked for: A or V, by the step's source"),
+        real("range", "A", "full scale of the current range"),
+        Column(
+            name="status",
+            dtype="<u4",
+            unit="",
+            meaning="bit flags, named in the attribute 'flags'; 0 is good",
+        ),
+        Column(name="step", dtype="<i4", unit="", meaning="step of the plan"),
+        Column(name="cycle", dtype="<i4", unit="", meaning="cycle of the plan"),
+        real("charge", "C", "charge counted by the instrument since the start"),
+        sigma("charge_ionic", "C", "charge that crossed the cell", provisional=True),
+        sigma("charge_ionic_sigma", "C", "1 sigma of charge_ionic", provisional=True),
+    ),
+)
+
+FRAMES = Group(
+    path="frames/<camera>",
+    nx_class="NXdata",
+    meaning="the frames of one camera, one chunk for each frame, and their stamps",
+    signal="data",
+    axes=("t_start_ns", "y", "x"),
+    columns=(
+        Column(
+            name="data",
+            dtype="pixel",
+            unit="counts",
+            meaning="pixels; frames beyond the stamps were never written",
+            shape=Shape.FRAMES,
+        ),
+        Column(
+            name="y",
+            dtype="<f8",
+            unit="m",
+            meaning="along the layers; in pixels where their size is unknown",
+            shape=Shape.HEIGHT,
+        ),
+        Column(
+            name="x",
+            dtype="<f8",
+            unit="m",
+            meaning="across the layers; in pixels where their size is unknown",
+            shape=Shape.WIDTH,
+        ),
+        stamp("t_start_ns", "start of the exposure, host clock", provisional=True),
+        stamp("exposure_ns", "length of the exposure"),
+        sigma("t_sigma_ns", "ns", "1 sigma of t_start_ns", provisional=True),
+        Column(name="index", dtype="<i8", unit="", meaning="the camera's own counter"),
+        real("device_time_s", "s", "device_start_ns in seconds"),
+        stamp("device_start_ns", "start of the exposure, camera clock, raw"),
+        Column(
+            name="dropped_before",
+            dtype="<i8",
+            unit="",
+            meaning="frames that the counter says were lost just before",
+        ),
+        real("dose", "1/m^2", "electrons per area up to the end of the frame"),
+        Column(name="blanked", dtype="|u1", unit="", meaning="1 when the beam was off"),
+        Column(
+            name="checksum", dtype="<u4", unit="", meaning="CRC-32 of the pixel bytes"
+        ),
+    ),
+    attributes=(
+        Attribute(
+            name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"
+        ),
+        Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
+        Attribute(
+            name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"
+        ),
+    ),
+)
+
+FRAME_SAMPLES = Group(
+    path="frame_samples/<camera>",
+    nx_class="NXdata",
+    meaning="for each frame the readings over its exposure",
+    signal="voltage_mean",
+    axes=("t_ns",),
+    results=True,
+    columns=(
+        stamp("t_ns", "middle of the exposure, host clock"),
+        real("voltage_mean", "V", "mean over the exposure; NaN without a reading"),
+        real("voltage_std", "V", "spread over the exposure"),
+        real("current_mean", "A", "mean over the exposure; NaN without a reading"),
+        real("current_std", "A", "spread over the exposure"),
+        real("count", "", "effective number of readings, weighted by overlap"),
+        real("coverage", "", "part of the exposure that readings cover, 0 to 1"),
+        real("charge_since_last", "C", "charge since the middle of the last frame"),
+    ),
+)
+
+EXCHANGES = Group(
+    path="clocks/<clock>/exchanges",
+    nx_class="NXcollection",
+    meaning="raw stamps of each clock exchange: host, device, device, host",
+    columns=(
+        stamp("t0_ns", "host clock, question sent"),
+        stamp("t1_ns", "device clock, question received"),
+        stamp("t2_ns", "device clock, answer sent"),
+        stamp("t3_ns", "host clock, answer received"),
+    ),
+)
+
+FIT = Group(
+    path="clocks/<clock>/fit",
+    nx_class="NXcollection",
+    meaning="the device clock on the host clock, one row for each segment",
+    results=True,
+    columns=(
+        stamp("reference_device_ns", "device time of the reference point"),
+        stamp("reference_host_ns", "host time of the reference point"),
+        real("rate", "", "host nanoseconds for each device nanosecond"),
+        real("rate_sigma", "", "1 sigma of rate"),
+        real("offset_sigma_ns", "ns", "1 sigma of the host time at the reference"),
+        real("covariance_ns", "ns", "covariance of offset and rate"),
+        real("bound_ns", "ns", "bound on the error from the round trips"),
+        stamp("valid_from_ns", "first host time of the segment"),
+        stamp("valid_to_ns", "last host time of the segment"),
+        Column(
+            name="count",
+            dtype="<i8",
+            unit="",
+            meaning="exchanges behind the segment",
+            required=False,
+        ),
+    ),
+)
+
+EVENTS = Group(
+    path="events",
+    nx_class="NXcollection",
+    meaning="steps, limits, gaps, faults, notes, and why it stopped",
+    columns=(
+        stamp("t_ns", "host clock"),
+        text("kind", "what sort of event"),
+        text("source", "who says so"),
+        text("message", "in words"),
+        text("data", "details, JSON"),
+    ),
+)
+
+DRIFT = Group(
+    path="drift/<camera>",
+    nx_class="NXdata",
+    meaning="shift to add to coordinates in a frame to bring them onto the reference",
+    signal="dx",
+    axes=("t_ns",),
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+    columns=(
+        stamp("t_ns", "middle of the exposure, host clock"),
+        real("dx", "px", "shift along x"),
+        real("dy", "px", "shift along y"),
+        real("sigma_x", "px", "1 sigma of dx"),
+        real("sigma_y", "px", "1 sigma of dy"),
+        real("sigma", "px", "1 sigma of the length of the shift"),
+        real("quality", "", "height of the correlation peak, 0 to 1"),
+        Column(name="valid", dtype="|u1", unit="", meaning="1 when to be used"),
+    ),
+)
+
+TRACKS = Group(
+    path="tracks/<name>",
+    nx_class="NXdata",
+    meaning="per frame: what a tracker saw, each quantity with its sigma",
+    axes=("t_ns",),
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+    columns=(
+        stamp("t_ns", "middle of the exposure, host clock"),
+        Column(name="valid", dtype="|u1", unit="", meaning="1 when to be used"),
+        real("position", "m", "distance from the interface", required=False),
+        real("velocity", "m/s", "rate of position", required=False),
+        real("tip_distance", "m", "from the tip to the far side", required=False),
+        real("area", "m^2", "area of the object", required=False),
+    ),
+)
+
+_LEDGER_TERMS = {
+    "instrument": "what the instrument counted",
+    "capacitive": "stray capacitance of holder and leads",
+    "leak": "leakage of the holder",
+    "beam": "current induced by the beam",
+    "dielectric": "dielectric absorption",
+    "ionic": "what is left: ions that crossed the cell",
+}
+
+LEDGER = Group(
+    path="ledger",
+    nx_class="NXdata",
+    meaning="cumulative charge by cause, positive on charging",
+    signal="ionic",
+    axes=("t_ns",),
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+    columns=(
+        stamp("t_ns", "host clock"),
+        *(
+            column
+            for name, meaning in _LEDGER_TERMS.items()
+            for column in (
+                real(name, "C", meaning),
+                sigma(f"{name}_sigma", "C", f"1 sigma of {name}"),
+            )
+        ),
+    ),
+)
+
+
+def _plain(path: str, nx_class: str, meaning: str) -> Group:
+    return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
+
+
+GROUPS: tuple[Group, ...] = (
+    ENTRY,
+    _plain("sample", "NXsample", "the cell: layers, geometry in m, capacity in C"),
+    _plain("instrument", "NXinstrument", "who measured"),
+    _plain(
+        "instrument/<name>",
+        "NXsensor",
+        "model, identity, serial, firmware, settings, ranges, off-state; cameras are"
+        " NXdetector",
+    ),
+    SAMPLES,
+    _plain("frames", "NXcollection", "one group for each camera"),
+    FRAMES,
+    _plain("frame_samples", "NXcollection", "one group for each camera"),
+    FRAME_SAMPLES,
+    _plain("clocks", "NXcollection", "one group for each clock"),
+    _plain("clocks/<clock>", "NXcollection", "one clock other than the host's"),
+    EXCHANGES,
+    FIT,
+    EVENTS,
+    _plain("drift", "NXcollection", "one group for each camera"),
+    DRIFT,
+    _plain("tracks", "NXcollection", "one group for each tracker"),
+    TRACKS,
+    LEDGER,
+    _plain("correlation", "NXcollection", "one group for each test"),
+    Group(
+        path="correlation/<name>",
+        nx_class="NXcollection",
+        meaning="what was tested, effect, lag, p by surrogates, data of the figures",
+        results=True,
+        free_columns=True,
+        free_attributes=True,
+    ),
+    Group(
+        path="calibration",
+        nx_class="NXcollection",
+        meaning="open-holder calibration: results as attributes, raw columns",
+        results=True,
+        free_columns=True,
+        free_attributes=True,
+    ),
+    _plain("queues", "NXcollection", "one group for each bounded queue"),
+    _plain("queues/<queue>", "NXcollection", "its counters"),
+    _plain("provenance", "NXcollection", "where the session comes from"),
+    _plain("provenance/versions", "NXcollection", "version of each package"),
+    _plain("provenance/host", "NXcollection", "the machine"),
+    _plain("provenance/files", "NXcollection", "SHA-256 of each file used"),
+)
+
+_PATTERNS = tuple(
+    (re.compile(re.sub(r"<\w+>", r"[^/]+", group.path) + r"\Z"), group)
+    for group in GROUPS
+)
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,119}\Z")
+
+
+def find_group(path: str) -> Group | None:
+    """Return the table's entry for a path below ``/entry``, None when unknown.
+
+    A literal path goes before a placeholder.
+    """
+    matches = [group for pattern, group in _PATTERNS if pattern.match(path)]
+    return min(matches, key=lambda group: group.path.count("<"), default=None)
+
+
+def is_name(name: str) -> bool:
+    """Say whether a text may stand for a placeholder or name a free column."""
+    return _NAME.match(name) is not None
+
+
+def row_dtype(group: Group) -> np.dtype[np.void]:
+    """Return the rows of a group as one structured dtype; strings are objects."""
+    return np.dtype(
+        [(c.name, "O" if c.dtype == "str" else c.dtype) for c in group.rows]
+    )
+
+
+def unit_of(group: Group, name: str) -> str:
+    """Return the unit of a column; a ``_sigma`` has that of its quantity."""
+    units = {column.name: column.unit for column in group.columns}
+    return units.get(name, units.get(name.removesuffix("_sigma"), ""))

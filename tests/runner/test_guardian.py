@@ -1,0 +1,436 @@
+"""Every transition of the guardian, over an instrument that a test scripts."""
+
+import math
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from potentiostat.errors import InstrumentError
+from potentiostat.limits import Condition, Envelope
+from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.records import SAMPLE_DTYPE, Status
+from runner.clock import ClockSpec
+from runner.guardian import MAX_BAD_READINGS, Guardian, Phase
+from runner.messages import (
+    Block,
+    EndKind,
+    EndStep,
+    Finish,
+    Finished,
+    GuardianSettings,
+    Renew,
+    StartStep,
+    StepEnded,
+    Tripped,
+)
+
+ENVELOPE = Envelope(
+    voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9
+)
+READ_NS = 50_000_000
+
+
+class ScriptedInstrument:
+    """Reads what the script says; remembers what was asked of it."""
+
+    ranges = ()
+    off_states = (SafeState.S1,)
+
+    def __init__(self, script):
+        self.script = list(script)  # per reading: dict of changes, or an exception
+        self.now_ns = 0
+        self.reads = 0
+        self.level_A = 0.0
+        self.voltage_V = 3.9
+        self.calls = []
+        self.before_read = {}
+        self.fail_safe = 0
+        self.fail_apply = False
+        self.fail_rest = False
+
+    def clock(self):
+        return self.now_ns
+
+    def connect(self, envelope, *, cell_attached=True):
+        raise AssertionError("a guardian is given a connected instrument")
+
+    def apply(self, setpoint):
+        if self.fail_apply:
+            raise InstrumentError("the set-point was not taken")
+        self.calls.append(("apply", setpoint.mode, setpoint.level, setpoint.clamp))
+        self.level_A = setpoint.level
+
+    def read(self):
+        if action := self.before_read.get(self.reads):
+            action()
+        change = self.script[self.reads] if self.reads < len(self.script) else {}
+        self.reads += 1
+        assert self.reads < 200, "the guardian never ended"
+        if isinstance(change, Exception):
+            raise change
+        row = np.zeros(1, SAMPLE_DTYPE)
+        row["read_start_ns"] = self.now_ns
+        self.now_ns += READ_NS
+        row["read_end_ns"] = self.now_ns
+        row["voltage_V"] = change.get("voltage_V", self.voltage_V)
+        row["current_A"] = change.get("current_A", self.level_A)
+        row["status"] = change.get("status", 0)
+        return row
+
+    def exchange_clock(self):
+        self.calls.append(("clock",))
+        return ClockExchange(
+            sent_ns=self.now_ns, device_time_s=0.0, received_ns=self.now_ns
+        )
+
+    def ensure_safe(self):
+        self.calls.append(("safe",))
+        if self.fail_safe:
+            self.fail_safe -= 1
+            raise InstrumentError("no answer")
+        self.level_A = 0.0
+        return SafeState.S1
+
+    def rest_at_end(self):
+        if self.fail_rest:
+            raise InstrumentError("no answer")
+        self.calls.append(("rest",))
+        self.level_A = 0.0
+        return SafeState.S1
+
+    def close(self):
+        self.calls.append(("close",))
+
+
+class Scene:
+    """A guardian, its instrument, and the runner's end of the pipe."""
+
+    def __init__(self, script=(), **changes):
+        self.ours, theirs = multiprocessing.Pipe()
+        self.theirs = theirs
+        self.instrument = ScriptedInstrument(script)
+        self.lease_ns = 0
+        settings = GuardianSettings(
+            driver="scripted",
+            resource="none",
+            clock=ClockSpec(origin_ns=0),
+            envelope=ENVELOPE,
+            **changes,
+        )
+        self.guardian = Guardian(
+            self.instrument,
+            theirs,
+            settings,
+            now_ns=self.instrument.clock,
+            lease_now_ns=lambda: self.lease_ns,
+        )
+
+    def say(self, *messages):
+        for message in messages:
+            self.ours.send(message)
+
+    def at(self, reading, *messages):
+        self.instrument.before_read[reading] = lambda: self.say(*messages)
+
+    def play(self):
+        self.guardian.run()
+        self.theirs.close()
+        heard = []
+        try:
+            while self.ours.poll(0):
+                heard.append(self.ours.recv())
+        except EOFError:
+            pass
+        self.ours.close()
+        return heard
+
+
+def charge_step(*until, level=2e-11, index=1):
+    return StartStep(
+        index=index,
+        setpoint=Setpoint(mode="current", level=level, clamp=4.3, range_A=1e-10),
+        until=until,
+    )
+
+
+def condition(quantity, relation, value):
+    return Condition(
+        quantity=quantity, relation=relation, value=value, text=f"{quantity}{relation}"
+    )
+
+
+def only(kind, messages):
+    return [m for m in messages if isinstance(m, kind)]
+
+
+def test_finish_rests_the_cell_closes_and_says_so():
+    scene = Scene()
+    scene.at(3, Finish(reason="done"))
+    heard = scene.play()
+    assert scene.instrument.calls[-2:] == [("rest",), ("close",)]
+    assert only(Finished, heard)[-1].state is SafeState.S1
+    assert only(Finished, heard)[-1].reason == "done"
+    assert [b.step for b in only(Block, heard)] == [-1] * 4
+    assert scene.guardian.phase is Phase.DONE
+
+
+@pytest.mark.parametrize(
+    ("until", "script", "readings"),
+    [
+        (condition("t", ">", 0.12), [], 3),
+        (condition("V", ">", 4.2), [{}, {}, {"voltage_V": 4.25}], 3),
+        (condition("V", "<", 3.0), [{"voltage_V": 2.9}], 1),
+        (condition("I", "<", 1e-11), [{}, {"current_A": 5e-12}], 2),
+        (condition("Q", ">", 1.9e-12), [], 3),
+    ],
+)
+def test_a_condition_ends_its_step_at_once_in_rest(until, script, readings):
+    scene = Scene(script)
+    scene.say(charge_step(until))
+    scene.at(6, Finish(reason="done"))
+    heard = scene.play()
+    end = only(StepEnded, heard)
+    assert len(end) == 1
+    assert end[0].kind is EndKind.CONDITION
+    assert end[0].reason == until.text
+    assert end[0].latency_ns == 0
+    applied = [c for c in scene.instrument.calls if c[0] == "apply"]
+    assert applied == [
+        ("apply", "current", 2e-11, 4.3),
+        ("apply", "current", 0.0, 4.3),
+    ]
+    steps = [b.step for b in only(Block, heard)]
+    assert steps == [1] * readings + [-1] * (len(steps) - readings)
+    assert not only(Tripped, heard)
+
+
+def test_charge_of_a_condition_counts_from_the_start_of_its_step():
+    scene = Scene()
+    scene.say(charge_step(condition("Q", ">", 2.5e-12)))
+    scene.at(8, charge_step(condition("Q", ">", 2.5e-12), index=2))
+    scene.at(16, Finish(reason="done"))
+    heard = scene.play()
+    ends = only(StepEnded, heard)
+    assert [e.index for e in ends] == [1, 2]
+    total = only(Block, heard)[-1].charge_C[-1]
+    assert total == pytest.approx(2 * 3e-12, rel=0.4)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [{"voltage_V": 4.31}, {"voltage_V": 2.4}, {"current_A": 1.1e-10}],
+)
+def test_a_hard_limit_trips_and_refuses_more(reading):
+    scene = Scene([{}, reading])
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.at(3, charge_step(condition("t", ">", 100.0), index=2))
+    scene.at(5, Finish(reason="done"))
+    heard = scene.play()
+    ends = only(StepEnded, heard)
+    assert [e.kind for e in ends] == [EndKind.LIMIT, EndKind.FAULT]
+    assert "refused" in ends[1].reason
+    assert only(Tripped, heard)[0].state is SafeState.S1
+    assert ("safe",) in scene.instrument.calls
+    assert scene.instrument.level_A == 0.0
+
+
+def test_limits_hold_at_rest_too():
+    scene = Scene([{}, {"voltage_V": 4.4}])
+    scene.at(3, Finish(reason="done"))
+    heard = scene.play()
+    assert only(Tripped, heard)[0].kind is EndKind.LIMIT
+    assert not only(StepEnded, heard)
+
+
+def test_an_open_holder_has_no_cell_to_protect_and_returns_to_no_voltage():
+    scene = Scene([{"voltage_V": 1.0}] * 4, cell_attached=False)
+    step = charge_step(condition("t", ">", 0.09), level=1.0)
+    scene.say(replace(step, setpoint=replace(step.setpoint, mode="voltage")))
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(Tripped, heard)
+    applied = [c[1:3] for c in scene.instrument.calls if c[0] == "apply"]
+    assert applied == [("voltage", 1.0), ("voltage", 0.0)]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"voltage_V": math.nan},
+        {"current_A": math.nan},
+        {"status": int(Status.INVALID)},
+        {"status": int(Status.OVERFLOW), "voltage_V": 9.9e37},
+    ],
+)
+def test_invalid_readings_break_no_limit_until_there_are_too_many(bad):
+    few = [bad] * (MAX_BAD_READINGS - 1) + [{}]
+    scene = Scene(few + [bad] * MAX_BAD_READINGS)
+    scene.at(len(few) + MAX_BAD_READINGS + 1, Finish(reason="done"))
+    heard = scene.play()
+    tripped = only(Tripped, heard)
+    assert len(tripped) == 1
+    assert tripped[0].kind is EndKind.FAULT
+    assert f"{MAX_BAD_READINGS} readings" in tripped[0].reason
+    assert len(only(Block, heard)) >= len(few) + MAX_BAD_READINGS
+
+
+def test_a_reading_that_was_begun_before_the_step_does_not_end_it():
+    scene = Scene([{}, {}, {}])
+    scene.say(charge_step(condition("I", "<", 1e-11)))
+    scene.at(3, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(StepEnded, heard)
+
+
+def test_a_failing_link_trips_and_is_retried_until_safe():
+    scene = Scene([{}, InstrumentError("timeout"), InstrumentError("timeout")])
+    scene.instrument.fail_safe = 2
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.at(6, Finish(reason="done"))
+    heard = scene.play()
+    tripped = only(Tripped, heard)
+    assert [t.kind for t in tripped] == [EndKind.FAULT]
+    assert tripped[0].state is None
+    assert scene.instrument.calls.count(("safe",)) == 3
+    assert scene.instrument.level_A == 0.0
+
+
+def test_a_set_point_that_is_not_taken_trips():
+    scene = Scene()
+    scene.instrument.fail_apply = True
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.at(2, Finish(reason="done"))
+    heard = scene.play()
+    assert only(StepEnded, heard)[0].kind is EndKind.FAULT
+    assert only(Tripped, heard)[0].state is SafeState.S1
+
+
+def test_a_rest_that_is_not_taken_trips():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 0.12)))
+    scene.instrument.before_read[1] = lambda: setattr(
+        scene.instrument, "fail_apply", True
+    )
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert only(Tripped, heard)[0].kind is EndKind.FAULT
+    assert ("safe",) in scene.instrument.calls
+
+
+def test_silence_for_the_lease_trips_only_while_a_step_is_on():
+    scene = Scene(lease_s=2.0)
+    scene.say(charge_step(condition("t", ">", 100.0)))
+
+    def grow_old():
+        scene.lease_ns += 1_500_000_000
+
+    scene.instrument.before_read[1] = grow_old
+    scene.instrument.before_read[2] = lambda: (scene.say(Renew(sequence=2)), grow_old())
+    scene.instrument.before_read[4] = grow_old
+    scene.instrument.before_read[5] = grow_old
+    scene.at(8, Finish(reason="done"))
+    heard = scene.play()
+    tripped = only(Tripped, heard)
+    assert [t.kind for t in tripped] == [EndKind.LEASE]
+    tripped_after = [m for m in heard if isinstance(m, (Block, Tripped))]
+    assert tripped_after.index(tripped[0]) == 5 + 1
+
+
+def test_at_rest_silence_is_no_fault():
+    scene = Scene()
+    scene.instrument.before_read[1] = lambda: setattr(scene, "lease_ns", 10**12)
+    scene.at(3, Finish(reason="done"))
+    assert not only(Tripped, scene.play())
+
+
+def test_a_runner_that_dies_leaves_the_cell_safe_at_once():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.instrument.before_read[2] = scene.ours.close
+    scene.guardian.run()
+    assert scene.instrument.reads == 3
+    assert scene.instrument.calls[-3:] == [("safe",), ("rest",), ("close",)]
+    assert scene.instrument.level_A == 0.0
+    assert scene.guardian.phase is Phase.DONE
+    scene.theirs.close()
+
+
+def test_the_operator_ends_a_step_and_a_second_request_does_nothing():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.at(2, EndStep(reason="stopped"), EndStep(reason="stopped"))
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert [(e.kind, e.reason) for e in only(StepEnded, heard)] == [
+        (EndKind.COMMAND, "stopped")
+    ]
+
+
+def test_clock_exchanges_come_at_their_interval():
+    scene = Scene(exchange_interval_s=0.2)
+    scene.at(12, Finish(reason="done"))
+    heard = scene.play()
+    with_exchange = [i for i, b in enumerate(only(Block, heard)) if b.exchanges]
+    assert with_exchange == [0, 4, 8, 12]
+
+
+def test_an_end_that_fails_tries_the_safe_state_and_admits_what_it_does_not_know():
+    scene = Scene()
+    scene.instrument.fail_rest = True
+    scene.instrument.fail_safe = 1
+    scene.at(1, Finish(reason="done"))
+    heard = scene.play()
+    assert only(Finished, heard)[0].state is None
+    assert scene.instrument.calls[-1] == ("close",)
+
+
+def test_in_virtual_time_no_reading_is_taken_before_the_last_was_dealt_with():
+    scene = Scene(lease_s=5.0)
+    scene.guardian._settings = replace(
+        scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
+    )
+    for reading in range(1, 4):
+        scene.at(reading - 1, Renew(sequence=reading))
+    scene.at(3, Finish(reason="done"))
+    heard = scene.play()
+    assert [b.sequence for b in only(Block, heard)] == [1, 2, 3, 4]
+
+
+def test_in_virtual_time_a_dead_runner_is_noticed_while_waiting():
+    scene = Scene(lease_s=5.0)
+    scene.guardian._settings = replace(
+        scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
+    )
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.instrument.before_read[0] = scene.ours.close
+    scene.guardian.run()
+    assert scene.instrument.reads == 1
+    assert scene.instrument.level_A == 0.0
+    scene.theirs.close()
+
+
+def test_in_virtual_time_a_frozen_runner_loses_its_lease():
+    scene = Scene(lease_s=0.01)
+    scene.guardian._settings = replace(
+        scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
+    )
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.instrument.before_read[0] = lambda: setattr(scene, "lease_ns", 0)
+
+    ticks = iter(range(0, 10**9, 20_000_000))
+    scene.guardian._lease_now_ns = lambda: next(ticks)
+    scene.at(1, Finish(reason="done"))
+    heard = scene.play()
+    assert only(Tripped, heard)[0].kind is EndKind.LEASE
+
+
+def test_an_unknown_message_is_a_defect_of_ours_and_still_leaves_the_cell_safe():
+    scene = Scene()
+    scene.at(1, "nonsense")
+    with pytest.raises(TypeError, match="nonsense"):
+        scene.guardian.run()
+    assert scene.instrument.calls[-2:] == [("rest",), ("close",)]
+    scene.ours.close()
+    scene.theirs.close()

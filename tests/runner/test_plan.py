@@ -1,0 +1,141 @@
+"""The order of steps, and what an operator or a limit does to it."""
+
+import pytest
+
+from potentiostat.limits import Condition, Envelope
+from potentiostat.records import RangeSpec
+from potentiostat.technique import Step
+from runner.control import Control, Wish
+from runner.messages import EndKind, StepEnded
+from runner.plan import Ending, ExitCode, Plan, choose_range
+
+ENVELOPE = Envelope(
+    voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9
+)
+
+
+def time_stop(seconds: float) -> Condition:
+    return Condition(quantity="t", relation=">", value=seconds, text=f"t > {seconds} s")
+
+
+def steps(*currents: float) -> list[Step]:
+    return [
+        Step(name="cp" if i else "ocv", current_A=i, until=(time_stop(10.0),))
+        for i in currents
+    ]
+
+
+def plan(*currents: float) -> Plan:
+    return Plan(steps(*currents), envelope=ENVELOPE, range_A=1e-10)
+
+
+def ended(kind: EndKind, reason: str = "why") -> StepEnded:
+    return StepEnded(index=0, kind=kind, reason=reason, t_ns=0, latency_ns=0)
+
+
+def test_steps_are_played_in_order_and_clamped_at_the_envelope():
+    played = plan(0.0, 2e-11, 0.0)
+    first, second, third = (played.next_step() for _ in range(3))
+    assert [s.index for s in (first, second, third)] == [0, 1, 2]
+    assert second.setpoint.level == 2e-11
+    assert second.setpoint.clamp == 4.3
+    assert second.setpoint.range_A == 1e-10
+    assert played.next_step() is None
+    assert played.step is None
+    assert played.ending == Ending(code=ExitCode.DONE, reason="completed")
+    assert len(played) == 3
+
+
+def test_stop_goes_on_with_the_resting_step_at_the_end():
+    played = plan(0.0, 2e-11, -2e-11, 0.0)
+    played.next_step()
+    played.next_step()
+    assert played.obey(Wish.STOP) == "stopped by the operator"
+    assert played.obey(Wish.STOP) is None
+    assert not played.must_close
+    assert played.next_step().index == 3
+    assert played.next_step() is None
+    assert played.ending.code is ExitCode.INTERRUPTED
+
+
+def test_stop_ends_a_plan_that_has_no_rest_at_its_end():
+    played = plan(0.0, 2e-11, -2e-11)
+    played.next_step()
+    played.obey(Wish.STOP)
+    assert played.next_step() is None
+
+
+@pytest.mark.parametrize("wish", [Wish.ABORT, Wish.HALT])
+def test_abort_and_halt_close(wish):
+    played = plan(0.0, 2e-11)
+    played.next_step()
+    assert played.obey(wish)
+    assert played.must_close
+
+
+def test_a_greater_wish_replaces_a_smaller_one_and_never_back():
+    control = Control()
+    control.interrupt()
+    assert control.wish is Wish.STOP
+    control.interrupt()
+    control.ask(Wish.STOP)
+    assert control.wish is Wish.ABORT
+    for _ in range(3):
+        control.interrupt()
+    assert control.wish is Wish.HALT
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [
+        (EndKind.LIMIT, ExitCode.LIMIT),
+        (EndKind.FAULT, ExitCode.FAILED),
+        (EndKind.LEASE, ExitCode.FAILED),
+    ],
+)
+def test_an_end_that_was_not_planned_decides_the_exit_code(kind, code):
+    played = plan(0.0)
+    played.next_step()
+    played.judge(ended(kind, "voltage too high"))
+    assert played.ending == Ending(code=code, reason="voltage too high")
+
+
+@pytest.mark.parametrize("kind", [EndKind.CONDITION, EndKind.COMMAND])
+def test_a_planned_end_decides_nothing(kind):
+    played = plan(0.0)
+    played.next_step()
+    played.judge(ended(kind))
+    assert played.ending is None
+
+
+def test_refusing_more_outlasts_later_wishes():
+    played = plan(0.0, 1e-11)
+    ending = Ending(code=ExitCode.LIMIT, reason="dose")
+    played.refuse_more(ending)
+    assert played.must_close
+    assert played.obey(Wish.HALT) is None
+    assert played.ending == ending
+
+
+def ranges() -> list[RangeSpec]:
+    return [
+        RangeSpec(
+            full_scale_A=full,
+            gain_ratio=0.01,
+            offset_A=0.0,
+            resolution_A=full / 1e5,
+            settling_s=1.0,
+        )
+        for full in (1e-12, 1e-11, 1e-10)
+    ]
+
+
+def test_smallest_range_with_headroom_is_chosen():
+    assert choose_range(5e-12, ranges()).full_scale_A == 1e-11
+    assert choose_range(-9.5e-12, ranges()).full_scale_A == 1e-10
+    assert choose_range(0.0, ranges()).full_scale_A == 1e-12
+
+
+def test_a_current_beyond_all_ranges_is_refused():
+    with pytest.raises(ValueError, match="beyond the largest range"):
+        choose_range(1e-9, ranges())
