@@ -89,9 +89,9 @@ async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) ->
     world = world_module.World(chosen, seed=settings.seed, start_ns=now_ns())
     if settings.clock.path is not None:
         shared = SharedTime(Path(settings.clock.path))
-        pace = pace_module.LockstepPace(shared.publish)
+        pace = pace_module.LockstepPace(world, shared.publish)
     else:
-        pace = pace_module.RealPace(now_ns, settings.clock.speed)
+        pace = pace_module.RealPace(world, now_ns, settings.clock.speed)
     async with mocks_bench.Bench(world, pace) as bench:
         if settings.holder_open:
             await bench.open_holder()

@@ -1,26 +1,178 @@
 """Open-holder calibration: plays the staircase on an empty holder and fits it."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from potentiostat.calibration import HolderCalibration, fit_holder, staircase
+from potentiostat.calibration import (
+    CLAMP_RATIO,
+    HolderCalibration,
+    fit_holder,
+    staircase,
+)
 from potentiostat.limits import Condition
 from potentiostat.protocol import Setpoint
+from potentiostat.records import Status
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.experiment import Experiment
 from runner.format import with_sigma
-from runner.lab import MOCK, Lab, open_lab
-from runner.messages import (
-    Block,
-    Finished,
-    GuardianSettings,
-    StartStep,
-    StepEnded,
-    Tripped,
-)
+from runner.lab import Lab, open_lab
+from runner.messages import Block, Finished, GuardianSettings, StartStep, StepEnded, Tripped
 from runner.outputs import refuse_existing
 from session.calibration_file import read_calibration, write_calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderRecord:
+    """A calibration with its raw readings, and where it comes from."""
+
+    calibration: HolderCalibration
+    columns: Mapping[str, NDArray[np.generic]]
+    source: str
+
+    def attributes(self) -> dict[str, float]:
+        """Return the fitted numbers by name."""
+        return {name: float(value) for name, value in asdict(self.calibration).items()}
+
+
+def calibration_from(attributes: Mapping[str, object]) -> HolderCalibration:
+    """Return the calibration that a file's attributes hold.
+
+    Raises
+    ------
+    ValueError
+        A number is missing.
+    """
+    names = [f.name for f in fields(HolderCalibration)]
+    if missing := [name for name in names if name not in attributes]:
+        raise ValueError(f"this is no holder calibration: it lacks {', '.join(missing)}")
+    return HolderCalibration(**{name: float(str(attributes[name])) for name in names})
+
+
+def load_holder(experiment: Experiment) -> HolderRecord | None:
+    """Return the calibration that an experiment names, or None where it names none."""
+    path = experiment.potentiostat.calibration
+    if path is None:
+        return None
+    table = read_calibration(path)
+    return HolderRecord(
+        calibration=calibration_from(table.attributes),
+        columns=dict(table.columns),
+        source=str(path),
+    )
+
+
+async def measure_holder(
+    experiment: Experiment, lab: Lab, settings: GuardianSettings
+) -> HolderRecord:
+    """Play the staircase on the open holder and fit it. No cell may be in it.
+
+    Raises
+    ------
+    InstrumentUnavailable
+        The instrument failed on the way.
+    """
+    blocks: list[NDArray[np.void]] = []
+    async with GuardedCell(settings) as holder:
+        ranges = holder.get_connected().ranges
+        range_A = experiment.range_A(ranges)
+        for index, level in enumerate(staircase()):
+            holder.start(
+                StartStep(
+                    index=index,
+                    setpoint=Setpoint(
+                        mode="voltage",
+                        level=level.voltage_V,
+                        clamp=CLAMP_RATIO * range_A,
+                        range_A=range_A,
+                    ),
+                    until=(
+                        Condition(
+                            quantity="t", relation=">", value=level.hold_s, text="held"
+                        ),
+                    ),
+                )
+            )
+            await _until_step_ends(holder, lab, blocks)
+        holder.reason = "the calibration is done"
+    samples = np.concatenate(blocks)
+    return HolderRecord(
+        calibration=_fit(samples, range_A),
+        columns={
+            name: samples[name]
+            for name in ("read_start_ns", "read_end_ns", "device_time_s", "status")
+        }
+        | {"voltage": samples["voltage_V"], "current": samples["current_A"]},
+        source=f"measured with {holder.get_connected().identity.raw}",
+    )
+
+
+async def _until_step_ends(
+    holder: GuardedCell, lab: Lab, blocks: list[NDArray[np.void]]
+) -> None:
+    while True:
+        match await holder.receive():
+            case Block() as block:
+                blocks.append(block.samples)
+                await lab.clock.settle()
+                holder.renew(block.sequence)
+            case StepEnded():
+                return
+            case Tripped(reason=reason) | Finished(reason=reason):
+                raise InstrumentUnavailable(f"the calibration was cut short: {reason}")
+
+
+def _fit(samples: NDArray[np.void], range_A: float) -> HolderCalibration:
+    middle_ns = (samples["read_start_ns"] + samples["read_end_ns"]) // 2
+    good = (samples["status"] & (Status.INVALID | Status.OVERFLOW)) == 0
+    return fit_holder(
+        (middle_ns - middle_ns[0])[good] / 1e9,
+        samples["voltage_V"][good],
+        samples["current_A"][good],
+        samples["current_sigma_A"][good],
+        range_A=range_A,
+    )
+
+
+async def calibrate(
+    experiment: Experiment, output: Path, *, speed: float, overwrite: bool
+) -> HolderCalibration:
+    """Measure the open holder and write a calibration file.
+
+    Raises
+    ------
+    OutputRefused
+        The file exists and ``overwrite`` is False.
+    """
+    from runner.conduct import guardian_settings  # noqa: PLC0415 - it builds on this
+
+    refuse_existing(output, overwrite=overwrite)
+    async with open_lab(experiment, speed=speed, holder_open=True) as lab:
+        settings = guardian_settings(experiment, lab, cell_attached=False)
+        record = await measure_holder(experiment, lab, settings)
+    write_calibration(
+        output,
+        {**record.attributes(), "source": record.source},
+        record.columns,
+        overwrite=overwrite,
+    )
+    return record.calibration
+
+
+def render_calibration(found: HolderCalibration) -> Table:
+    """Return the calibration for a terminal."""
+    table = Table(title="open holder", title_justify="left", show_header=False)
+    rows = (
+        ("stray capacitance", found.capacitance_F, found.capacitance_sigma_F, "F"),
+        ("leakage", found.conductance_S, found.conductance_sigma_S, "S"),
+        ("dielectric branch", found.dielectric_F, found.dielectric_sigma_F, "F"),
+        ("zero of the current range", found.offset_A, found.offset_sigma_A, "A"),
+    )
+    for name, value, sigma, unit in rows:
+        table.add_row(name, with_sigma(value, sigma, unit))
+    table.add_row("reduced chi2", f"{found.chi2:.2f}")
+    return table

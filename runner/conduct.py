@@ -84,14 +84,11 @@ async def run(
     refuse_unfit(experiment)
     outputs = Outputs.claim(session=Path(output), report=report, overwrite=overwrite)
     holder = await asyncio.to_thread(load_holder, experiment)
-    measure = holder is None and experiment.potentiostat.resource == MOCK
     async with open_lab(
-        experiment, speed=speed, truth_path=outputs.truth, holder_open=measure
+        experiment, speed=speed, truth_path=outputs.truth, holder_open=True
     ) as lab:
-        if measure:
-            stage("measuring the open holder")
-            holder = await measure_holder(experiment, lab, _settings(experiment, lab))
-            await lab.mate_cell()
+        if experiment.potentiostat.resource == MOCK:
+            holder = await _load_holder_with_cell(experiment, lab, holder, stage)
         stage("running the plan")
         ending, cell = await _play(
             experiment, lab, outputs, holder, control or Control(), watcher
@@ -106,7 +103,25 @@ async def run(
     )
 
 
-def _settings(
+async def _load_holder_with_cell(
+    experiment: Experiment, lab: Lab, holder: HolderRecord | None, stage: Stage
+) -> HolderRecord:
+    """Do what an operator does: calibrate, rest the source at 0 A, put the cell in.
+
+    In this order, because the source's output-off state would drain the cell.
+    """
+    empty = guardian_settings(experiment, lab, cell_attached=False)
+    if holder is None:
+        stage("measuring the open holder")
+        holder = await measure_holder(experiment, lab, empty)
+    else:
+        async with GuardedCell(empty) as source:
+            source.reason = "the source rests at 0 A"
+    await lab.mate_cell()
+    return holder
+
+
+def guardian_settings(
     experiment: Experiment, lab: Lab, *, cell_attached: bool = True
 ) -> GuardianSettings:
     potentiostat = experiment.potentiostat
@@ -131,7 +146,7 @@ async def _play(
     watcher: Watcher,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
-    cell = GuardedCell(_settings(experiment, lab))
+    cell = GuardedCell(guardian_settings(experiment, lab))
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)

@@ -65,13 +65,12 @@ def read_attributes(target: h5py.HLObject) -> dict[str, AttributeValue]:
     return found
 
 
-def _from_hdf5(value: Any) -> AttributeValue:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", errors="replace")
+def _from_hdf5(value: Any) -> AttributeValue:  # noqa: ANN401 - as HDF5 gives it
     if isinstance(value, np.ndarray):
         return tuple(_from_hdf5(item) for item in value.ravel())  # type: ignore[return-value]
-    if isinstance(value, np.generic):
-        return value.item()  # type: ignore[no-any-return]
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
     if isinstance(value, h5py.Empty):
         return ""
-    return value  # type: ignore[no-any-return]
+    plain: AttributeValue = value.item() if isinstance(value, np.generic) else value
+    return plain

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from session.schema import NO_STAMP, unit_of
 from session.spec import Column, Group
 
-_CHUNK_ROWS = 4096
+_CHUNK_ROWS = 2048
 _CHUNK_ROWS_TEXT = 256
 _PENDING_ROWS = 8192
 
@@ -149,9 +149,7 @@ def write_table(
     link_axes(group, spec)
 
 
-def _create_whole(
-    group: h5py.Group, name: str, values: NDArray[Any]
-) -> h5py.Dataset:
+def _create_whole(group: h5py.Group, name: str, values: NDArray[Any]) -> h5py.Dataset:
     if values.dtype.kind in "UO":
         return group.create_dataset(
             name, data=values.astype(object), dtype=h5py.string_dtype()
@@ -168,10 +166,10 @@ def count_rows(group: h5py.Group, spec: Group) -> int:
     names = [column.name for column in spec.rows if column.name in group]
     if not names:
         return 0
-    count = min(group[name].shape[0] for name in names)
+    count: int = min(group[name].shape[0] for name in names)
     stamps = group[names[0]]
     if stamps.dtype != np.dtype("<i8"):
-        return int(count)
+        return count
     while count:
         start = max(0, count - _CHUNK_ROWS)
         written = np.flatnonzero(stamps[start:count] != NO_STAMP)

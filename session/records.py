@@ -1,4 +1,4 @@
-"""What the recorder is told: plain data, the same in memory, on the pipe and on disk."""
+"""What the recorder is told: plain data, alike in memory, on the pipe, on disk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +16,8 @@ SESSION_SAMPLE_DTYPE = row_dtype(SAMPLES)
 EXCHANGE_DTYPE = row_dtype(EXCHANGES)
 FRAME_ROW_DTYPE = row_dtype(FRAMES)
 EVENT_DTYPE = row_dtype(EVENTS)
+
+MAX_FRAME_BYTES = 2**30
 
 NOT_FINISHED = "not finished"
 RUNNER_LOST = "runner lost"

@@ -268,6 +268,16 @@ LEDGER = Group(
 )
 
 
+CALIBRATION = Group(
+    path="calibration",
+    nx_class="NXcollection",
+    meaning="open-holder calibration: results as attributes, raw columns",
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+)
+
+
 def _plain(path: str, nx_class: str, meaning: str) -> Group:
     return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
 
@@ -306,14 +316,7 @@ GROUPS: tuple[Group, ...] = (
         free_columns=True,
         free_attributes=True,
     ),
-    Group(
-        path="calibration",
-        nx_class="NXcollection",
-        meaning="open-holder calibration: results as attributes, raw columns",
-        results=True,
-        free_columns=True,
-        free_attributes=True,
-    ),
+    CALIBRATION,
     _plain("queues", "NXcollection", "one group for each bounded queue"),
     _plain("queues/<queue>", "NXcollection", "its counters"),
     _plain("provenance", "NXcollection", "where the session comes from"),

@@ -1,0 +1,1 @@
+"""The second instrument: frame sources, and readers of frame files."""

@@ -1,0 +1,92 @@
+"""Tracks the drift of the whole field."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlate.drift import (
+    DriftEstimator,
+    Shift,
+    fixed_pattern_correlation,
+    why_unusable,
+)
+from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
+from correlate.window import Band
+
+FIXED_PATTERN_LIMIT = 0.01
+LONG_REFERENCE = 64
+
+
+class DriftTracker:
+    """Registers every frame onto the first.
+
+    Parameters
+    ----------
+    settings
+        Only the shape is needed.
+    band
+        Columns in which the specimen itself changes.
+    """
+
+    def __init__(self, settings: SceneSettings, *, band: Band | None = None) -> None:
+        self._settings = settings
+        self._band = band
+
+    def track(self, frames: Frames) -> Track:
+        """Register all frames.
+
+        Raises
+        ------
+        CannotTrack
+            There is no usable frame, or the frames are too small.
+        """
+        pattern = fixed_pattern_of(frames)
+        few = abs(pattern) > FIXED_PATTERN_LIMIT
+        try:
+            estimator = DriftEstimator(
+                self._settings.shape,
+                band=self._band,
+                reference_frames=1 if few else LONG_REFERENCE,
+            )
+        except ValueError as error:
+            raise CannotTrack(str(error)) from error
+        shifts = [estimator.update(pixels) for pixels in frames()]
+        if not any(shift.valid for shift in shifts):
+            raise CannotTrack("no frame could be registered")
+        drift = drift_columns(shifts)
+        return Track(
+            columns={
+                "dx": drift["dx"],
+                "dx_sigma": drift["sigma_x"],
+                "dy": drift["dy"],
+                "dy_sigma": drift["sigma_y"],
+            },
+            units={"dx": "px", "dx_sigma": "px", "dy": "px", "dy_sigma": "px"},
+            valid=np.array([shift.valid for shift in shifts]),
+            reasons=Counter(shift.reason for shift in shifts if not shift.valid),
+            attributes={"fixed_pattern_correlation": pattern},
+            drift=drift,
+        )
+
+
+def fixed_pattern_of(frames: Frames) -> float:
+    """Return the fixed-pattern correlation of the first two usable frames; 0 with fewer."""
+    usable = (pixels for pixels in frames() if not why_unusable(pixels))
+    pair = [np.array(pixels) for pixels in itertools.islice(usable, 2)]
+    return fixed_pattern_correlation(*pair) if len(pair) == 2 else 0.0
+
+
+def drift_columns(shifts: list[Shift]) -> dict[str, NDArray[np.generic]]:
+    """Return shifts as columns of the session's drift table."""
+    columns: dict[str, NDArray[np.generic]] = {
+        "dx": np.array([s.dx_px for s in shifts]),
+        "dy": np.array([s.dy_px for s in shifts]),
+        "sigma_x": np.array([s.sigma_x_px for s in shifts]),
+        "sigma_y": np.array([s.sigma_y_px for s in shifts]),
+        "quality": np.array([s.quality for s in shifts]),
+        "valid": np.array([s.valid for s in shifts], dtype=np.uint8),
+    }
+    columns["sigma"] = np.hypot(columns["sigma_x"], columns["sigma_y"])
+    return columns

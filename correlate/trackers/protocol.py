@@ -1,0 +1,80 @@
+"""The contract of every tracker: a stack of frames in, one row for each frame out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Frames = Callable[[], Iterable[NDArray[np.generic]]]
+"""Starts a fresh pass over the frames, in order; a tracker may make several."""
+
+
+class CannotTrack(ValueError):
+    """The frames do not hold what the tracker looks for; the message says what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneSettings:
+    """What is known of the scene before looking at it.
+
+    Parameters
+    ----------
+    shape
+        Height and width of a frame in px.
+    pixel_size_m
+        Edge of a pixel in the specimen; NaN where unknown.
+    film_thickness_m
+        Thickness of the working film across the stack; NaN where unknown.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_m: float = float("nan")
+    film_thickness_m: float = float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """What a tracker found; every column has one row for each frame.
+
+    Parameters
+    ----------
+    columns
+        Quantities by name, each with its ``_sigma``; NaN where not valid.
+    units
+        Of the columns.
+    valid
+        Whether the frame could be used.
+    reasons
+        Why frames were not valid, with their counts.
+    attributes
+        What belongs to the whole track.
+    drift
+        Columns of the drift that the tracker used.
+    """
+
+    columns: Mapping[str, NDArray[np.float64]]
+    units: Mapping[str, str]
+    valid: NDArray[np.bool_]
+    reasons: Mapping[str, int]
+    attributes: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+
+
+class Tracker(Protocol):
+    """Finds one thing in every frame."""
+
+    def __init__(self, settings: SceneSettings) -> None:
+        """Take what is known of the scene."""
+        ...
+
+    def track(self, frames: Frames) -> Track:
+        """Go through all frames.
+
+        Raises
+        ------
+        CannotTrack
+            The frames do not hold what the tracker looks for.
+        """
+        ...

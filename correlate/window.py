@@ -1,0 +1,50 @@
+"""Smooth windows that move with the specimen, so that they add no drift of their own."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Band:
+    """Columns in which something really moves; they take no part in registration.
+
+    Parameters
+    ----------
+    left_px, right_px
+        Edges in reference coordinates.
+    """
+
+    left_px: float
+    right_px: float
+
+
+def ramp(x: NDArray[np.float64], start: float, width: float) -> NDArray[np.float64]:
+    """Rise smoothly from 0 at ``start`` to 1 at ``start + width``."""
+    share = np.clip((x - start) / width, 0.0, 1.0)
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * share))
+
+
+def taper(size: int, shift_px: float, margin_px: float) -> NDArray[np.float64]:
+    """Return a window over a side, moved by ``shift_px`` with the specimen.
+
+    It is 0 within ``margin_px`` of both ends, so that it stays inside the frame for
+    shifts up to the margin.
+    """
+    x = np.arange(size) + 0.5
+    width = max(size / 8, 4.0)
+    rise = ramp(x, margin_px + shift_px, width)
+    fall = ramp(size - x, margin_px - shift_px, width)
+    return rise * fall
+
+
+def without_band(
+    size: int, band: Band | None, shift_px: float, soft_px: float
+) -> NDArray[np.float64]:
+    """Return 1 outside a band and 0 inside it, with soft edges, moved with the specimen."""
+    if band is None:
+        return np.ones(size)
+    x = np.arange(size, dtype=np.float64) - shift_px
+    inside = ramp(x, band.left_px, soft_px) * ramp(-x, -band.right_px, soft_px)
+    return 1.0 - inside

@@ -1,0 +1,230 @@
+"""The hidden cell: a differential-algebraic model, stepped implicitly.
+
+Node equation, with currents that charge counted positive::
+
+    C dV/dt = I_source - I_ion - V / R_leak - I_dielectric + I_beam
+    V       = U(f) + I_ion R_se + (2 R T / F) asinh(I_ion / (2 A i0))
+
+``f`` is the converted share of the film. As the stray capacitance C vanishes the node
+equation becomes algebraic, so each step is backward Euler with I_ion as the only
+unknown: its residual grows monotonically and Newton finds its one root.
+"""
+
+import math
+from dataclasses import dataclass
+
+FARADAY_C_MOL = 96_485.33212
+THERMAL_V = 8.314462618 * 298.15 / FARADAY_C_MOL  # R T / F at 25 degrees C
+NEWTON_LIMIT = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellParameters:
+    """A film with a moving phase front between two contacts, and its holder.
+
+    Parameters
+    ----------
+    area_m2, film_thickness_m
+        Of the working film.
+    front_start_m
+        Depth of the front from the electrolyte when the cell is new.
+    concentration_step_mol_m3
+        Lithium that the front takes out of a unit of volume.
+    electrolyte_ohm, exchange_current_A
+        Series resistance, and ``A i0`` of the charge transfer.
+    stray_F, leak_ohm
+        Of the holder and its cables.
+    dielectric_F, dielectric_tau_s
+        The slow branch of the insulation.
+    beam_current_A
+        Beam-induced current into the positive terminal.
+    """
+
+    area_m2: float
+    film_thickness_m: float
+    front_start_m: float
+    concentration_step_mol_m3: float
+    electrolyte_ohm: float
+    exchange_current_A: float
+    stray_F: float
+    leak_ohm: float
+    dielectric_F: float
+    dielectric_tau_s: float
+    beam_current_A: float = 0.0
+
+    @property
+    def charge_per_m_C(self) -> float:
+        """Charge that moves the front by a metre."""
+        return FARADAY_C_MOL * self.concentration_step_mol_m3 * self.area_m2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What the source-measure unit does to the terminals.
+
+    Parameters
+    ----------
+    mode
+        ``"current"``, ``"voltage"`` or ``"open"``.
+    level, clamp
+        A and V for a current source, V and A for a voltage source.
+    """
+
+    mode: str = "open"
+    level: float = 0.0
+    clamp: float = math.inf
+
+
+def open_circuit_V(converted: float) -> float:
+    """Return the equilibrium voltage at a converted share, finite everywhere.
+
+    A flat two-phase plateau near 3.92 V as of LiCoO2, a drop where it is fully
+    lithiated and a rise where the film is used up.
+    """
+    f = min(max(converted, -0.2), 1.2)
+    return (
+        3.92
+        + 0.04 * (f - 0.5)
+        - 0.20 * math.exp(-f / 0.03)
+        + 0.30 * math.exp((f - 1.0) / 0.03)
+    )
+
+
+class Cell:
+    """State of the cell and its holder; `step` moves it on.
+
+    Attributes
+    ----------
+    voltage_V, source_A, ion_A
+        Of the last step.
+    front_m
+        Depth of the front from the electrolyte.
+    clamped
+        True when the source was held by its clamp.
+    """
+
+    def __init__(self, parameters: CellParameters, *, mated: bool = True) -> None:
+        self.parameters = parameters
+        self.mated = mated
+        self.front_m = parameters.front_start_m
+        self.voltage_V = self.equilibrium_V if mated else 0.0
+        self.slow_V = self.voltage_V  # on the dielectric branch
+        self.source_A = 0.0
+        self.ion_A = 0.0
+        self.clamped = False
+        # The ledger: charges since the cell was made, all with the same I_ion.
+        self.source_C = self.ion_C = self.leak_C = self.slow_C = self.beam_C = 0.0
+
+    @property
+    def equilibrium_V(self) -> float:
+        """Voltage at rest."""
+        return open_circuit_V(self.front_m / self.parameters.film_thickness_m)
+
+    def mate(self) -> None:
+        """Put the cell into the holder: the holder takes the cell's voltage."""
+        self.mated = True
+        self.voltage_V = self.slow_V = self.equilibrium_V
+
+    def step(self, dt_s: float, source: Source) -> None:
+        """Advance by ``dt_s`` under a source."""
+        self.clamped = False
+        if source.mode == "voltage":
+            self._hold_voltage(dt_s, source)
+        else:
+            self._hold_current(dt_s, source)
+
+    def _hold_current(self, dt_s: float, source: Source) -> None:
+        current_A = source.level if source.mode == "current" else 0.0
+        voltage_V, ion_A = self._solve(dt_s, current_A)
+        if source.mode == "current" and abs(voltage_V) > source.clamp:
+            held_V = math.copysign(source.clamp, voltage_V)
+            self.clamped = True
+            ion_A = self._ion_at(held_V)
+            current_A = self._needed_A(dt_s, held_V, ion_A)
+            voltage_V = held_V
+        self._commit(dt_s, voltage_V, current_A, ion_A)
+
+    def _hold_voltage(self, dt_s: float, source: Source) -> None:
+        voltage_V, ion_A = source.level, self._ion_at(source.level)
+        current_A = self._needed_A(dt_s, voltage_V, ion_A)
+        if abs(current_A) > source.clamp:
+            self.clamped = True
+            current_A = math.copysign(source.clamp, current_A)
+            voltage_V, ion_A = self._solve(dt_s, current_A)
+        self._commit(dt_s, voltage_V, current_A, ion_A)
+
+    def _commit(
+        self, dt_s: float, voltage_V: float, current_A: float, ion_A: float
+    ) -> None:
+        p = self.parameters
+        slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
+        if p.dielectric_F > 0:
+            self.slow_V += slow_A * dt_s / p.dielectric_F
+        self.front_m += ion_A * dt_s / p.charge_per_m_C
+        self.source_C += current_A * dt_s
+        self.ion_C += ion_A * dt_s
+        self.leak_C += voltage_V / p.leak_ohm * dt_s
+        self.slow_C += slow_A * dt_s
+        self.beam_C += p.beam_current_A * dt_s if self.mated else 0.0
+        self.voltage_V, self.source_A, self.ion_A = voltage_V, current_A, ion_A
+
+    # --- the algebra -------------------------------------------------------------------
+
+    def _polarised_V(self, rest_V: float, ion_A: float) -> float:
+        p = self.parameters
+        return (
+            rest_V
+            + ion_A * p.electrolyte_ohm
+            + 2 * THERMAL_V * math.asinh(ion_A / (2 * p.exchange_current_A))
+        )
+
+    def _slope_ohm(self, ion_A: float) -> float:
+        p = self.parameters
+        root_A = math.hypot(ion_A, 2 * p.exchange_current_A)
+        return p.electrolyte_ohm + 2 * THERMAL_V / root_A
+
+    def _solve(self, dt_s: float, current_A: float) -> tuple[float, float]:
+        """Return voltage and ionic current at the end of a step under ``current_A``."""
+        p = self.parameters
+        slow_S = p.dielectric_F / (p.dielectric_tau_s + dt_s)
+        node_S = p.stray_F / dt_s + 1 / p.leak_ohm + slow_S
+        given_A = current_A + p.stray_F * self.voltage_V / dt_s + slow_S * self.slow_V
+        if not self.mated:
+            return given_A / node_S, 0.0
+        given_A += p.beam_current_A
+        rest_V, ion_A = self.equilibrium_V, self.ion_A
+        for _ in range(NEWTON_LIMIT):
+            voltage_V = self._polarised_V(rest_V, ion_A)
+            residual_A = node_S * voltage_V + ion_A - given_A
+            change_A = residual_A / (node_S * self._slope_ohm(ion_A) + 1.0)
+            ion_A -= change_A
+            if abs(change_A) <= 1e-9 * abs(ion_A) + 1e-24:
+                break
+        return self._polarised_V(rest_V, ion_A), ion_A
+
+    def _ion_at(self, voltage_V: float) -> float:
+        """Return the ionic current at a fixed terminal voltage."""
+        if not self.mated:
+            return 0.0
+        rest_V, ion_A = self.equilibrium_V, self.ion_A
+        for _ in range(NEWTON_LIMIT):
+            change_A = (
+                self._polarised_V(rest_V, ion_A) - voltage_V
+            ) / self._slope_ohm(ion_A)
+            ion_A -= change_A
+            if abs(change_A) <= 1e-9 * abs(ion_A) + 1e-24:
+                break
+        return ion_A
+
+    def _needed_A(self, dt_s: float, voltage_V: float, ion_A: float) -> float:
+        """Return the source current that holds ``voltage_V`` for a step."""
+        p = self.parameters
+        slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
+        beam_A = p.beam_current_A if self.mated else 0.0
+        return (
+            p.stray_F * (voltage_V - self.voltage_V) / dt_s
+            + ion_A
+            + voltage_V / p.leak_ohm
+            + slow_A
+            - beam_A
+        )

@@ -1,0 +1,341 @@
+"""A simulated Keithley 6430 that speaks its SCPI dialect (6430 manual, chapter 17).
+
+Strict where the real one is: unknown headers, missing parameters and readings with the
+output off go to the error queue. It has the real one's traps: time that counts 1024
+ticks as 1000 ms, ``*RST`` and ``:MEAS?`` that change the output, and an output-off state
+that is a 0 V source.
+"""
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from mocks.cell import Source
+from mocks.pace import Pace
+from mocks.scpi import ScpiError, boolean, number, short_form, words
+from mocks.smu_noise import RANGES, ReadingErrors, range_for
+from mocks.world import World
+
+IDENTITY = "KEITHLEY INSTRUMENTS INC.,MODEL 6430,1234567,C32 Oct  4 2010 14:20:11/A02 /D/B"
+OVERFLOW = 9.9e37
+NOT_A_NUMBER = 9.91e37
+TICKS_PER_S = 1024
+LINE_HZ = 50.0
+ANSWER_S = 0.7e-3  # each way, before jitter
+READ_OVERHEAD_S = 7e-3
+OFF_LIMIT_RATIO = 0.005  # of the range, as a 0 V source
+VOLTS_MAX = 21.0
+
+_ON_OFF = {True: "1", False: "0"}
+
+
+class Keithley6430:
+    """The instrument's state and its interpreter.
+
+    Parameters
+    ----------
+    world
+        What its terminals are connected to.
+    pace
+        How time passes while it works.
+    """
+
+    def __init__(self, world: World, pace: Pace) -> None:
+        self._world = world
+        self._pace = pace
+        self._errors = ReadingErrors(world.seed, world.scenario.smu)
+        self._queue: deque[str] = deque(maxlen=10)
+        self._time_zero_ns = world.now_ns - 12_345_678_901
+        self._changed_ns = world.now_ns
+        self._before_A = 0.0
+        self._compliance = False
+        self.output_on = False
+        self._set_defaults()
+        self._commands: dict[str, Callable[[str], Awaitable[str | None]]] = {
+            "*IDN?": self._identify,
+            "*RST": self._reset,
+            "*CLS": self._clear_errors,
+            "*OPC?": self._complete,
+            "SYST:ERR?": self._next_error,
+            "SYST:TIME?": self._tell_time,
+            "SYST:TIME:RES": self._reset_time,
+            "READ?": self._read,
+            "MEAS?": self._measure,
+            "MEAS:CURR?": self._measure,
+            "MEAS:VOLT?": self._measure,
+            "OUTP": self._set_output,
+            "OUTP?": self._get_output,
+            "OUTP:SMOD": self._set_off_mode,
+            "SENS:VOLT:PROT:TRIP?": self._tripped,
+            "SENS:CURR:PROT:TRIP?": self._tripped,
+        }
+
+    def _set_defaults(self) -> None:
+        self._settings: dict[str, str] = {
+            "SOUR:FUNC": "VOLT",
+            "SOUR:CURR:MODE": "FIX",
+            "SOUR:VOLT:MODE": "FIX",
+            "SOUR:CLE:AUTO": "0",
+            "OUTP:SMOD": "NORM",
+            "SENS:FUNC:CONC": "1",
+            "SENS:FUNC": '"CURR:DC"',
+            "SYST:AZER:STAT": "1",
+            "SYST:RSEN": "0",
+            "SENS:AVER": "1",
+            "SENS:MED": "1",
+            "FORM:ELEM": "VOLT,CURR,RES,TIME,STAT",
+            "FORM:DATA": "ASC",
+        }
+        self._numbers: dict[str, float] = {
+            "SOUR:CURR": 0.0,
+            "SOUR:VOLT": 0.0,
+            "SOUR:CURR:RANG": 1e-4,
+            "SOUR:VOLT:RANG": 20.0,
+            "SENS:CURR:RANG": 1e-4,
+            "SENS:VOLT:RANG": 20.0,
+            "SENS:CURR:PROT": 1.05e-4,
+            "SENS:VOLT:PROT": 21.0,
+            "SENS:CURR:NPLC": 1.0,
+            "SENS:VOLT:NPLC": 1.0,
+            "SYST:LFR": LINE_HZ,
+            "SOUR:DEL": 0.0,
+        }
+
+    # --- the wire ----------------------------------------------------------------------
+
+    async def handle(self, line: str) -> str | None:
+        """Obey one line; return the reply, or None."""
+        replies = []
+        for part in words(line):
+            try:
+                reply = await self._obey(part)
+            except ScpiError as error:
+                self._queue.append(str(error))
+                continue
+            if reply is not None:
+                replies.append(reply)
+        return ";".join(replies) if replies else None
+
+    async def _obey(self, command: str) -> str | None:
+        head, _, argument = command.partition(" ")
+        header, argument = short_form(head), argument.strip()
+        if (action := self._commands.get(header)) is not None:
+            return await action(argument)
+        if header.endswith("?"):
+            return await self._query(header[:-1])
+        self._assign(header, argument)
+        return None
+
+    async def _query(self, header: str) -> str:
+        await self._take_answer_time()
+        if header in self._numbers:
+            return f"{self._numbers[header]:+.9E}"
+        if header in self._settings:
+            return self._settings[header]
+        raise ScpiError(-113, "Undefined header")
+
+    def _assign(self, header: str, argument: str) -> None:
+        if header in self._numbers:
+            self._set_number(header, argument)
+        elif header in self._settings:
+            self._set_word(header, argument)
+        else:
+            raise ScpiError(-113, "Undefined header")
+        if header.startswith(("SOUR", "SENS:VOLT:PROT", "SENS:CURR:PROT")):
+            self._drive()
+
+    def _set_number(self, header: str, argument: str) -> None:
+        value = number(argument)
+        allowed = {
+            "SOUR:CURR": 1.05 * self._numbers["SOUR:CURR:RANG"],
+            "SOUR:VOLT": VOLTS_MAX,
+            "SENS:VOLT:PROT": VOLTS_MAX,
+            "SENS:CURR:PROT": 0.105,
+        }.get(header, math.inf)
+        if abs(value) > allowed * (1 + 1e-9):
+            raise ScpiError(-222, "Parameter data out of range")
+        if header == "SOUR:CURR:RANG":
+            value = self._range_value(value)
+            if abs(self._numbers["SOUR:CURR"]) > value:
+                self._numbers["SOUR:CURR"] = 0.0
+        elif header == "SENS:CURR:RANG":
+            value = self._range_value(value)
+        elif header in ("SENS:CURR:NPLC", "SENS:VOLT:NPLC"):
+            if not 0.01 <= value <= 10:
+                raise ScpiError(-222, "Parameter data out of range")
+            # NPLC is global on this family.
+            self._numbers["SENS:CURR:NPLC"] = self._numbers["SENS:VOLT:NPLC"] = value
+        self._numbers[header] = value
+
+    @staticmethod
+    def _range_value(value: float) -> float:
+        try:
+            return range_for(abs(value) / 1.05).full_scale_A
+        except ValueError:
+            return 10.0 ** math.ceil(math.log10(abs(value)) - 1e-9)
+
+    def _set_word(self, header: str, argument: str) -> None:
+        if not argument:
+            raise ScpiError(-109, "Missing parameter")
+        word = argument.upper()
+        if header in (
+            "SOUR:CLE:AUTO",
+            "SENS:FUNC:CONC",
+            "SYST:AZER:STAT",
+            "SYST:RSEN",
+            "SENS:AVER",
+            "SENS:MED",
+        ):
+            word = _ON_OFF[boolean(word)]
+        if header == "SOUR:FUNC":
+            word = short_form(word)
+            if word not in ("CURR", "VOLT"):
+                raise ScpiError(-224, "Illegal parameter value")
+            # A change of function switches the output off, as on the real one.
+            if word != self._settings[header]:
+                self.output_on = False
+        self._settings[header] = word
+
+    # --- what is simple ------------------------------------------------------------------
+
+    async def _identify(self, _argument: str) -> str:
+        await self._take_answer_time()
+        return IDENTITY
+
+    async def _complete(self, _argument: str) -> str:
+        await self._take_answer_time()
+        return "1"
+
+    async def _reset(self, _argument: str) -> None:
+        """Do what makes ``*RST`` dangerous: NORMAL off, that is, a 0 V source."""
+        self.output_on = False
+        self._set_defaults()
+        self._drive()
+
+    async def _clear_errors(self, _argument: str) -> None:
+        self._queue.clear()
+
+    async def _next_error(self, _argument: str) -> str:
+        await self._take_answer_time()
+        return self._queue.popleft() if self._queue else '0,"No error"'
+
+    async def _tripped(self, _argument: str) -> str:
+        await self._take_answer_time()
+        return _ON_OFF[self._world.cell.clamped and self.output_on]
+
+    async def _set_output(self, argument: str) -> None:
+        self.output_on = boolean(argument)
+        self._drive()
+
+    async def _get_output(self, _argument: str) -> str:
+        await self._take_answer_time()
+        return _ON_OFF[self.output_on]
+
+    async def _set_off_mode(self, argument: str) -> None:
+        mode = argument.upper()[:4]
+        if mode not in ("NORM", "ZERO", "GUAR"):  # no HIMP on this model
+            raise ScpiError(-224, "Illegal parameter value")
+        self._settings["OUTP:SMOD"] = mode
+        self._drive()
+
+    # --- time ----------------------------------------------------------------------------
+
+    async def _take_answer_time(self) -> None:
+        latency_s = self._errors.latency_s(ANSWER_S) + self._errors.latency_s(ANSWER_S)
+        await self._pace.take(round(latency_s * 1e9))
+
+    def device_time_s(self, host_ns: int) -> float:
+        """Return what the instrument's clock shows: 1024 ticks told as 1000 ms."""
+        oscillator = 1 + self._world.scenario.smu.clock_rate_ratio
+        ticks = math.floor((host_ns - self._time_zero_ns) / 1e9 * oscillator * TICKS_PER_S)
+        return ticks / 1000
+
+    async def _tell_time(self, _argument: str) -> str:
+        await self._pace.take(round(self._errors.latency_s(ANSWER_S) * 1e9))
+        shown_s = self.device_time_s(self._world.now_ns)
+        await self._pace.take(round(self._errors.latency_s(ANSWER_S) * 1e9))
+        return f"{shown_s:.3f}"
+
+    async def _reset_time(self, _argument: str) -> None:
+        self._time_zero_ns = self._world.now_ns
+
+    # --- readings ------------------------------------------------------------------------
+
+    async def _measure(self, _argument: str) -> str:
+        """Do what makes ``:MEAS?`` dangerous: defaults, and the output on."""
+        self._set_defaults()
+        self.output_on = True
+        self._drive()
+        return await self._read("")
+
+    async def _read(self, _argument: str) -> str:
+        if not self.output_on:
+            raise ScpiError(803, "Not permitted with OUTPUT off")
+        window_ns = round(self._numbers["SENS:CURR:NPLC"] / LINE_HZ * 1e9)
+        jitter_s = self._errors.latency_s(READ_OVERHEAD_S / 2)
+        await self._pace.take(round(jitter_s * 1e9))
+        start_ns = self._world.now_ns
+        await self._pace.take(2 * window_ns)
+        voltage_V = self._read_voltage(start_ns, start_ns + window_ns)
+        current_A = self._read_current(start_ns + window_ns, start_ns + 2 * window_ns)
+        self._compliance = self._world.cell.clamped
+        elements = {
+            "VOLT": f"{voltage_V:+.6E}",
+            "CURR": f"{current_A:+.6E}",
+            "RES": f"{NOT_A_NUMBER:+.6E}",
+            "TIME": f"{self.device_time_s(start_ns):.3f}",
+            "STAT": f"{float(8 * self._compliance):+.6E}",
+        }
+        self._world.record(
+            "samples",
+            t_ns=start_ns + window_ns,
+            voltage=self._world.mean("voltage", start_ns, start_ns + 2 * window_ns),
+            current=self._world.mean("current", start_ns, start_ns + 2 * window_ns),
+            current_ionic=self._world.mean("ion", start_ns, start_ns + 2 * window_ns),
+        )
+        await self._pace.take(round(self._errors.latency_s(READ_OVERHEAD_S / 2) * 1e9))
+        # The instrument tells its elements in its own order, whatever was asked.
+        chosen = self._settings["FORM:ELEM"].replace(" ", "").split(",")
+        return ",".join(text for name, text in elements.items() if name in chosen)
+
+    def _read_voltage(self, from_ns: int, to_ns: int) -> float:
+        true_V = self._world.mean("voltage", from_ns, to_ns)
+        return self._errors.voltage_V(true_V, (to_ns - from_ns) / 1e9)
+
+    def _read_current(self, from_ns: int, to_ns: int) -> float:
+        model = range_for(self._numbers["SENS:CURR:RANG"] / 1.05)
+        true_A = self._world.mean("current", from_ns, to_ns)
+        since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
+        lag = math.exp(-max(since_s, 0.0) / model.settling_tau_s)
+        settled_A = true_A + (self._before_A - true_A) * lag
+        if abs(settled_A) > 1.05 * model.full_scale_A:
+            return math.copysign(OVERFLOW, settled_A)
+        return self._errors.current_A(model, settled_A, (to_ns - from_ns) / 1e9)
+
+    # --- the terminals ---------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        """Put on the terminals what the settings say."""
+        source = self._source()
+        if source != self._world.source:
+            self._before_A = self._world.cell.source_A
+            self._changed_ns = self._world.now_ns
+            self._world.set_source(source, output_on=self.output_on)
+
+    def _source(self) -> Source:
+        range_A = self._numbers["SOUR:CURR:RANG"]
+        if not self.output_on:
+            # Output off is a short circuit with a limit, in every mode of this model.
+            return Source(mode="voltage", level=0.0, clamp=OFF_LIMIT_RATIO * range_A)
+        if self._settings["SOUR:FUNC"] == "CURR":
+            model = next((m for m in RANGES if m.full_scale_A == range_A), RANGES[-1])
+            return Source(
+                mode="current",
+                level=self._errors.sourced_A(model, self._numbers["SOUR:CURR"]),
+                clamp=self._numbers["SENS:VOLT:PROT"],
+            )
+        return Source(
+            mode="voltage",
+            level=self._errors.sourced_V(self._numbers["SOUR:VOLT"]),
+            clamp=self._numbers["SENS:CURR:PROT"],
+        )

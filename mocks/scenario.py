@@ -1,0 +1,137 @@
+"""Named days at the microscope: every number of a simulated world in one place."""
+
+import difflib
+import math
+from dataclasses import dataclass, field, fields, replace
+
+from mocks.cell import CellParameters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmuErrors:
+    """How far a simulated source-measure unit is off, as shares of its data sheet.
+
+    Each error is drawn once by the seed, evenly within the limits of the data sheet.
+
+    Parameters
+    ----------
+    clock_rate_ratio
+        Error of the instrument's oscillator, beside its counting of 1024 ticks.
+    """
+
+    share_of_specification: float = 1.0
+    clock_rate_ratio: float = 12e-6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSettings:
+    """A simulated camera and what it looks at.
+
+    Parameters
+    ----------
+    exposure_ratio
+        Share of the frame period that is exposed.
+    clock_offset_s, clock_rate_ratio
+        The camera's clock against the host's.
+    dropped_ratio
+        Share of frames that are lost before they are sent.
+    front_contrast, edge_width_m
+        Of the phase front, and the width (Gaussian sigma) of all edges.
+    drift_m_per_root_s
+        Size of the stage's random walk.
+    """
+
+    height: int = 160
+    width: int = 400
+    frame_rate_Hz: float = 5.0
+    pixel_size_m: float = 2e-9
+    dose_rate_e_m2_s: float = 1.5e20
+    exposure_ratio: float = 0.98
+    clock_offset_s: float = 4.217
+    clock_rate_ratio: float = 50e-6
+    dropped_ratio: float = 0.02
+    front_contrast: float = 0.15
+    edge_width_m: float = 5e-9
+    drift_m_per_root_s: float = 0.25e-9
+    fixed_pattern_ratio: float = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """One simulated world."""
+
+    name: str
+    cell: CellParameters
+    camera: CameraSettings = field(default_factory=CameraSettings)
+    smu: SmuErrors = field(default_factory=SmuErrors)
+
+
+def _lco_lipon_li() -> Scenario:
+    """LiCoO2 | LiPON | Li block of 5 um by 2 um in a holder that leaks.
+
+    Resistances of the block row of a scale table for thin-film cells: LiPON at
+    2.3e-6 S/cm and 1 um thick is 0.43 gigaohm, 100 ohm cm2 of charge transfer is
+    1 gigaohm, on 10 um2.
+    """
+    area_m2 = 10e-12
+    return Scenario(
+        name="lco_lipon_li",
+        cell=CellParameters(
+            area_m2=area_m2,
+            film_thickness_m=500e-9,
+            front_start_m=60e-9,
+            concentration_step_mol_m3=25_750.0,
+            electrolyte_ohm=0.43e9,
+            exchange_current_A=2.6 * area_m2,
+            stray_F=150e-12,
+            leak_ohm=1e12,
+            dielectric_F=3e-12,
+            dielectric_tau_s=15.0,
+        ),
+    )
+
+
+_SCENARIOS = {"lco_lipon_li": _lco_lipon_li}
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all scenarios."""
+    return tuple(_SCENARIOS)
+
+
+def load(name: str, **overrides: float) -> Scenario:
+    """Return a named scenario with some of its numbers replaced.
+
+    Parameters
+    ----------
+    overrides
+        Any field of the cell, the camera or the source-measure unit, in SI units.
+
+    Raises
+    ------
+    ValueError
+        There is no such scenario or field, or a number that cannot be.
+    """
+    if name not in _SCENARIOS:
+        near = difflib.get_close_matches(name, _SCENARIOS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names())}"
+        raise ValueError(f"no simulated scenario is called {name!r}; {hint}")
+    scenario = _SCENARIOS[name]()
+    for key, value in overrides.items():
+        scenario = _override(scenario, key, value)
+    return scenario
+
+
+def _override(scenario: Scenario, key: str, value: float) -> Scenario:
+    if not math.isfinite(value):
+        raise ValueError(f"{key} of the simulated world must be finite, not {value}")
+    for part_name in ("cell", "camera", "smu"):
+        part = getattr(scenario, part_name)
+        known = {f.name: getattr(part, f.name) for f in fields(part)}
+        if key in known:
+            fitting = int(value) if isinstance(known[key], int) else float(value)
+            return replace(scenario, **{part_name: replace(part, **{key: fitting})})
+    raise ValueError(
+        f"the simulated world has no {key!r}; it has "
+        + ", ".join(f.name for p in ("cell", "camera") for f in fields(getattr(scenario, p)))
+    )

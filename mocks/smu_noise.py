@@ -1,0 +1,108 @@
+"""What a source-measure unit adds to the truth: offsets, gains, noise, settling."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mocks.scenario import SmuErrors
+
+BOLTZMANN_J_K = 1.380649e-23
+ELEMENTARY_C = 1.602176634e-19
+ROOM_K = 298.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeModel:
+    """One current range as the simulated instrument has it.
+
+    Data-sheet limits of the 6430 (accuracy, resolution, settling); the feedback
+    resistor gives a volt at full scale.
+    """
+
+    full_scale_A: float
+    gain_ratio: float
+    offset_A: float
+    resolution_A: float
+    settling_tau_s: float
+
+    @property
+    def feedback_ohm(self) -> float:
+        """Feedback resistor whose Johnson noise the range carries."""
+        return 1.0 / self.full_scale_A
+
+
+# Settling to 10 % in 2 s and 50 ms, as first-order time constants.
+RANGES = (
+    RangeModel(full_scale_A=1e-12, gain_ratio=0.010, offset_A=7e-15, resolution_A=1e-17, settling_tau_s=0.87),
+    RangeModel(full_scale_A=1e-11, gain_ratio=0.005, offset_A=7e-15, resolution_A=1e-16, settling_tau_s=0.87),
+    RangeModel(full_scale_A=1e-10, gain_ratio=0.0015, offset_A=3e-14, resolution_A=1e-15, settling_tau_s=0.022),
+    RangeModel(full_scale_A=1e-9, gain_ratio=0.0005, offset_A=2e-13, resolution_A=1e-14, settling_tau_s=0.022),
+    RangeModel(full_scale_A=1e-8, gain_ratio=0.0005, offset_A=2e-12, resolution_A=1e-13, settling_tau_s=0.022),
+)  # fmt: skip
+
+VOLT_GAIN_RATIO, VOLT_OFFSET_V, VOLT_STEP_V = 0.00015, 1.5e-3, 1e-4  # 20 V range
+VOLT_NOISE_V = 5e-5
+
+
+def range_for(current_A: float) -> RangeModel:
+    """Return the smallest range that holds a current (with the usual 5 % beyond)."""
+    for model in RANGES:
+        if abs(current_A) <= 1.05 * model.full_scale_A:
+            return model
+    raise ValueError(f"{current_A} A is beyond the largest simulated range")
+
+
+class ReadingErrors:
+    """The errors of one simulated instrument, drawn once by the seed."""
+
+    def __init__(self, seed: int, errors: SmuErrors) -> None:
+        self._noise = np.random.default_rng([seed, 2])
+        fixed = np.random.default_rng([seed, 3])
+        share = errors.share_of_specification
+
+        def draw() -> float:
+            return share * float(fixed.uniform(-1.0, 1.0))
+
+        self._measure = {m.full_scale_A: (draw(), draw()) for m in RANGES}
+        self._source = {m.full_scale_A: (draw(), draw()) for m in RANGES}
+        self._volt = (draw(), draw())
+
+    def sourced_A(self, model: RangeModel, level_A: float) -> float:
+        """Return the current that really flows for a level."""
+        gain, offset = self._source[model.full_scale_A]
+        return level_A * (1 + gain * model.gain_ratio) + offset * model.offset_A
+
+    def sourced_V(self, level_V: float) -> float:
+        """Return the voltage that is really there for a level."""
+        return level_V * (1 + self._volt[0] * VOLT_GAIN_RATIO)
+
+    def current_A(self, model: RangeModel, true_A: float, window_s: float) -> float:
+        """Return a reading of a current that was integrated over a window."""
+        gain, offset = self._measure[model.full_scale_A]
+        bandwidth_Hz = 1 / (2 * window_s)
+        density = (
+            2 * ELEMENTARY_C * abs(true_A)
+            + 4 * BOLTZMANN_J_K * ROOM_K / model.feedback_ohm
+        )
+        read_A = (
+            true_A * (1 + gain * model.gain_ratio)
+            + offset * model.offset_A
+            + math.sqrt(density * bandwidth_Hz) * float(self._noise.standard_normal())
+        )
+        return round(read_A / model.resolution_A) * model.resolution_A
+
+    def voltage_V(self, true_V: float, window_s: float) -> float:
+        """Return a reading of a voltage that was integrated over a window."""
+        gain, offset = self._volt
+        noise_V = VOLT_NOISE_V * math.sqrt(0.02 / window_s)
+        read_V = (
+            true_V * (1 + gain * VOLT_GAIN_RATIO)
+            + offset * VOLT_OFFSET_V
+            + noise_V * float(self._noise.standard_normal())
+        )
+        return round(read_V / VOLT_STEP_V) * VOLT_STEP_V
+
+    def latency_s(self, mean_s: float) -> float:
+        """Return how long an exchange takes on one of its two ways."""
+        return mean_s * (0.5 + 0.5 * float(self._noise.exponential()))

@@ -1,0 +1,198 @@
+"""The simulated world: one cell, one stage, one true time, and a memory of all of it."""
+
+import bisect
+import math
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mocks.cell import Cell, Source
+from mocks.scenario import Scenario
+from mocks.stage import Stage
+
+GRID_NS = 10_000_000  # longest step of the model
+
+Tables = dict[str, dict[str, NDArray[np.generic]]]
+
+
+class World:
+    """The hidden truth, moved on by whoever lets time pass.
+
+    Parameters
+    ----------
+    scenario
+        All numbers.
+    seed
+        Of everything random: the same seed gives the same world.
+    start_ns
+        Host time at which the world begins.
+    """
+
+    def __init__(self, scenario: Scenario, *, seed: int, start_ns: int) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.start_ns = start_ns
+        self.now_ns = start_ns
+        self.cell = Cell(scenario.cell)
+        self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
+        self.source = Source()
+        self._recorded: Tables = {}
+        # Integrals over time at the end of each step, for exact means over windows.
+        self._t_ns = array("q", [start_ns])
+        self._integrals = {
+            name: array("d", [0.0]) for name in ("voltage", "current", "ion", "front")
+        }
+        self._states = {
+            name: array("d")
+            for name in (
+                *("t_s", "voltage", "current", "ionic", "front", "instrument"),
+                *("capacitive", "leak", "dielectric", "beam", "ionic_charge"),
+            )
+        }
+        self._cell_start_V = self.cell.voltage_V
+        self._source_changes: list[tuple[int, str, float, float, float]] = []
+        self._remember()
+        self.set_source(Source(), output_on=False)
+
+    # --- time --------------------------------------------------------------------------
+
+    def advance_to(self, t_ns: int) -> None:
+        """Move the world on; a time that has passed already changes nothing."""
+        while self.now_ns < t_ns:
+            self._step(min(t_ns, (self.now_ns // GRID_NS + 1) * GRID_NS))
+
+    def _step(self, until_ns: int) -> None:
+        dt_s = (until_ns - self.now_ns) / 1e9
+        before_m = self.cell.front_m
+        self.cell.step(dt_s, self.source)
+        self.now_ns = until_ns
+        self._t_ns.append(until_ns)
+        for name, value in (
+            ("voltage", self.cell.voltage_V),
+            ("current", self.cell.source_A),
+            ("ion", self.cell.ion_A),
+            ("front", 0.5 * (before_m + self.cell.front_m)),
+        ):
+            total = self._integrals[name]
+            total.append(total[-1] + value * dt_s)
+        self._remember()
+
+    def _remember(self) -> None:
+        cell, p = self.cell, self.cell.parameters
+        stray_C = p.stray_F * (cell.voltage_V - self._cell_start_V)
+        for name, value in (
+            ("t_s", (self.now_ns - self.start_ns) / 1e9),
+            ("voltage", cell.voltage_V),
+            ("current", cell.source_A),
+            ("ionic", cell.ion_A),
+            ("front", cell.front_m),
+            ("instrument", cell.source_C),
+            ("capacitive", stray_C),
+            ("leak", cell.leak_C),
+            ("dielectric", cell.slow_C),
+            ("beam", cell.beam_C),
+            ("ionic_charge", cell.ion_C),
+        ):
+            self._states[name].append(value)
+
+    # --- what instruments do to it -------------------------------------------------------
+
+    def set_source(self, source: Source, *, output_on: bool) -> None:
+        """Change what the terminals see, from now on."""
+        self.source = source
+        self._source_changes.append(
+            (self.now_ns, source.mode, source.level, source.clamp, float(output_on))
+        )
+
+    def mate_cell(self) -> None:
+        """Put the cell into the holder; the truth counts from here."""
+        self.cell = Cell(self.scenario.cell)
+        self._cell_start_V = self.cell.voltage_V
+        for column in self._states.values():
+            del column[:]
+        self._remember()
+
+    def open_holder(self) -> None:
+        """Take the cell out of the holder."""
+        self.cell = Cell(self.scenario.cell, mated=False)
+        self._cell_start_V = 0.0
+
+    # --- what instruments see of it --------------------------------------------------------
+
+    def mean(self, name: str, from_ns: int, to_ns: int) -> float:
+        """Return the mean of ``voltage``, ``current``, ``ion`` or ``front`` over a window.
+
+        The window must lie in the past. An empty one gives the value at its end.
+        """
+        if to_ns <= from_ns:
+            to_ns, from_ns = from_ns + 1, from_ns
+        width_s = (to_ns - from_ns) / 1e9
+        return (self._integral(name, to_ns) - self._integral(name, from_ns)) / width_s
+
+    def _integral(self, name: str, t_ns: int) -> float:
+        total = self._integrals[name]
+        i = bisect.bisect_left(self._t_ns, t_ns)
+        if i == 0:
+            return total[0]
+        if i == len(self._t_ns):
+            return total[-1]
+        share = (t_ns - self._t_ns[i - 1]) / (self._t_ns[i] - self._t_ns[i - 1])
+        return total[i - 1] + share * (total[i] - total[i - 1])
+
+    def drift_px(self, from_ns: int, to_ns: int) -> tuple[float, float]:
+        """Return where the specimen stands in the field (x, y), mean over a window."""
+        middle_s = ((from_ns + to_ns) / 2 - self.start_ns) / 1e9
+        x_m, y_m = self.stage.position_m(middle_s)
+        size_m = self.scenario.camera.pixel_size_m
+        return x_m / size_m, y_m / size_m
+
+    # --- the truth ---------------------------------------------------------------------------
+
+    def record(self, path: str, **row: float) -> None:
+        """Add a row to a table of the truth."""
+        table = self._recorded.setdefault(path, {})
+        for name, value in row.items():
+            rows = table.setdefault(name, array("q" if isinstance(value, int) else "d"))  # type: ignore[arg-type]
+            rows.append(value)  # type: ignore[attr-defined]
+
+    def truth(self) -> Tables:
+        """Return all that was hidden, as tables by session path, on the host clock."""
+        states = {name: np.array(column) for name, column in self._states.items()}
+        t_ns = self.start_ns + np.round(states["t_s"] * 1e9).astype(np.int64)
+        tables: Tables = {
+            path: {name: np.array(rows) for name, rows in table.items()}
+            for path, table in self._recorded.items()
+        }
+        tables["cell"] = {
+            "t_ns": t_ns,
+            "voltage": states["voltage"],
+            "current": states["current"],
+            "current_ionic": states["ionic"],
+            "position": states["front"],
+        }
+        tables["ledger"] = {
+            "t_ns": t_ns,
+            "instrument": states["instrument"],
+            "capacitive": states["capacitive"],
+            "leak": states["leak"],
+            "dielectric": states["dielectric"],
+            "beam": states["beam"],
+            "ionic": states["ionic_charge"],
+        }
+        changes = self._source_changes
+        tables["source"] = {
+            "t_ns": np.array([c[0] for c in changes], np.int64),
+            "mode": np.array([c[1] for c in changes], dtype="S8"),
+            "level": np.array([c[2] for c in changes]),
+            "clamp": np.array([c[3] if math.isfinite(c[3]) else np.nan for c in changes]),
+            "output_on": np.array([c[4] for c in changes], np.uint8),
+        }
+        self._reference_drift(tables)
+        return tables
+
+    def _reference_drift(self, tables: Tables) -> None:
+        """Count the drift from the first frame, as the shift that undoes it."""
+        if (drift := tables.get("drift/camera")) is not None:
+            for name in ("dx", "dy"):
+                drift[name] = -(drift[name] - drift[name][0])

@@ -1,0 +1,1 @@
+"""Says what the cell did, and does what it is told: drivers, techniques, limits."""

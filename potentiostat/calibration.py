@@ -1,0 +1,174 @@
+"""Open-holder calibration: what the holder draws by itself, and how surely.
+
+A staircase of voltages on the empty holder, limited in current so that each rise is a
+ramp. Each reading obeys ``I = offset + G V + C dV/dt + C_d (V - V_s) / tau`` with
+``tau dV_s/dt = V - V_s``: leakage, stray capacitance, and one slow branch of dielectric
+absorption. The gain error of the current range is not in the uncertainties: it is the
+same for holder and cell and belongs to whoever combines them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
+HOLD_S = 15.0
+CLAMP_RATIO = 0.9  # of the range: the ramp's current, within the range's reach
+KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
+MIN_READINGS = 50
+FIRST_TAU_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderStep:
+    """One level of the staircase."""
+
+    voltage_V: float
+    hold_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderCalibration:
+    """What an open holder draws; sigmas are standard uncertainties.
+
+    Parameters
+    ----------
+    capacitance_F, conductance_S
+        Stray capacitance and leakage.
+    dielectric_F, dielectric_tau_s
+        The slow branch.
+    offset_A
+        The range's own zero: subtract it from every current of that range.
+    noise_A
+        Spread of the residuals of a single reading.
+    chi2
+        Reduced, by the readings' own sigmas; the uncertainties are already scaled by it
+        where it exceeds 1.
+    range_A
+        Range in which it was measured.
+    """
+
+    capacitance_F: float
+    capacitance_sigma_F: float
+    conductance_S: float
+    conductance_sigma_S: float
+    dielectric_F: float
+    dielectric_sigma_F: float
+    dielectric_tau_s: float
+    offset_A: float
+    offset_sigma_A: float
+    noise_A: float
+    chi2: float
+    range_A: float
+
+
+def staircase() -> tuple[HolderStep, ...]:
+    """Return the levels of a calibration."""
+    return tuple(HolderStep(voltage_V=v, hold_s=HOLD_S) for v in LEVELS_V)
+
+
+def fit_holder(
+    t_s: NDArray[np.float64],
+    voltage_V: NDArray[np.float64],
+    current_A: NDArray[np.float64],
+    current_sigma_A: NDArray[np.float64],
+    *,
+    range_A: float,
+) -> HolderCalibration:
+    """Fit the holder's model to the readings of a staircase.
+
+    Parameters
+    ----------
+    t_s
+        Times of the readings, increasing, shape (n,).
+    voltage_V, current_A, current_sigma_A
+        Readings and the random sigma of each current.
+    range_A
+        Current range of the readings.
+
+    Raises
+    ------
+    ValueError
+        Too few readings, or no voltage step in them.
+    """
+    good = np.isfinite(voltage_V) & np.isfinite(current_A)
+    t, v = t_s[good], voltage_V[good]
+    i, sigma = current_A[good], current_sigma_A[good]
+    if len(t) < MIN_READINGS or np.ptp(v) < 0.1:
+        raise ValueError(
+            f"{len(t)} readings over {np.ptp(v) if len(v) else 0.0:.2g} V are no "
+            "calibration: at least 50 readings and a step of voltage are needed"
+        )
+    slope = np.gradient(v, t)
+    smooth = _away_from_corners(v, t)
+    weight = 1.0 / sigma[smooth]
+
+    def design(tau_s: float) -> NDArray[np.float64]:
+        branch = (v - _slow_voltage(t, v, tau_s)) / tau_s
+        return np.stack([np.ones_like(v), v, slope, branch], axis=1)[smooth]
+
+    def residual(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        scaled = p[:4] * scale
+        return np.asarray((i[smooth] - design(np.exp(p[4])) @ scaled) * weight)
+
+    scale = np.array([1e-14, 1e-13, 1e-11, 1e-12])
+    first = design(FIRST_TAU_S)
+    start, *_ = np.linalg.lstsq(
+        first * scale * weight[:, None], i[smooth] * weight, rcond=None
+    )
+    fit = optimize.least_squares(
+        residual,
+        np.append(start, np.log(FIRST_TAU_S)),
+        bounds=([-np.inf] * 4 + [np.log(1.0)], [np.inf] * 4 + [np.log(200.0)]),
+        x_scale="jac",
+    )
+    freedom = max(len(weight) - 5, 1)
+    chi2 = float(2 * fit.cost / freedom)
+    # Without absorption tau says nothing; the pseudo-inverse leaves it out.
+    covariance = np.linalg.pinv(fit.jac.T @ fit.jac, rcond=1e-14) * max(chi2, 1.0)
+    value = fit.x[:4] * scale
+    error = np.sqrt(np.diag(covariance)[:4]) * scale
+    return HolderCalibration(
+        capacitance_F=float(value[2]),
+        capacitance_sigma_F=float(error[2]),
+        conductance_S=float(value[1]),
+        conductance_sigma_S=float(error[1]),
+        dielectric_F=float(value[3]),
+        dielectric_sigma_F=float(error[3]),
+        dielectric_tau_s=float(np.exp(fit.x[4])),
+        offset_A=float(value[0]),
+        offset_sigma_A=float(error[0]),
+        noise_A=float(np.std(fit.fun * sigma[smooth])),
+        chi2=chi2,
+        range_A=range_A,
+    )
+
+
+def _away_from_corners(
+    v: NDArray[np.float64], t: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Keep readings on both sides of which the voltage has the same slope."""
+    step = np.diff(v) / np.diff(t)
+    corner = np.zeros(len(v), dtype=bool)
+    corner[1:-1] = np.abs(np.diff(step)) > KINK_V_S
+    # The window of a reading may reach its neighbours' interval.
+    near = corner.copy()
+    near[1:] |= corner[:-1]
+    near[:-1] |= corner[1:]
+    near[[0, -1]] = True
+    return ~near
+
+
+def _slow_voltage(
+    t: NDArray[np.float64], v: NDArray[np.float64], tau_s: float
+) -> NDArray[np.float64]:
+    """Voltage on the slow branch, at rest at the first reading."""
+    slow = np.empty_like(v)
+    slow[0] = v[0]
+    decay = np.exp(-np.diff(t) / tau_s)
+    for k, keep in enumerate(decay):
+        middle = 0.5 * (v[k] + v[k + 1])
+        slow[k + 1] = middle + (slow[k] - middle) * keep
+    return slow

@@ -1,0 +1,86 @@
+"""What 'output off' does to a cell, by model: a table, and the questions it answers."""
+
+from dataclasses import dataclass
+
+from potentiostat.protocol import SafeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffState:
+    """One way in which a model can be off.
+
+    Parameters
+    ----------
+    name
+        As the instrument calls it.
+    what
+        What stands at the terminals then.
+    biases_cell
+        True when it drives or shorts a cell; true when in doubt.
+    """
+
+    name: str
+    what: str
+    biases_cell: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hazards:
+    """Off states of a model, where it may rest, and where this was read."""
+
+    model: str
+    default: str
+    off_states: tuple[OffState, ...]
+    rest_states: tuple[SafeState, ...]
+    source: str
+
+
+_ZERO = OffState(name="ZERO", what="0 V, the programmed limit kept", biases_cell=True)
+
+HAZARDS = (
+    Hazards(
+        model="6430",
+        default="NORM",
+        off_states=(
+            OffState(
+                name="NORM", what="0 V, limit 0.5 % of the current range", biases_cell=True
+            ),
+            _ZERO,
+            OffState(
+                name="GUAR", what="0 A, limit 0.5 % of the voltage range", biases_cell=True
+            ),
+        ),
+        rest_states=(SafeState.S1,),
+        source="6430 instruction manual p. 17-53: NORMal, ZERO, GUARd, no high impedance",
+    ),
+    Hazards(
+        model="2400",
+        default="NORM",
+        off_states=(
+            OffState(
+                name="NORM", what="0 V, limit 0.5 % of the current range", biases_cell=True
+            ),
+            _ZERO,
+            OffState(
+                name="GUAR", what="0 A, limit 0.5 % of the voltage range", biases_cell=True
+            ),
+            OffState(name="HIMP", what="relay open", biases_cell=False),
+        ),
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="2400 user's manual pp. 13-9, 18-59",
+    ),
+)
+
+
+def hazards_of(model: str) -> Hazards | None:
+    """Return the table's row of a model, or None for one that it does not know."""
+    return next((row for row in HAZARDS if row.model == model), None)
+
+
+def biases_cell_when_off(model: str, off_state: str) -> bool:
+    """Tell whether an off state drives or shorts a cell; true when in doubt."""
+    row = hazards_of(model)
+    if row is None:
+        return True
+    known = {state.name: state.biases_cell for state in row.off_states}
+    return known.get(off_state.upper()[:4], True)

@@ -1,0 +1,238 @@
+"""The door to pyvisa: one link, one owner's thread, and never the wrong reply."""
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import pyvisa
+from pyvisa.errors import VisaIOError
+
+from potentiostat.errors import LinkError, NoReply, UnknownInstrument
+
+FENCE_TRIES = 3
+DRAIN_TIMEOUT_MS = 50
+MAX_STALE_REPLIES = 1000
+IDENTITY_QUERY = "*IDN?"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A reply with the host stamps around its exchange."""
+
+    text: str
+    sent_ns: int
+    received_ns: int
+
+
+class VisaLink:
+    """A message-based VISA resource, used by one thread alone.
+
+    pyvisa gives a reply to whichever thread reads first, and after a timeout hands the
+    late reply to the next question. So the first thread that uses the link owns it, and
+    after a timeout nothing is asked before the link has been brought in order: stale
+    replies are read away, and the instrument must answer `*IDN?` as it did before.
+
+    Parameters
+    ----------
+    resource
+        VISA resource name, such as ``TCPIP::192.168.0.5::1394::SOCKET``.
+    now_ns
+        Host clock.
+    timeout_s
+        For a single reply. The way to the safe state takes one of these at worst, so
+        keep it at 2 s or less.
+    backend
+        ``"@py"`` for pyvisa-py, ``""`` for the system's VISA library.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        *,
+        now_ns: Callable[[], int],
+        timeout_s: float = 2.0,
+        backend: str = "@py",
+    ) -> None:
+        self.resource = resource
+        self._now_ns = now_ns
+        self._timeout_ms = round(timeout_s * 1000)
+        self._backend = backend
+        self._visa: Any = None
+        self._owner: int | None = None
+        self._identity: str | None = None
+        self._failed: str | None = None
+
+    # --- life ------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Open the resource; nothing is sent.
+
+        Raises
+        ------
+        UnknownInstrument
+            The name is no resource, or nobody listens there.
+        """
+        try:
+            manager = pyvisa.ResourceManager(self._backend)
+            self._visa = manager.open_resource(
+                self.resource,
+                read_termination="\n",
+                write_termination="\n",
+                timeout=self._timeout_ms,
+            )
+        except (VisaIOError, ValueError, OSError) as error:
+            raise UnknownInstrument(
+                f"{self.resource}: cannot be opened ({_first_line(error)}); check the "
+                "resource name, the cable, and that no other program holds the link"
+            ) from error
+        self._without_delay()
+
+    def _without_delay(self) -> None:
+        """Send small commands at once; pyvisa-py leaves Nagle's algorithm on."""
+        session = getattr(self._visa.visalib, "sessions", {}).get(self._visa.session)
+        raw = getattr(session, "interface", None)
+        if isinstance(raw, socket.socket):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def close(self) -> None:
+        """Let go of the resource; the instrument stays as it is."""
+        if self._visa is not None:
+            visa, self._visa = self._visa, None
+            visa.close()
+
+    def __enter__(self) -> Self:
+        """Open the resource."""
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Let go of the resource."""
+        self.close()
+
+    # --- talk ------------------------------------------------------------------------
+
+    def write(self, command: str) -> None:
+        """Send a command that has no reply.
+
+        Raises
+        ------
+        LinkError
+            The link is gone.
+        """
+        self._check()
+        try:
+            self._visa.write(command)
+        except (VisaIOError, OSError) as error:
+            raise self._fail(command, error) from error
+
+    def query(self, command: str) -> Reply:
+        """Send a question and return its own reply.
+
+        Raises
+        ------
+        NoReply
+            Nothing came in time; the link has been brought in order again.
+        LinkError
+            The link is gone, or cannot be trusted any more.
+        """
+        self._check()
+        try:
+            sent_ns = self._now_ns()
+            text = self._visa.query(command)
+            reply = Reply(text.strip(), sent_ns, self._now_ns())
+        except VisaIOError as error:
+            if error.error_code != pyvisa.constants.StatusCode.error_timeout:
+                raise self._fail(command, error) from error
+            self.resync()
+            raise NoReply(
+                f"{self.resource}: no reply to {command} within "
+                f"{self._timeout_ms / 1000:g} s"
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._fail(command, error) from error
+        if command == IDENTITY_QUERY and self._identity is None:
+            self._identity = reply.text
+        return reply
+
+    def resync(self) -> None:
+        """Bring the link in order after a timeout.
+
+        Raises
+        ------
+        LinkError
+            The instrument does not answer as itself; the link is not used again.
+        """
+        self._check()
+        try:
+            for _ in range(FENCE_TRIES):
+                self._drain()
+                self._visa.write(IDENTITY_QUERY)
+                if self._answers_as_itself():
+                    self._drain()
+                    return
+        except (VisaIOError, OSError) as error:
+            raise self._fail("resynchronising", error) from error
+        raise self._fail("resynchronising", "the replies stay out of step")
+
+    def _answers_as_itself(self) -> bool:
+        """Read replies until one is the known identity; the stale ones are dropped."""
+        for _ in range(MAX_STALE_REPLIES):
+            try:
+                text = self._visa.read().strip()
+            except VisaIOError as error:
+                if error.error_code == pyvisa.constants.StatusCode.error_timeout:
+                    return False
+                raise
+            except UnicodeDecodeError:
+                continue
+            if self._identity is None:
+                self._identity = text
+            if text == self._identity:
+                return True
+        return False
+
+    def _drain(self) -> None:
+        """Read away what is already on the way."""
+        self._visa.timeout = DRAIN_TIMEOUT_MS
+        try:
+            for _ in range(MAX_STALE_REPLIES):
+                try:
+                    self._visa.read_raw()
+                except VisaIOError as error:
+                    if error.error_code == pyvisa.constants.StatusCode.error_timeout:
+                        return
+                    raise
+        finally:
+            self._visa.timeout = self._timeout_ms
+
+    # --- guards ------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        me = threading.get_ident()
+        if self._owner is None:
+            self._owner = me
+        if self._owner != me:
+            raise LinkError(
+                f"{self.resource}: used from a second thread; a link has one owner"
+            )
+        if self._failed is not None:
+            raise LinkError(f"{self.resource}: not used again: {self._failed}")
+        if self._visa is None:
+            raise LinkError(f"{self.resource}: is not open")
+
+    def _fail(self, command: str, reason: object) -> LinkError:
+        self._failed = f"{command}: {_first_line(reason)}"
+        return LinkError(f"{self.resource}: {self._failed}")
+
+
+def _first_line(reason: object) -> str:
+    text = str(reason).strip() or type(reason).__name__
+    return text.splitlines()[0]

@@ -1,0 +1,278 @@
+"""What came of a run, in numbers with their uncertainties."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from potentiostat.protocol import SafeState
+from runner.format import in_unit, with_sigma
+from runner.plan import ExitCode
+from session.reader import Session
+
+LEDGER_TERMS = ("instrument", "capacitive", "leak", "dielectric", "beam", "ionic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A value and its standard uncertainty; NaN where unknown."""
+
+    value: float
+    sigma: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSummary:
+    """One step: what was held, why it ended, what flowed, how fast the front moved."""
+
+    index: int
+    name: str
+    current_A: float
+    duration_s: float
+    ended: str
+    kind: str
+    charge_C: Mapping[str, Measured]
+    front_speed_m_s: Measured
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrelationSummary:
+    """How surely two rates go together."""
+
+    name: str
+    r: float
+    lag_s: float
+    p: float
+    null: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What came of a session.
+
+    Parameters
+    ----------
+    left_in
+        Safe state in which the cell was left; None when it is not known.
+    frame_time_sigma_ns, frame_time_bound_ns
+        Uncertainty of the frames' times, and the hard bound beside it.
+    """
+
+    session: str
+    title: str
+    exit_code: int
+    exit_reason: str
+    left_in: str | None
+    simulated: bool
+    duration_s: float
+    samples: int
+    frames: int
+    frames_dropped: int
+    frame_time_sigma_ns: float
+    frame_time_bound_ns: float
+    drift_px: Measured
+    steps: tuple[StepSummary, ...]
+    correlations: tuple[CorrelationSummary, ...]
+
+
+def summarise(
+    path: Path,
+    *,
+    exit_code: ExitCode = ExitCode.DONE,
+    left_in: SafeState | None = None,
+) -> RunSummary:
+    """Read a session and say what came of it."""
+    with Session.open(path) as session:
+        samples = session.sample_columns()
+        t_ns = samples["t_ns"]
+        frames, dropped = _frame_counts(session)
+        sigma_ns, bound_ns = _frame_time(session)
+        return RunSummary(
+            session=str(path),
+            title=session.title,
+            exit_code=int(exit_code),
+            exit_reason=session.exit_reason,
+            left_in=None if left_in is None else left_in.value,
+            simulated=session.simulated,
+            duration_s=float(t_ns[-1] - t_ns[0]) / 1e9 if len(t_ns) else 0.0,
+            samples=len(t_ns),
+            frames=frames,
+            frames_dropped=dropped,
+            frame_time_sigma_ns=sigma_ns,
+            frame_time_bound_ns=bound_ns,
+            drift_px=_largest_drift(session),
+            steps=_steps(session),
+            correlations=_correlations(session),
+        )
+
+
+def _frame_counts(session: Session) -> tuple[int, int]:
+    tables = [session.frame_table(camera) for camera in session.cameras]
+    return (
+        sum(len(table["index"]) for table in tables),
+        sum(int(np.sum(table["dropped_before"])) for table in tables),
+    )
+
+
+def _frame_time(session: Session) -> tuple[float, float]:
+    for camera in session.cameras:
+        sigma_ns = session.frame_table(camera)["t_sigma_ns"]
+        fits = session.clock_fits(camera) if camera in session.clocks else ()
+        if len(sigma_ns) and fits:
+            return float(np.median(sigma_ns)), max(float(f.bound_ns) for f in fits)
+    return math.nan, math.nan
+
+
+def _largest_drift(session: Session) -> Measured:
+    for camera in session.cameras:
+        if session.has(f"drift/{camera}"):
+            drift = session.table(f"drift/{camera}")
+            size = np.hypot(drift["dx"], drift["dy"])
+            if len(size) and np.any(np.isfinite(size)):
+                i = int(np.nanargmax(size))
+                return Measured(value=float(size[i]), sigma=float(drift["sigma"][i]))
+    return Measured(value=math.nan, sigma=math.nan)
+
+
+def _steps(session: Session) -> tuple[StepSummary, ...]:
+    started = {e.data["step"]: e for e in session.events() if e.kind == "step_started"}
+    ended = {e.data["step"]: e for e in session.events() if e.kind == "step_ended"}
+    found = session.table("correlation/kinematics").columns if session.has(
+        "correlation/kinematics"
+    ) else {}
+    steps = []
+    for index, start in started.items():
+        end = ended.get(index)
+        steps.append(
+            StepSummary(
+                index=int(str(index)),
+                name=str(start.data["name"]),
+                current_A=float(str(start.data["current_A"])),
+                duration_s=math.nan if end is None else (end.t_ns - start.t_ns) / 1e9,
+                ended="the record ends" if end is None else str(end.data["reason"]),
+                kind="unknown" if end is None else str(end.data["kind"]),
+                charge_C={
+                    term: _at_step(found, term, index) for term in LEDGER_TERMS
+                },
+                front_speed_m_s=_at_step(found, "velocity", index),
+            )
+        )
+    return tuple(steps)
+
+
+def _at_step(
+    columns: Mapping[str, NDArray[np.generic]], name: str, step: object
+) -> Measured:
+    if name in columns:
+        rows = np.flatnonzero(columns["step"] == step)
+        if len(rows):
+            return Measured(
+                value=float(columns[name][rows[0]]),
+                sigma=float(columns[f"{name}_sigma"][rows[0]]),
+            )
+    return Measured(value=math.nan, sigma=math.nan)
+
+
+def _correlations(session: Session) -> tuple[CorrelationSummary, ...]:
+    path = "correlation/front_current"
+    if not session.has(path):
+        return ()
+    found = session.attributes(path)
+    return (
+        CorrelationSummary(
+            name="front velocity with current",
+            r=float(found["r_max"]),  # type: ignore[arg-type]
+            lag_s=float(found["lag_at_max_s"]),  # type: ignore[arg-type]
+            p=float(found["p"]),  # type: ignore[arg-type]
+            null=str(found["null"]),
+            verdict=str(found["verdict"]),
+        ),
+    )
+
+
+# --- as a person reads it ----------------------------------------------------------
+
+
+def render_summary(summary: RunSummary) -> RenderableType:
+    """Return the summary for a terminal."""
+    parts: list[RenderableType] = [
+        Text(f"{summary.title}: {summary.exit_reason}", style="bold"),
+        _facts(summary),
+    ]
+    if summary.steps:
+        parts += [_why_table(summary), _charge_table(summary)]
+    parts += [_sentence(c) for c in summary.correlations]
+    if summary.left_in == SafeState.S1:
+        parts.append(
+            Text(
+                "The cell rests at 0 A with its voltage clamped, and the output is on: "
+                "disconnect the cell before anybody switches the instrument off."
+            )
+        )
+    return Group(*parts)
+
+
+def _facts(summary: RunSummary) -> Table:
+    table = Table(show_header=False, box=None, padding=(0, 2))
+    hardware = "simulated hardware" if summary.simulated else "real hardware"
+    table.add_row("session", f"{summary.session} ({hardware})")
+    table.add_row(
+        "recorded",
+        f"{summary.duration_s:.0f} s, {summary.samples} samples, {summary.frames} "
+        f"frames ({summary.frames_dropped} dropped by the camera)",
+    )
+    table.add_row(
+        "frame times",
+        f"± {in_unit(summary.frame_time_sigma_ns / 1e9, 's', 2)} (1 sigma), hard bound "
+        f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 2)}",
+    )
+    table.add_row(
+        "largest drift", with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px")
+    )
+    left = "not known" if summary.left_in is None else summary.left_in
+    table.add_row("cell left in", left)
+    return table
+
+
+def _why_table(summary: RunSummary) -> Table:
+    table = Table(title="steps", title_justify="left")
+    for name in ("step", "held", "lasted", "ended because", "front speed"):
+        table.add_column(name)
+    for step in summary.steps:
+        speed = step.front_speed_m_s
+        table.add_row(
+            f"{step.index + 1} {step.name}",
+            in_unit(step.current_A, "A"),
+            f"{step.duration_s:.1f} s",
+            step.ended,
+            with_sigma(speed.value, speed.sigma, "m/s"),
+        )
+    return table
+
+
+def _charge_table(summary: RunSummary) -> Table:
+    table = Table(title="charge by ledger term", title_justify="left")
+    table.add_column("step")
+    for term in LEDGER_TERMS:
+        table.add_column(term)
+    for step in summary.steps:
+        charges = (step.charge_C[term] for term in LEDGER_TERMS)
+        table.add_row(
+            f"{step.index + 1} {step.name}",
+            *(with_sigma(c.value, c.sigma, "C") for c in charges),
+        )
+    return table
+
+
+def _sentence(found: CorrelationSummary) -> Text:
+    return Text(
+        f"{found.name}: r = {found.r:.3f} at a lag of {found.lag_s:+.2f} s, "
+        f"p = {found.p:.3g} ({found.null}). {found.verdict}"
+    )

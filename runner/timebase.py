@@ -1,0 +1,166 @@
+"""The final time base of a session: fits over the whole record, from raw stamps."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from session.editor import SessionEditor
+from session.reader import Session
+from sync.align import average_over_exposures, cumulative_charge
+from sync.clockfit import ClockFit, fit_segments, to_host
+
+POTENTIOSTAT = "potentiostat"
+MIN_EXCHANGES = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBase:
+    """Host times of all samples and frames of a session.
+
+    Parameters
+    ----------
+    t_ns, t_sigma_ns
+        Middle of each sample's aperture, int64 (n_samples,), and its sigma.
+    frame_start_ns, frame_sigma_ns
+        Start of each exposure by camera, int64 (n_frames,), and its sigma.
+    """
+
+    t_ns: NDArray[np.int64]
+    t_sigma_ns: NDArray[np.float64]
+    frame_start_ns: dict[str, NDArray[np.int64]]
+    frame_sigma_ns: dict[str, NDArray[np.float64]]
+
+
+def fit_time_base(path: Path) -> TimeBase:
+    """Fit every clock of a session, and rewrite what hangs on them.
+
+    Raw stamps stay as they are. A clock with fewer than two exchanges, as in an
+    imported session, keeps the times that it has.
+    """
+    with Session.open(path) as session:
+        fits = _fit_clocks(session)
+        base = TimeBase(
+            **_sample_times(session, fits.get(POTENTIOSTAT, ())),
+            **_frame_times(session, fits),
+        )
+        averages = {
+            camera: _frame_samples(session, camera, base) for camera in session.cameras
+        }
+    with SessionEditor.open(path) as editor:
+        for name, segments in fits.items():
+            editor.put_table(f"clocks/{name}/fit", _rows(segments))
+        if len(base.t_ns):
+            editor.update_columns(
+                "samples", {"t_ns": base.t_ns, "t_sigma_ns": base.t_sigma_ns}
+            )
+        for camera, start_ns in base.frame_start_ns.items():
+            editor.update_columns(
+                f"frames/{camera}",
+                {"t_start_ns": start_ns, "t_sigma_ns": base.frame_sigma_ns[camera]},
+            )
+            editor.put_table(f"frame_samples/{camera}", averages[camera])
+    return base
+
+
+def _fit_clocks(session: Session) -> dict[str, tuple[ClockFit, ...]]:
+    fits = {}
+    for name in session.clocks:
+        exchanges = session.clock_exchanges(name)
+        if len(exchanges) >= MIN_EXCHANGES:
+            fits[name] = fit_segments(exchanges)
+    return fits
+
+
+def _sample_times(
+    session: Session, fits: tuple[ClockFit, ...]
+) -> dict[str, NDArray[np.generic]]:
+    columns = session.sample_columns()
+    t_ns, sigma_ns = columns["t_ns"], columns["t_sigma_ns"]
+    if fits and len(t_ns):
+        # The instrument stamps the start of its integration; the reading belongs to
+        # the middle of it.
+        device_ns = np.round(columns["device_time_s"] * 1e9).astype(np.int64)
+        start_ns, sigma_ns = to_host(fits, device_ns)
+        t_ns = start_ns + np.round(columns["aperture_s"] * 0.5e9).astype(np.int64)
+    return {"t_ns": t_ns, "t_sigma_ns": sigma_ns}
+
+
+def _frame_times(
+    session: Session, fits: dict[str, tuple[ClockFit, ...]]
+) -> dict[str, dict[str, NDArray[np.generic]]]:
+    starts, sigmas = {}, {}
+    for camera in session.cameras:
+        table = session.frame_table(camera)
+        starts[camera] = table["t_start_ns"]
+        sigmas[camera] = table["t_sigma_ns"]
+        if camera in fits and len(table["index"]):
+            starts[camera], sigmas[camera] = to_host(
+                fits[camera], table["device_start_ns"]
+            )
+    return {"frame_start_ns": starts, "frame_sigma_ns": sigmas}
+
+
+def _frame_samples(
+    session: Session, camera: str, base: TimeBase
+) -> dict[str, NDArray[np.generic]]:
+    """Voltage and current over each exposure, and the charge since the last one."""
+    start_ns = base.frame_start_ns[camera]
+    stop_ns = start_ns + session.frame_table(camera)["exposure_ns"]
+    columns = session.sample_columns()
+    aperture_ns = np.round(columns["aperture_s"] * 1e9).astype(np.int64)
+    means = {
+        name: average_over_exposures(
+            base.t_ns, aperture_ns, columns[name], start_ns, stop_ns
+        )
+        for name in ("voltage", "current")
+    }
+    middle_ns = start_ns + (stop_ns - start_ns) // 2
+    return {
+        "t_ns": middle_ns,
+        "voltage_mean": means["voltage"].mean,
+        "voltage_std": means["voltage"].std,
+        "current_mean": means["current"].mean,
+        "current_std": means["current"].std,
+        "count": means["current"].count,
+        "coverage": means["current"].coverage,
+        "charge_since_last": _charge_since_last(base.t_ns, columns["current"], middle_ns),
+    }
+
+
+def _charge_since_last(
+    t_ns: NDArray[np.int64],
+    current_A: NDArray[np.float64],
+    middle_ns: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Charge between the middles of neighbouring frames; NaN where no sample reaches."""
+    charge = np.full(len(middle_ns), np.nan)
+    if len(t_ns) < 2 or len(middle_ns) == 0:
+        return charge
+    reference_ns = t_ns[0]
+    total_C = cumulative_charge(t_ns, current_A)
+    at_frame_C = np.interp(
+        (middle_ns - reference_ns).astype(np.float64),
+        (t_ns - reference_ns).astype(np.float64),
+        total_C,
+        left=np.nan,
+        right=np.nan,
+    )
+    charge[1:] = np.diff(at_frame_C)
+    return charge
+
+
+def _rows(segments: tuple[ClockFit, ...]) -> dict[str, list[float]]:
+    names = (
+        "reference_device_ns",
+        "reference_host_ns",
+        "rate",
+        "rate_sigma",
+        "offset_sigma_ns",
+        "covariance_ns",
+        "bound_ns",
+        "valid_from_ns",
+        "valid_to_ns",
+    )
+    return {name: [getattr(segment, name) for segment in segments] for name in names}

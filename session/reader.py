@@ -1,0 +1,285 @@
+"""Reads a session: lazily, read-only, and only files that are what they say."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from session.attributes import read_attributes
+from session.columns import count_rows
+from session.errors import SessionRefused
+from session.frames import FrameStack
+from session.provenance import Provenance
+from session.records import EVENT_DTYPE, EXCHANGE_DTYPE, AttributeValue
+from session.schema import (
+    EVENTS,
+    EXCHANGES,
+    FIT,
+    FRAMES,
+    ROOT,
+    SAMPLES,
+    find_group,
+    is_name,
+)
+from session.structure import open_checked
+from session.tables import Table, read_rows, read_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened; ``t_ns`` is on the host clock."""
+
+    t_ns: int
+    kind: str
+    source: str
+    message: str
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockFitRow:
+    """One segment of a clock fit, as the file holds it.
+
+    Parameters
+    ----------
+    rate
+        Host nanoseconds for each device nanosecond.
+    count
+        Exchanges behind the segment; 0 where the file does not say.
+    """
+
+    reference_device_ns: int
+    reference_host_ns: int
+    rate: float
+    rate_sigma: float
+    offset_sigma_ns: float
+    covariance_ns: float
+    bound_ns: float
+    valid_from_ns: int
+    valid_to_ns: int
+    count: int = 0
+
+
+class Session:
+    """A session file, open for reading.
+
+    Examples
+    --------
+    >>> with Session.open("first_charge.h5") as session:  # doctest: +SKIP
+    ...     samples = session.samples()
+    ...     frames = session.frames("camera")
+    """
+
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+        self._entry: h5py.Group = file[ROOT]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Session":
+        """Open a session.
+
+        Raises
+        ------
+        SessionRefused
+            The file is not a session, or not one to be trusted.
+        """
+        return cls(Path(path), open_checked(Path(path)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; frames that were not read yet are out of reach then."""
+        self._file.close()
+
+    # --- what the session says of itself ---
+
+    @property
+    def title(self) -> str:
+        """What was done, in one line."""
+        return self._text("title")
+
+    @property
+    def experiment_text(self) -> str:
+        """The experiment file, verbatim."""
+        return self._text("experiment")
+
+    @property
+    def start_time(self) -> str:
+        """Wall clock at the start, ISO 8601."""
+        return self._text("start_time")
+
+    @property
+    def end_time(self) -> str:
+        """Wall clock at the end; empty when it was never finished."""
+        return self._text("end_time")
+
+    @property
+    def exit_reason(self) -> str:
+        """Why it ended; ``"not finished"`` when the recorder could not say."""
+        return self._text("exit_reason")
+
+    @property
+    def simulated(self) -> bool:
+        """True for mock hardware."""
+        return bool(self.attributes("")["simulated"])
+
+    @property
+    def host_start_ns(self) -> int:
+        """Host clock at `start_time`."""
+        return int(self._entry.attrs["host_start_ns"])
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The cell's layers, in the order in which lithium crosses them on charge."""
+        layers = self.attributes("sample").get("layers", ())
+        return tuple(map(str, layers)) if isinstance(layers, tuple) else ()
+
+    @property
+    def provenance(self) -> Provenance:
+        """What made the session."""
+        parts = {
+            part: {
+                name: str(value)
+                for name, value in self.attributes(f"provenance/{part}").items()
+                if name != "NX_class"
+            }
+            for part in ("versions", "host", "files")
+        }
+        return Provenance(**parts)
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras with frames."""
+        return self._names("frames")
+
+    @property
+    def tracks(self) -> tuple[str, ...]:
+        """Names of the tracks."""
+        return self._names("tracks")
+
+    @property
+    def clocks(self) -> tuple[str, ...]:
+        """Names of the clocks other than the host's."""
+        return self._names("clocks")
+
+    def attributes(self, path: str) -> dict[str, AttributeValue]:
+        """Return the attributes of a group or dataset below ``/entry``."""
+        return read_attributes(self._at(path))
+
+    def has(self, path: str) -> bool:
+        """Say whether the file holds a group or dataset, below ``/entry``."""
+        return path in self._entry
+
+    # --- its tables ---
+
+    def samples(self) -> "pd.DataFrame":
+        """Return the readings, indexed by host time ``t_ns``, in SI units.
+
+        ``attrs["units"]`` names the unit of each column.
+        """
+        return self.table(SAMPLES.path).to_pandas()
+
+    def sample_columns(self) -> dict[str, NDArray[Any]]:
+        """Return the readings as arrays of shape (n,), by the names of the schema."""
+        return dict(self.table(SAMPLES.path).columns)
+
+    def frames(self, camera: str) -> FrameStack:
+        """Return the frames of a camera, shape (n, height, width), still on disk."""
+        group = self._at(f"frames/{camera}")
+        return FrameStack(group["data"], count_rows(group, FRAMES))
+
+    def frame_table(self, camera: str) -> Table:
+        """Return the stamps of a camera's frames, one row for each."""
+        return self.table(f"frames/{camera}")
+
+    def table(self, path: str) -> Table:
+        """Return the columns of a group below ``/entry``, such as ``"tracks/front"``.
+
+        Raises
+        ------
+        SessionRefused
+            The file has no such table.
+        """
+        spec = find_group(path)
+        group = self._at(path)
+        if spec is None or not path or not isinstance(group, h5py.Group):
+            raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
+        return read_table(group, spec, path)
+
+    @property
+    def calibration(self) -> Table | None:
+        """The open-holder calibration; None when the session has none."""
+        return self.table("calibration") if self.has("calibration") else None
+
+    def events(self) -> tuple[Event, ...]:
+        """Return the events in the order in which they were recorded."""
+        rows = read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        return tuple(
+            Event(
+                t_ns=int(row["t_ns"]),
+                kind=row["kind"],
+                source=row["source"],
+                message=row["message"],
+                data=_details(row["data"]),
+            )
+            for row in rows
+        )
+
+    def clock_exchanges(self, clock: str) -> NDArray[np.void]:
+        """Return the raw exchanges with a clock, ``EXCHANGE_DTYPE``, shape (n,)."""
+        group = self._at(f"clocks/{clock}/exchanges")
+        return read_rows(group, EXCHANGES, EXCHANGE_DTYPE)
+
+    def clock_fits(self, clock: str) -> tuple[ClockFitRow, ...]:
+        """Return the segments of a clock's fit; none when it was never fitted."""
+        path = f"clocks/{clock}/fit"
+        if not self.has(path):
+            return ()
+        table = self.table(path)
+        names = [column.name for column in FIT.rows if column.name in table]
+        return tuple(
+            ClockFitRow(**{name: table[name][i].item() for name in names})
+            for i in range(len(table))
+        )
+
+    def _at(self, path: str) -> Any:  # noqa: ANN401 - a group or a dataset
+        if not path:
+            return self._entry
+        if path not in self._entry:
+            parent = path.rpartition("/")[0]
+            known = ", ".join(self._entry.get(parent, self._entry)) or "nothing"
+            raise SessionRefused(f"{self.path} has no {path!r}; there is {known}")
+        return self._entry[path]
+
+    def _text(self, name: str) -> str:
+        return str(self._at(name).asstr(errors="replace")[()])
+
+    def _names(self, path: str) -> tuple[str, ...]:
+        return tuple(filter(is_name, self._entry.get(path, ())))
+
+
+def _details(text: str) -> Mapping[str, object]:
+    try:
+        details = json.loads(text)
+    except ValueError:
+        return {"text": text}
+    return details if isinstance(details, dict) else {"value": details}

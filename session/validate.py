@@ -1,0 +1,225 @@
+"""Checks a session against its schema and against itself."""
+
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from session.columns import count_rows, read_column, storage_dtype
+from session.errors import SessionRefused
+from session.frames import FrameStack
+from session.reader import Session
+from session.records import NOT_FINISHED
+from session.schema import FRAMES, ROOT, SAMPLES, find_group, unit_of
+from session.spec import Column, Group, Shape
+from session.structure import HDF5_ERRORS, open_checked
+from session.tables import unit_of_dataset
+
+_FRAMES_AT_ONCE = 16
+
+
+class Severity(StrEnum):
+    """How bad a problem is."""
+
+    ERROR = "error"  # data are missing, wrong or cannot be told from wrong
+    WARNING = "warning"  # unusual; the data may be used
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a file, and where."""
+
+    path: str
+    message: str
+    severity: Severity = Severity.ERROR
+
+
+def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
+    """Return all that is wrong with a session file; an empty list when nothing is.
+
+    Parameters
+    ----------
+    pixels
+        Read every frame and compare its checksum.
+    """
+    path = Path(path)
+    try:
+        with open_checked(path) as file:
+            entry = file[ROOT]
+            problems = list(_check_groups(entry))
+            if not problems:  # else the tables may not be there to look into
+                problems += _check_content(entry, pixels=pixels)
+                problems += _check_session(path)
+            return problems
+    except SessionRefused as error:
+        return [Problem(path="/", message=str(error))]
+    except HDF5_ERRORS as error:
+        return [Problem(path="/", message=f"the file is damaged: {error}")]
+
+
+# --- against the schema ------------------------------------------------------------
+
+
+def _check_groups(entry: h5py.Group) -> Iterator[Problem]:
+    for required in ("samples", "events", "frames", "instrument", "sample"):
+        if required not in entry:
+            yield Problem(path=required, message="is missing")
+    found: list[tuple[str, h5py.Group]] = [("", entry)]
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Group):
+            found.append((name, item))
+
+    entry.visititems(collect)
+    for name, group in found:
+        spec = find_group(name)
+        if spec is None:
+            yield Problem(
+                path=name,
+                message="is not in the schema",
+                severity=Severity.WARNING,
+            )
+            continue
+        yield from _check_group(name, group, spec)
+
+
+def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]:
+    nx_class = group.attrs.get("NX_class")
+    if nx_class != spec.nx_class and spec.path != "instrument/<name>":
+        yield Problem(path=name, message=f"NX_class is {nx_class}, not {spec.nx_class}")
+    for attribute in spec.attributes:
+        if attribute.name not in group.attrs:
+            yield Problem(path=f"{name}@{attribute.name}", message="is missing")
+    for column in spec.columns:
+        where = f"{name}/{column.name}".lstrip("/")
+        if column.name in group:
+            yield from _check_column(where, group[column.name], spec, column)
+        elif column.required:
+            yield Problem(path=where, message="is missing")
+    lengths = {group[c.name].shape for c in spec.rows if c.name in group}
+    if len(lengths) > 1:
+        yield Problem(
+            path=name,
+            message=f"columns end at different rows: {sorted(lengths)}; the recorder"
+            " was killed, and only whole rows count",
+            severity=Severity.WARNING,
+        )
+
+
+def _check_column(
+    where: str, dataset: h5py.Dataset, spec: Group, column: Column
+) -> Iterator[Problem]:
+    dimensions = {Shape.SCALAR: 0, Shape.FRAMES: 3}.get(column.shape, 1)
+    if dataset.ndim != dimensions:
+        yield Problem(path=where, message=f"has shape {dataset.shape}")
+    if column.dtype != "pixel" and dataset.dtype != storage_dtype(column.dtype):
+        yield Problem(path=where, message=f"is {dataset.dtype}, not {column.dtype}")
+    unit = unit_of_dataset(dataset)
+    expected = unit_of(spec, column.name)
+    is_axis = column.shape in (Shape.HEIGHT, Shape.WIDTH)
+    if unit != expected and not (is_axis and unit == "px"):
+        yield Problem(path=where, message=f"unit is {unit!r}, not {expected!r}")
+
+
+# --- against itself ----------------------------------------------------------------
+
+
+def _check_content(entry: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
+    samples = entry["samples"]
+    count = count_rows(samples, SAMPLES)
+    yield from _check_rising("samples/t_ns", samples["t_ns"][:count], strict=False)
+    duration = samples["read_end_ns"][:count] - samples["read_start_ns"][:count]
+    early = int(np.count_nonzero(duration < 0))
+    if early:
+        yield Problem(
+            path="samples/read_end_ns",
+            message=f"{early} readings end before they begin",
+        )
+    for camera, group in entry["frames"].items():
+        yield from _check_frames(f"frames/{camera}", group, pixels=pixels)
+    data = read_column(entry["events/data"])
+    for number, text in enumerate(data):
+        if not _is_json(text):
+            yield Problem(path="events/data", message=f"row {number} is not JSON")
+
+
+def _check_session(path: Path) -> Iterator[Problem]:
+    with Session.open(path) as session:
+        if session.exit_reason == NOT_FINISHED:
+            yield Problem(
+                path="exit_reason",
+                message="the session was never finished: the recorder was killed",
+                severity=Severity.WARNING,
+            )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_rising(
+    where: str, stamps: NDArray[np.int64], *, strict: bool
+) -> Iterator[Problem]:
+    steps = np.diff(stamps)
+    back = np.flatnonzero(steps <= 0 if strict else steps < 0)
+    if back.size:
+        yield Problem(
+            path=where,
+            message=f"does not rise at {back.size} rows, first at row {back[0] + 1}",
+        )
+
+
+def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
+    count = count_rows(group, FRAMES)
+    stack = FrameStack(group["data"], count)
+    if group["data"].shape[0] < count:
+        yield Problem(
+            path=f"{where}/data",
+            message=f"{group['data'].shape[0]} frames for {count} stamps",
+        )
+        return
+    if group["data"].shape[0] > count:
+        yield Problem(
+            path=f"{where}/data",
+            message=f"{group['data'].shape[0] - count} frames beyond the stamps",
+            severity=Severity.WARNING,
+        )
+    for name in ("t_start_ns", "index"):
+        yield from _check_rising(f"{where}/{name}", group[name][:count], strict=True)
+    lost = np.diff(group["index"][:count]) - 1
+    stated = group["dropped_before"][:count]
+    wrong = np.flatnonzero(lost != stated[1:])
+    if wrong.size:
+        row = int(wrong[0]) + 1
+        yield Problem(
+            path=f"{where}/dropped_before",
+            message=f"{wrong.size} gaps do not add up: at row {row} the counter lost"
+            f" {lost[row - 1]}, the file says {stated[row]}",
+        )
+    if pixels:
+        yield from _check_pixels(where, stack, group["checksum"][:count])
+
+
+def _check_pixels(
+    where: str,
+    stack: FrameStack,
+    checksums: NDArray[np.uint32],
+) -> Iterator[Problem]:
+    for start, frames in stack.chunks(_FRAMES_AT_ONCE):
+        for number, frame in enumerate(frames, start=start):
+            if zlib.crc32(np.ascontiguousarray(frame).data) != checksums[number]:
+                yield Problem(
+                    path=f"{where}/data",
+                    message=f"frame {number} is not what was recorded: its checksum"
+                    " differs",
+                )

@@ -1,0 +1,313 @@
+"""Writes a session, append only, from one thread; a kill at any moment leaves it whole.
+
+The order on disk is what makes that true: the end of the file first, then pixels, then
+the stamps that name them.
+"""
+
+import json
+import time
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from session.attributes import write_attributes
+from session.columns import GrowingTable
+from session.errors import SessionExists, SessionRefused
+from session.layout import (
+    check_header,
+    check_name,
+    create_exchanges,
+    create_layout,
+    ensure_group,
+)
+from session.records import (
+    EVENT_DTYPE,
+    EXCHANGE_DTYPE,
+    FRAME_ROW_DTYPE,
+    SESSION_SAMPLE_DTYPE,
+    AttributeValue,
+    FrameHeader,
+    SessionHeader,
+)
+from session.schema import ROOT, find_group
+from session.superblock import AnnouncedEnd
+
+FLUSH_INTERVAL_NS = 200_000_000
+_BLOCK_FRAMES = 64
+
+
+class SessionWriter:
+    """Creates a session file and appends to it.
+
+    Parameters
+    ----------
+    path
+        The file to create; it must not exist.
+    header
+        What is known before the first reading.
+    monotonic_ns
+        Real time, for the flush interval only.
+
+    Raises
+    ------
+    SessionExists
+        The file is there already.
+    SessionRefused
+        The header holds a name or a size that cannot be stored, or the folder cannot
+        take the file.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        header: SessionHeader,
+        *,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self.path = Path(path)
+        check_header(header)
+        self._monotonic_ns = monotonic_ns
+        self._file = _create(self.path)
+        create_layout(self._file, header)
+        self._entry = self._file[ROOT]
+        self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
+        self._events = GrowingTable(self._entry["events"], EVENT_DTYPE)
+        self._cameras = {
+            camera.name: _CameraFile(self._entry[f"frames/{camera.name}"])
+            for camera in header.cameras
+        }
+        self._clocks = {clock: self._clock_table(clock) for clock in header.clocks}
+        self._last_t_ns = header.host_start_ns
+        self._last_flush_ns = 0
+        self._file.flush()
+        self._end = AnnouncedEnd(self.path)
+        self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def last_t_ns(self) -> int:
+        """Latest host stamp that was appended; the start where there is none."""
+        return self._last_t_ns
+
+    @property
+    def sample_count(self) -> int:
+        """Number of samples appended."""
+        return len(self._samples)
+
+    def frame_count(self, camera: str) -> int:
+        """Return the number of frames appended."""
+        return self._camera(camera).count
+
+    def append_samples(self, rows: NDArray[np.void]) -> None:
+        """Append readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
+        self._samples.append(rows)
+        if len(rows):
+            self._note(int(rows["t_ns"][-1]))
+        if self._samples.is_full:
+            self._samples.commit()
+        self.flush_if_due()
+
+    def append_frame(
+        self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]
+    ) -> None:
+        """Write one frame, shape (height, width), of the camera's pixel type.
+
+        The pixels go to the file at once, the stamps with the next flush.
+        """
+        self._camera(camera).append(header, pixels)
+        self._note(header.t_start_ns)
+        self.flush_if_due()
+
+    def append_event(
+        self, t_ns: int, kind: str, source: str, message: str, data_json: str = "{}"
+    ) -> None:
+        """Append an event; ``data_json`` holds its details."""
+        row = (t_ns, kind, source, message.replace("\0", ""), data_json)
+        self._events.append(np.array([row], dtype=EVENT_DTYPE))
+        self._note(t_ns)
+        self.flush_if_due()
+
+    def append_exchanges(self, clock: str, rows: NDArray[np.void]) -> None:
+        """Append exchanges with a clock, shape (n,), of ``EXCHANGE_DTYPE``."""
+        if clock not in self._clocks:
+            check_name("clock", clock)
+            create_exchanges(self._entry, clock)
+            self._clocks[clock] = self._clock_table(clock)
+        self._clocks[clock].append(rows)
+        self.flush_if_due()
+
+    def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
+        """Store the counters of a bounded queue, in place of earlier ones."""
+        check_name("queue", queue)
+        group = ensure_group(self._entry, f"queues/{queue}")
+        write_attributes(group, dict(counters))
+
+    def put_attributes(
+        self, path: str, attributes: Mapping[str, AttributeValue]
+    ) -> None:
+        """Write attributes on a group that may carry more than the schema names.
+
+        Raises
+        ------
+        SessionRefused
+            The schema has no such group, or it carries only its own attributes.
+        """
+        spec = find_group(path)
+        if spec is None or not spec.free_attributes:
+            raise SessionRefused(
+                f"{path}: no attributes can be added here; 'sample' or"
+                " 'instrument/<name>' will do"
+            )
+        write_attributes(ensure_group(self._entry, path), attributes)
+
+    def seconds_until_flush(self) -> float:
+        """Return the real time until a flush is due, at least 0."""
+        elapsed_ns = self._monotonic_ns() - self._last_flush_ns
+        return max(0.0, (FLUSH_INTERVAL_NS - elapsed_ns) * 1e-9)
+
+    def flush_if_due(self) -> None:
+        """Flush when the last time was long enough ago."""
+        if self.seconds_until_flush() == 0.0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand all that was appended to the operating system."""
+        self._end.move_ahead(self._file.id.get_filesize())
+        for camera in self._cameras.values():
+            camera.flush_pixels()
+        for table in (
+            self._samples,
+            self._events,
+            *self._clocks.values(),
+            *(camera.table for camera in self._cameras.values()),
+        ):
+            table.commit()
+        self._file.flush()
+        self._last_flush_ns = self._monotonic_ns()
+
+    def finish(self, exit_reason: str, end_time: str) -> None:
+        """Say why and when it ended, trim, and close the file."""
+        self.flush()
+        for camera in self._cameras.values():
+            camera.trim()
+        self._entry["exit_reason"][()] = exit_reason.replace("\0", "")
+        self._entry["end_time"][()] = end_time
+        self.close()
+
+    def close(self) -> None:
+        """Close the file as it is; without `finish` it stays marked as unfinished."""
+        if self._file:
+            self.flush()
+            self._file.close()
+            self._end.close()
+
+    def _camera(self, name: str) -> "_CameraFile":
+        if name not in self._cameras:
+            known = ", ".join(self._cameras) or "none"
+            raise SessionRefused(
+                f"camera {name!r} is not in the header; it has {known}"
+            )
+        return self._cameras[name]
+
+    def _clock_table(self, clock: str) -> GrowingTable:
+        return GrowingTable(self._entry[f"clocks/{clock}/exchanges"], EXCHANGE_DTYPE)
+
+    def _note(self, t_ns: int) -> None:
+        self._last_t_ns = max(self._last_t_ns, t_ns)
+
+
+class _CameraFile:
+    """The frames of one camera in the file."""
+
+    def __init__(self, group: h5py.Group) -> None:
+        self._data = group["data"]
+        self.table = GrowingTable(group, FRAME_ROW_DTYPE)
+
+    @property
+    def count(self) -> int:
+        return len(self.table)
+
+    def append(self, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
+        if pixels.shape != self._data.shape[1:] or pixels.dtype != self._data.dtype:
+            raise SessionRefused(
+                f"{self._data.name}: a frame of {pixels.dtype} {pixels.shape} given,"
+                f" {self._data.dtype} {self._data.shape[1:]} expected"
+            )
+        if self.count >= self._data.shape[0]:
+            self._data.resize(self.count + _BLOCK_FRAMES, axis=0)
+        stored = np.ascontiguousarray(pixels, dtype=self._data.dtype)
+        self._data.id.write_direct_chunk((self.count, 0, 0), stored)
+        row = (
+            header.t_start_ns,
+            header.exposure_ns,
+            header.t_sigma_ns,
+            header.index,
+            header.device_start_ns * 1e-9,
+            header.device_start_ns,
+            header.dropped_before,
+            header.dose_per_m2,
+            header.blanked,
+            zlib.crc32(stored.data),
+        )
+        self.table.append(np.array([row], dtype=FRAME_ROW_DTYPE))
+
+    def flush_pixels(self) -> None:
+        # The stamps may reach the disk only when the place of their pixels has.
+        if self.table.is_waiting:
+            self._data.flush()
+
+    def trim(self) -> None:
+        self._data.resize(self.count, axis=0)
+
+
+def _create(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "x", libver="earliest")
+    except FileExistsError:
+        raise SessionExists(
+            f"{path} exists already and is not overwritten; another name will do"
+        ) from None
+    except OSError as error:
+        raise SessionRefused(
+            f"{path} cannot be created ({error}); an existing folder where you may"
+            " write will do"
+        ) from error
+
+
+def event_json(data: Mapping[str, object] | None) -> str:
+    """Return the details of an event as JSON, whatever they hold.
+
+    Values that JSON has no word for become null (NaN, infinity) or text: an event is
+    never lost for its details.
+    """
+    return json.dumps(_plain(data or {}), sort_keys=True, allow_nan=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)

@@ -1,0 +1,1 @@
+"""One clock: stamps, fits with an uncertainty, and samples averaged over exposures."""

@@ -1,0 +1,101 @@
+"""Samples averaged over exposures, and charge from irregular samples."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExposureMeans:
+    """A sampled quantity over each exposure; all of shape (n_frames,).
+
+    Parameters
+    ----------
+    mean
+        Mean weighted by overlap; NaN where no sample overlaps the exposure.
+    std
+        Weighted spread of the samples, 0 for a single one, NaN without any.
+    count
+        Effective number of samples, ``sum(w)**2 / sum(w**2)``.
+    coverage
+        Share of the exposure that the samples' apertures cover, 0 to 1.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    count: NDArray[np.float64]
+    coverage: NDArray[np.float64]
+
+
+def average_over_exposures(
+    t_mid_ns: NDArray[np.int64],
+    aperture_ns: NDArray[np.int64],
+    value: NDArray[np.float64],
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+) -> ExposureMeans:
+    """Average samples over exposures, each weighted by the overlap of its aperture.
+
+    Parameters
+    ----------
+    t_mid_ns, aperture_ns
+        Middle and length of each sample's aperture, host clock, shape (n_samples,),
+        in order of time.
+    value
+        The samples; NaN values are left out.
+    frame_start_ns, frame_stop_ns
+        Exposure of each frame, host clock, shape (n_frames,).
+
+    Raises
+    ------
+    ValueError
+        Samples are not in order of time.
+    """
+    good = np.isfinite(value)
+    middle, aperture, value = t_mid_ns[good], aperture_ns[good], value[good]
+    start = middle - aperture // 2
+    stop = start + aperture
+    if np.any(np.diff(start) < 0) or np.any(np.diff(stop) < 0):
+        raise ValueError("samples must be in order of time to be averaged")
+    # Sorted starts and stops: the samples of a frame are one run of neighbours.
+    first = np.searchsorted(stop, frame_start_ns, side="right")
+    last = np.searchsorted(start, frame_stop_ns, side="left")
+    lengths = np.maximum(last - first, 0)
+    frame = np.repeat(np.arange(len(lengths)), lengths)
+    ends = np.cumsum(lengths)
+    sample = np.arange(len(frame)) - np.repeat(ends - lengths, lengths) + first[frame]
+    overlap = np.minimum(stop[sample], frame_stop_ns[frame]) - np.maximum(
+        start[sample], frame_start_ns[frame]
+    )
+    weight = np.maximum(overlap, 0).astype(np.float64)
+    n = len(frame_start_ns)
+    total = np.bincount(frame, weight, n)
+    squares = np.bincount(frame, weight**2, n)
+    exposure = (frame_stop_ns - frame_start_ns).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(frame, weight * value[sample], n) / total
+        spread = np.bincount(frame, weight * (value[sample] - mean[frame]) ** 2, n)
+        return ExposureMeans(
+            mean=mean,
+            std=np.sqrt(spread / total),
+            count=np.where(total > 0, total**2 / squares, 0.0),
+            coverage=np.minimum(np.where(exposure > 0, total / exposure, 0.0), 1.0),
+        )
+
+
+def cumulative_charge(
+    t_ns: NDArray[np.int64], current_A: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Integrate a current by trapezia, in C, shape (n,); 0 at the first sample.
+
+    Samples that are not numbers are bridged by their neighbours.
+    """
+    charge = np.zeros(len(t_ns))
+    good = np.flatnonzero(np.isfinite(current_A))
+    if len(good) < 2:
+        return charge
+    seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9
+    step = 0.5 * (current_A[good][1:] + current_A[good][:-1]) * np.diff(seconds[good])
+    charge[good[1:]] = np.cumsum(step)
+    return np.interp(seconds, seconds[good], charge[good])
