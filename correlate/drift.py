@@ -250,7 +250,7 @@ class DriftEstimator:
                 dy_px=0.0,
                 sigma_x_px=sigma_x,
                 sigma_y_px=sigma_y,
-                quality=math.inf,
+                quality=math.nan,  # the reference itself
                 valid=True,
             )
         return self._register(image)

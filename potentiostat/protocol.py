@@ -56,6 +56,7 @@ class ClockExchange:
 class Potentiostat(Protocol):
     """One instrument, owned by one thread."""
 
+    model: str  # as in the table of hazards
     ranges: tuple[RangeSpec, ...]
     off_states: tuple[SafeState, ...]  # rest states that the model has
 

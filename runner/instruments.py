@@ -4,5 +4,60 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class, potentiostat_names
+from potentiostat.safety import hazards_of
 from runner.format import in_unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownInstrument:
+    """One driver with its model's ranges and hazards."""
+
+    driver: str
+    model: str
+    ranges: tuple[RangeSpec, ...]
+    off_states: tuple[str, ...]
+    rest_states: tuple[str, ...]
+    source: str
+
+
+def known_instruments() -> tuple[KnownInstrument, ...]:
+    """Return all registered drivers, by name."""
+    known = []
+    for name in potentiostat_names():
+        driver = potentiostat_class(name)
+        row = hazards_of(driver.model)
+        known.append(
+            KnownInstrument(
+                driver=name,
+                model=driver.model,
+                ranges=driver.ranges,
+                off_states=()
+                if row is None
+                else tuple(
+                    f"{s.name}: {s.what}{' (harms a cell)' if s.biases_cell else ''}"
+                    for s in row.off_states
+                ),
+                rest_states=tuple(state.value for state in driver.off_states),
+                source="" if row is None else row.source,
+            )
+        )
+    return tuple(known)
+
+
+def render_known(known: tuple[KnownInstrument, ...]) -> Table:
+    """Return the table for a terminal."""
+    table = Table(title="instruments", title_justify="left", show_lines=True)
+    for name in ("driver", "current ranges", "when off", "rests in"):
+        table.add_column(name)
+    for row in known:
+        smallest, largest = row.ranges[0], row.ranges[-1]
+        table.add_row(
+            f"{row.driver}\n({row.model})",
+            f"{in_unit(smallest.full_scale_A, 'A')} to {in_unit(largest.full_scale_A, 'A')}\n"
+            f"smallest: {100 * smallest.gain_ratio:g} % + {in_unit(smallest.offset_A, 'A')}",
+            "\n".join(row.off_states) + f"\n[dim]{row.source}[/dim]",
+            ", ".join(row.rest_states),
+        )
+    return table

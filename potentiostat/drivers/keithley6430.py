@@ -59,6 +59,7 @@ class Keithley6430:
         Integration time of each of voltage and current, in power-line cycles.
     """
 
+    model = "6430"
     ranges = RANGES
     off_states = (SafeState.S1,)
 

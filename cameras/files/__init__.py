@@ -1,0 +1,1 @@
+"""A camera that has already finished: readers of frame files."""

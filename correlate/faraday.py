@@ -1,0 +1,71 @@
+"""Boundary motion against ionic charge: the Faraday balance of a front."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlate.line import weighted_line
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaradayBalance:
+    """How far a front moved for the charge that flowed.
+
+    Parameters
+    ----------
+    slope_m_C, slope_sigma_m_C
+        Front displacement per ionic charge.
+    expected_m_C
+        ``1 / (F * concentration step * area)`` from the cell's geometry; NaN if unknown.
+    ratio, ratio_sigma
+        Measured over expected.
+    n
+        Rows used.
+    """
+
+    slope_m_C: float
+    slope_sigma_m_C: float
+    expected_m_C: float
+    ratio: float
+    ratio_sigma: float
+    n: int
+
+
+def faraday_balance(
+    charge_C: NDArray[np.float64],
+    position_m: NDArray[np.float64],
+    position_sigma_m: NDArray[np.float64],
+    *,
+    charge_scale_sigma: float,
+    expected_m_C: float,
+) -> FaradayBalance:
+    """Regress a front's position on the ionic charge.
+
+    Parameters
+    ----------
+    charge_C, position_m, position_sigma_m
+        Ionic charge and front at the frames, shape (n,); NaN rows are left out.
+    charge_scale_sigma
+        Relative standard uncertainty of the charge, common to all rows.
+    expected_m_C
+        From the geometry.
+
+    Raises
+    ------
+    ValueError
+        Fewer than three valid rows.
+    """
+    good = np.isfinite(charge_C) & np.isfinite(position_m) & (position_sigma_m > 0)
+    if int(good.sum()) < 3:
+        raise ValueError(f"{int(good.sum())} frames with charge and front are too few")
+    line = weighted_line(charge_C[good], position_m[good], position_sigma_m[good])
+    sigma = float(np.hypot(line.slope_sigma, line.slope * charge_scale_sigma))
+    return FaradayBalance(
+        slope_m_C=line.slope,
+        slope_sigma_m_C=sigma,
+        expected_m_C=expected_m_C,
+        ratio=line.slope / expected_m_C,
+        ratio_sigma=abs(sigma / expected_m_C),
+        n=int(good.sum()),
+    )

@@ -1,0 +1,1 @@
+"""An instrument that has already finished: readers of other programs' files."""

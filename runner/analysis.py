@@ -1,0 +1,463 @@
+"""What is worked out from a recorded session, and written back into it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from correlate.faraday import faraday_balance
+from correlate.kinematics import mean_velocity
+from correlate.lag import LagResult, NotEnoughData, lag_correlation
+from correlate.ledger import Accuracy, Holder, Ledger, charge_ledger
+from correlate.registry import tracker_class
+from correlate.trackers.front import with_velocity
+from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
+from runner.calibrate import HolderRecord, calibration_from
+from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.timebase import fit_time_base
+from session.editor import SessionEditor
+from session.reader import Session
+from session.records import AttributeValue
+
+CHUNK_FRAMES = 32
+VELOCITY_WINDOW_S = 10.0
+RATE_STEP_S = 1.0  # velocities and currents are compared in bins of this length
+MAX_LAG_S = 10.0
+SIGNIFICANCE = 0.05
+SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
+SEED = 20_001
+CALIBRATION_EVENT = "calibration"
+
+
+def analyse_session(path: Path, holder: HolderRecord | None) -> None:
+    """Fit the time base, run the experiment's trackers, and correlate.
+
+    A tracker that does not find its object leaves an event that says why.
+    """
+    fit_time_base(path)
+    if holder is not None:
+        with SessionEditor.open(path) as editor:
+            editor.put_table(
+                "calibration",
+                holder.columns,
+                {**holder.attributes(), "source": holder.source},
+                units={"voltage": "V", "current": "A"},
+            )
+    for track in _experiment_tracks(path):
+        try:
+            track_session(path, track.tracker, name=track.name)
+        except CannotTrack as error:
+            _note(path, "not_tracked", f"{track.name}: {error}")
+    correlate_session(path)
+
+
+def _experiment_tracks(path: Path) -> tuple[TrackSettings, ...]:
+    with Session.open(path) as session:
+        experiment = _experiment_of(session)
+        has_frames = any(len(session.frames(camera)) for camera in session.cameras)
+    return experiment.tracks if experiment is not None and has_frames else ()
+
+
+def _experiment_of(session: Session) -> Experiment | None:
+    """Return the experiment that a session holds; None for an imported one."""
+    try:
+        return Experiment.loads(session.experiment_text, name=str(session.path))
+    except ExperimentError:
+        return None
+
+
+def _note(path: Path, kind: str, message: str) -> None:
+    with Session.open(path) as session:
+        columns = session.sample_columns()
+        t_ns = int(columns["t_ns"][-1]) if len(columns["t_ns"]) else 0
+    with SessionEditor.open(path) as editor:
+        editor.add_event(t_ns, kind, "analysis", message)
+
+
+# --- tracking --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSummary:
+    """What a tracker made of a session."""
+
+    name: str
+    tracker: str
+    frames: int
+    valid: int
+    reasons: Mapping[str, int]
+    largest_drift_px: float
+    attributes: Mapping[str, float]
+
+
+def track_session(path: Path, tracker: str, *, name: str | None = None) -> TrackSummary:
+    """Run a tracker over the stored frames, and write drift and track.
+
+    Parameters
+    ----------
+    tracker
+        Registered name.
+    name
+        Of the track; that of the tracker where None.
+
+    Raises
+    ------
+    UnknownTracker
+        There is no such tracker.
+    CannotTrack
+        The session has no frames, or the tracker does not find its object in them.
+    """
+    chosen = tracker_class(tracker)
+    track_name = name or tracker
+    with Session.open(path) as session:
+        if not session.cameras:
+            raise CannotTrack(f"{path} has no frames to track")
+        camera = session.cameras[0]
+        stack, table = session.frames(camera), session.frame_table(camera)
+        sample = session.attributes("sample")
+
+        def frames() -> object:
+            for _, chunk in stack.chunks(CHUNK_FRAMES):
+                yield from chunk
+
+        settings = SceneSettings(
+            shape=(stack.shape[1], stack.shape[2]),
+            pixel_size_m=float(str(table.attributes.get("pixel_size", math.nan))),
+            film_thickness_m=float(str(sample.get("working_thickness_m", math.nan))),
+        )
+        track: Track = chosen(settings).track(frames)
+        t_ns = table["t_start_ns"] + table["exposure_ns"] // 2
+    if "position" in track.columns:
+        track = with_velocity(track, t_ns, VELOCITY_WINDOW_S)
+    with SessionEditor.open(path) as editor:
+        editor.put_table(f"drift/{camera}", {"t_ns": t_ns, **track.drift})
+        if tracker != "drift":
+            editor.put_table(
+                f"tracks/{track_name}",
+                {"t_ns": t_ns, **track.columns, "valid": track.valid.astype(np.uint8)},
+                {**track.attributes, "tracker": tracker},
+                units=track.units,
+            )
+    dx = np.asarray(track.drift["dx"], dtype=np.float64)
+    dy = np.asarray(track.drift["dy"], dtype=np.float64)
+    return TrackSummary(
+        name=track_name,
+        tracker=tracker,
+        frames=len(t_ns),
+        valid=int(np.sum(track.valid)),
+        reasons=track.reasons,
+        largest_drift_px=float(np.nanmax(np.hypot(dx, dy))),
+        attributes=track.attributes,
+    )
+
+
+def render_track(summary: TrackSummary) -> Table:
+    """Return a track's summary for a terminal."""
+    table = Table(title=f"track {summary.name}", title_justify="left", show_header=False)
+    table.add_row("frames", f"{summary.frames}, {summary.valid} valid")
+    for reason, count in summary.reasons.items():
+        table.add_row("not valid", f"{count}: {reason}")
+    table.add_row("largest drift", f"{summary.largest_drift_px:.2f} px")
+    for name, value in summary.attributes.items():
+        table.add_row(name, f"{value:.4g}")
+    return table
+
+
+# --- correlating -----------------------------------------------------------------------
+
+
+def correlate_session(path: Path) -> None:
+    """Write the ledger, the ionic charge, the steps' kinematics, and the lag test."""
+    with Session.open(path) as session:
+        columns = session.sample_columns()
+        if len(columns["t_ns"]) < 2:
+            return
+        found = _Findings.of(session, columns)
+    with SessionEditor.open(path) as editor:
+        ledger = found.ledger
+        editor.put_table(
+            "ledger",
+            {"t_ns": ledger.t_ns, **ledger.columns},
+            {"beam_status": ledger.beam_status},
+        )
+        editor.update_columns(
+            "samples",
+            {
+                "charge_ionic": ledger.columns["ionic"],
+                "charge_ionic_sigma": ledger.columns["ionic_sigma"],
+            },
+        )
+        if found.steps:
+            editor.put_table("correlation/kinematics", found.steps)
+        if found.lag is not None:
+            data, attributes = _lag_tables(found.lag)
+            editor.put_table("correlation/front_current", data, attributes)
+        if found.faraday:
+            editor.put_table("correlation/faraday", {}, found.faraday)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """All that `correlate_session` works out before it writes."""
+
+    ledger: Ledger
+    steps: dict[str, list[float]]
+    lag: LagResult | None
+    faraday: dict[str, AttributeValue]
+
+    @classmethod
+    def of(
+        cls, session: Session, columns: Mapping[str, NDArray[np.generic]]
+    ) -> "_Findings":
+        holder = holder_of(session)
+        accuracy = accuracy_of(session, columns)
+        ledger = _ledger(columns, accuracy, holder, slice(None))
+        front = session.table("tracks/front") if session.has("tracks/front") else None
+        track = None if front is None else dict(front.columns)
+        return cls(
+            ledger=ledger,
+            steps=_steps(session, columns, accuracy, holder, track),
+            lag=None if track is None else _lag(session, columns, track),
+            faraday={} if track is None else _faraday(session, ledger, accuracy, track),
+        )
+
+
+def holder_of(session: Session) -> Holder | None:
+    """Return the open-holder calibration of a session, or None.
+
+    It is taken from the calibration's table, or from the event of the run's start when
+    the run did not live to write the table.
+    """
+    attributes: Mapping[str, object] | None = None
+    if session.calibration is not None:
+        attributes = session.calibration.attributes
+    for event in session.events():
+        if attributes is None and event.kind == CALIBRATION_EVENT:
+            attributes = event.data
+    if attributes is None:
+        return None
+    calibration = asdict(calibration_from(attributes))
+    return Holder(**{name: calibration[name] for name in Holder.__slots__})
+
+
+def accuracy_of(
+    session: Session, columns: Mapping[str, NDArray[np.generic]]
+) -> Accuracy:
+    """Return the data sheet's limits of the range that the readings were taken in.
+
+    NaN for an instrument that the session says nothing about.
+    """
+    path = "instrument/potentiostat"
+    attributes = session.attributes(path) if session.has(path) else {}
+    full = np.atleast_1d(attributes.get("range_full_scale_A", np.nan))
+    gain = np.atleast_1d(attributes.get("range_gain_ratio", np.nan))
+    offset = np.atleast_1d(attributes.get("range_offset_A", np.nan))
+    used = float(np.nanmax(np.asarray(columns["range"], dtype=np.float64), initial=0.0))
+    nearest = int(np.argmin(np.abs(np.log(np.maximum(full, 1e-30) / max(used, 1e-30)))))
+    return Accuracy(gain_ratio=float(gain[nearest]), offset_A=float(offset[nearest]))
+
+
+def _ledger(
+    columns: Mapping[str, NDArray[np.generic]],
+    accuracy: Accuracy,
+    holder: Holder | None,
+    rows: slice | NDArray[np.int_],
+) -> Ledger:
+    part = {name: np.asarray(column[rows]) for name, column in columns.items()}
+    return charge_ledger(
+        part["t_ns"],
+        part["current"],
+        part["voltage"],
+        current_sigma_A=part["current_sigma"],
+        voltage_sigma_V=part["voltage_sigma"],
+        accuracy=accuracy,
+        holder=holder,
+    )
+
+
+def _steps(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    accuracy: Accuracy,
+    holder: Holder | None,
+    track: Mapping[str, NDArray[np.generic]] | None,
+) -> dict[str, list[float]]:
+    """Charge by term and front speed of every step."""
+    table: dict[str, list[float]] = {}
+
+    def add(name: str, value: float) -> None:
+        table.setdefault(name, []).append(value)
+
+    whole = _ledger(columns, accuracy, holder, slice(None))
+    numbers = np.asarray(columns["step"])
+    for step in sorted({int(s) for s in numbers if s >= 0}):
+        rows = np.flatnonzero(numbers == step)
+        if len(rows) < 2:
+            continue
+        # From the reading before, so that the first interval is counted too.
+        rows = np.arange(max(rows[0] - 1, 0), rows[-1] + 1)
+        part = _ledger(columns, accuracy, holder, rows)
+        add("step", step)
+        add("t_start_ns", float(part.t_ns[0]))
+        add("t_end_ns", float(part.t_ns[-1]))
+        for term in ("instrument", "capacitive", "leak", "beam"):
+            add(term, float(part.columns[term][-1]))
+            add(f"{term}_sigma", float(part.columns[f"{term}_sigma"][-1]))
+        # The slow branch remembers the steps before.
+        slow = whole.columns["dielectric"][rows[[0, -1]]]
+        add("dielectric", float(slow[1] - slow[0]))
+        add("dielectric_sigma", float(part.columns["dielectric_sigma"][-1]))
+        shift = float(slow[1] - slow[0]) - float(part.columns["dielectric"][-1])
+        add("ionic", float(part.columns["ionic"][-1]) - shift)
+        add("ionic_sigma", float(part.columns["ionic_sigma"][-1]))
+        velocity, sigma = (math.nan, math.nan)
+        if track is not None:
+            velocity, sigma = mean_velocity(
+                np.asarray(track["t_ns"]),
+                np.asarray(track["position"]),
+                np.asarray(track["position_sigma"]),
+                from_ns=int(part.t_ns[0]) + int(SETTLING_S * 1e9),
+                to_ns=int(part.t_ns[-1]),
+            )
+        add("velocity", velocity)
+        add("velocity_sigma", sigma)
+    return table
+
+
+def _lag(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    track: Mapping[str, NDArray[np.generic]],
+) -> LagResult | None:
+    """Front velocity against current, in even bins; None without enough data."""
+    t_ns, position = np.asarray(track["t_ns"]), np.asarray(track["position"])
+    good = np.isfinite(position)
+    if int(good.sum()) < 10:
+        return None
+    start_ns, stop_ns = int(t_ns[good][0]), int(t_ns[good][-1])
+    edges_ns = np.arange(start_ns, stop_ns, int(RATE_STEP_S * 1e9))
+    if len(edges_ns) < 4:
+        return None
+    seen = _bin_means(t_ns[good], position[good], edges_ns)
+    # A velocity from bin to bin belongs to the edge between them.
+    velocity = np.diff(seen) / RATE_STEP_S
+    half = int(RATE_STEP_S * 0.5e9)
+    current = _bin_means(
+        np.asarray(columns["t_ns"]), np.asarray(columns["current"]), edges_ns[:-1] + half
+    )
+    current = np.append(current, np.nan)[: len(velocity)]
+    both = np.isfinite(velocity) & np.isfinite(current)
+    velocity, current = velocity[both], current[both]
+    clock_s = float(np.nanmedian(session.frame_table(session.cameras[0])["t_sigma_ns"]))
+    try:
+        return lag_correlation(
+            velocity,
+            current,
+            step_s=RATE_STEP_S,
+            max_lag_s=MAX_LAG_S,
+            rng=np.random.default_rng(SEED),
+            protocol=_protocol(columns, edges_ns, both),
+            clock_sigma_s=clock_s / 1e9,
+        )
+    except NotEnoughData:
+        return None
+
+
+def _bin_means(
+    t_ns: NDArray[np.int64], value: NDArray[np.float64], edges_ns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return means between neighbouring edges, shape (len(edges) - 1,); NaN if empty."""
+    index = np.searchsorted(edges_ns, t_ns, side="right") - 1
+    inside = (index >= 0) & (index < len(edges_ns) - 1) & np.isfinite(value)
+    size = len(edges_ns) - 1
+    total = np.bincount(index[inside], value[inside], size)
+    count = np.bincount(index[inside], minlength=size)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(total / np.where(count > 0, count, np.nan))
+
+
+def _protocol(
+    columns: Mapping[str, NDArray[np.generic]],
+    edges_ns: NDArray[np.int64],
+    used: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.int_]] | None:
+    """Return the commanded levels and their lengths in bins; None for fewer than two."""
+    setpoint = np.asarray(columns["setpoint"], dtype=np.float64)
+    at = np.searchsorted(np.asarray(columns["t_ns"]), edges_ns[: len(used)][used])
+    commanded = setpoint[np.clip(at, 0, len(setpoint) - 1)]
+    change = np.flatnonzero(np.diff(commanded)) + 1
+    bounds = np.concatenate([[0], change, [len(commanded)]])
+    if len(bounds) < 3:
+        return None
+    return commanded[bounds[:-1]], np.diff(bounds)
+
+
+def _lag_tables(
+    lag: LagResult,
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, AttributeValue]]:
+    data = {
+        "lag_s": lag.lag_s,
+        "r": lag.r,
+        "surrogate_band": np.full(len(lag.r), lag.surrogate_band),
+    }
+    attributes: dict[str, AttributeValue] = {
+        "first": "front velocity",
+        "second": "current",
+        "r_max": lag.r_max,
+        "lag_at_max_s": lag.lag_at_max_s,
+        "lag_low_s": lag.lag_low_s,
+        "lag_high_s": lag.lag_high_s,
+        "p": lag.p,
+        "smallest_p": lag.smallest_p,
+        "n": lag.n,
+        "n_effective": lag.n_effective,
+        "null": lag.null,
+        "verdict": _verdict(lag),
+    }
+    return data, attributes
+
+
+def _verdict(lag: LagResult) -> str:
+    if lag.p > SIGNIFICANCE:
+        return "Not more than chance gives."
+    where = (
+        f"lag between {lag.lag_low_s:+.2f} and {lag.lag_high_s:+.2f} s (95 %)"
+        if math.isfinite(lag.lag_low_s)
+        else "the lag is not determined"
+    )
+    return f"The front's velocity follows the current; {where}."
+
+
+def _faraday(
+    session: Session,
+    ledger: Ledger,
+    accuracy: Accuracy,
+    track: Mapping[str, NDArray[np.generic]],
+) -> dict[str, AttributeValue]:
+    """Front displacement per ionic charge, beside what the geometry expects."""
+    experiment = _experiment_of(session)
+    ionic = ledger.columns["ionic"]
+    if experiment is None or not np.all(np.isfinite(ionic)):
+        return {}
+    t_ns = np.asarray(track["t_ns"])
+    origin = int(ledger.t_ns[0])
+    at_frame = np.interp(
+        (t_ns - origin).astype(float), (ledger.t_ns - origin).astype(float), ionic
+    )
+    largest = int(np.argmax(np.abs(ionic)))
+    scale = ledger.columns["ionic_sigma"][largest] / max(abs(ionic[largest]), 1e-30)
+    try:
+        balance = faraday_balance(
+            at_frame,
+            np.asarray(track["position"]),
+            np.asarray(track["position_sigma"]),
+            charge_scale_sigma=float(scale),
+            expected_m_C=1.0 / experiment.cell.charge_per_m_C,
+        )
+    except ValueError:
+        return {}
+    return {name: float(value) for name, value in asdict(balance).items()}

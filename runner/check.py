@@ -1,0 +1,229 @@
+"""Looks an experiment over without touching hardware, with the arithmetic shown."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rich.table import Table
+
+from potentiostat.errors import UnknownInstrument
+from potentiostat.noise import current_sigma_A
+from potentiostat.records import RangeSpec
+from potentiostat.registry import potentiostat_class
+from runner.experiment import MOCK, Experiment
+from runner.format import in_unit
+from runner.problems import ExperimentError, Problem, find_line, spelled
+
+OFFSET_FACTOR = 5.0  # a set-point below this many source offsets cannot be trusted
+TYPICAL_STRAY_F = 150e-12
+BYTES_PER_SAMPLE = 130
+
+
+class Severity(StrEnum):
+    """How much a finding matters."""
+
+    OK = "ok"
+    WARN = "warn"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at."""
+
+    severity: Severity
+    what: str
+    arithmetic: str
+    key: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckReport:
+    """All findings."""
+
+    title: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def refused(self) -> bool:
+        """True when the experiment must not be run as it stands."""
+        return any(f.severity is Severity.REFUSE for f in self.findings)
+
+
+def check(experiment: Experiment) -> CheckReport:
+    """Look an experiment over.
+
+    Raises
+    ------
+    ExperimentError
+        There is no such driver.
+    """
+    findings = [
+        *_cell(experiment),
+        *_steps(experiment, _ranges(experiment)),
+        *_camera(experiment),
+    ]
+    return CheckReport(title=experiment.title, findings=tuple(findings))
+
+
+def refuse_unfit(experiment: Experiment) -> None:
+    """Raise ExperimentError with all findings that forbid the run."""
+    problems = [
+        Problem(
+            key=spelled(f.key),
+            line=find_line(experiment.text, f.key),
+            what=f"{f.what}: {f.arithmetic}",
+        )
+        for f in check(experiment).findings
+        if f.severity is Severity.REFUSE
+    ]
+    if problems:
+        raise ExperimentError(experiment.title, problems)
+
+
+def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
+    try:
+        driver = potentiostat_class(experiment.potentiostat.driver)
+    except UnknownInstrument as error:
+        key = ("potentiostat", "driver")
+        line = find_line(experiment.text, key)
+        raise ExperimentError(
+            experiment.title, [Problem(key=spelled(key), line=line, what=str(error))]
+        ) from error
+    ranges: tuple[RangeSpec, ...] = driver.ranges
+    return ranges
+
+
+def _ok(what: str, arithmetic: str) -> Finding:
+    return Finding(severity=Severity.OK, what=what, arithmetic=arithmetic)
+
+
+def _cell(experiment: Experiment) -> Iterator[Finding]:
+    cell = experiment.cell
+    yield _ok(
+        "area",
+        f"{in_unit(cell.width_m, 'm')} x {in_unit(cell.depth_m, 'm')} = "
+        f"{cell.area_m2 * 1e12:.4g} um2",
+    )
+    if math.isfinite(cell.capacity_C):
+        yield _ok(
+            "capacity of the working film",
+            f"{in_unit(cell.capacity_C, 'C')}; 1C = {in_unit(cell.capacity_C / 3600, 'A')}",
+        )
+    else:
+        yield Finding(
+            severity=Severity.WARN,
+            what="capacity of the working film",
+            arithmetic=f"{cell.working_material!r} is not known: C-rates and front speeds "
+            "cannot be worked out",
+        )
+    yield _ok("longest duration", f"{experiment.longest_s:.0f} s")
+
+
+def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Finding]:
+    try:
+        range_A = experiment.range_A(ranges)
+    except ValueError as error:
+        yield Finding(
+            severity=Severity.REFUSE,
+            what="current range",
+            arithmetic=str(error),
+            key=("step",),
+        )
+        return
+    used = next(r for r in ranges if r.full_scale_A == range_A)
+    yield _ok("current range, locked for the run", in_unit(range_A, "A"))
+    for i, step in enumerate(experiment.steps):
+        if step.current_A != 0:
+            yield from _galvanostatic(experiment, used, i, step.current_A)
+    yield from _leakage(experiment)
+
+
+def _galvanostatic(
+    experiment: Experiment, used: RangeSpec, index: int, current_A: float
+) -> Iterator[Finding]:
+    cell, name = experiment.cell, f"step {index + 1}"
+    density = current_A / cell.area_m2 / 10  # A/m2 to mA/cm2
+    rate = current_A * 3600 / cell.capacity_C
+    speed = current_A / cell.charge_per_m_C
+    yield _ok(
+        f"{name}: current",
+        f"{in_unit(current_A, 'A')} = {density:.3g} mA/cm2 = {rate:.3g} C; "
+        f"the front moves at {in_unit(speed, 'm/s')}",
+    )
+    ratio = abs(current_A) / used.offset_A
+    yield Finding(
+        severity=Severity.OK if ratio >= OFFSET_FACTOR else Severity.REFUSE,
+        what=f"{name}: set-point against the zero of the range",
+        arithmetic=f"{in_unit(abs(current_A), 'A')} is {ratio:.3g} times "
+        f"{in_unit(used.offset_A, 'A')}; {OFFSET_FACTOR:g} times are needed",
+        key=("step", index, "cp", "current"),
+    )
+    error_A = used.gain_ratio * abs(current_A) + used.offset_A
+    window_s = experiment.potentiostat.nplc / experiment.potentiostat.line_frequency_Hz
+    noise_A = current_sigma_A(
+        current_A,
+        feedback_ohm=1 / used.full_scale_A,
+        window_s=window_s,
+        resolution_A=used.resolution_A,
+    )
+    yield _ok(
+        f"{name}: error and noise of a reading",
+        f"± {in_unit(error_A, 'A')} ({100 * error_A / abs(current_A):.2g} %) at most, "
+        f"{in_unit(noise_A, 'A')} rms at {experiment.potentiostat.nplc:g} NPLC",
+    )
+
+
+def _leakage(experiment: Experiment) -> Iterator[Finding]:
+    potentiostat = experiment.potentiostat
+    if potentiostat.calibration is not None:
+        return
+    if potentiostat.resource == MOCK:
+        yield _ok("open-holder calibration", "measured on the simulated holder first")
+        return
+    yield Finding(
+        severity=Severity.WARN,
+        what="open-holder calibration",
+        arithmetic="none is named: the ionic charge will be unknown; run lamella calibrate "
+        "on the empty holder",
+    )
+
+
+def _camera(experiment: Experiment) -> Iterator[Finding]:
+    camera = experiment.camera
+    if camera is None:
+        return
+    dose = camera.dose_rate_e_m2_s * experiment.longest_s / 1e20
+    limit = experiment.dose_limit_e_m2
+    beyond = limit is not None and dose > limit / 1e20
+    yield Finding(
+        severity=Severity.WARN if beyond else Severity.OK,
+        what="dose of the whole plan",
+        arithmetic=f"{camera.dose_rate_e_m2_s / 1e20:.4g} e/A2/s x "
+        f"{experiment.longest_s:.0f} s = {dose:.4g} e/A2"
+        + ("" if limit is None else f"; the limit is {limit / 1e20:.4g} e/A2"),
+        key=("limits", "dose"),
+    )
+    if camera.driver == MOCK:
+        frames = camera.frame_rate_Hz * experiment.longest_s
+        size = frames * camera.height * camera.width
+        yield _ok(
+            "size of the session",
+            f"{frames:.0f} frames of {camera.width} x {camera.height} px: "
+            f"{in_unit(size, 'B', 3)}",
+        )
+
+
+def render_check(report: CheckReport) -> Table:
+    """Return the findings for a terminal."""
+    table = Table(title=report.title, title_justify="left")
+    for name in ("", "what", "how"):
+        table.add_column(name)
+    colour = {Severity.OK: "green", Severity.WARN: "yellow", Severity.REFUSE: "red"}
+    for finding in report.findings:
+        style = colour[finding.severity]
+        table.add_row(
+            f"[{style}]{finding.severity.value}[/]", finding.what, finding.arithmetic
+        )
+    return table

@@ -1,0 +1,441 @@
+"""An experiment on one page: what a run is asked to do, in SI units, checked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from potentiostat.limits import Condition, Envelope
+from potentiostat.records import RangeSpec
+from potentiostat.technique import Step
+from runner.config import ExperimentTable, StepTable, read_tables
+from runner.plan import choose_range
+from runner.problems import ExperimentError, Key, Problem, find_line, spelled
+
+__all__ = ["Experiment", "ExperimentError"]
+
+MOCK = "mock"
+MAX_FILE_BYTES = 1_000_000
+HOUR_S = 3600.0
+# Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
+# of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
+FARADAY_C_MOL = 96_485.33212
+EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """The cell and its geometry.
+
+    Parameters
+    ----------
+    layers
+        In the order in which the lithium crosses them on charge.
+    capacity_C
+        Of the working film; NaN for a material that is not known.
+    """
+
+    layers: tuple[str, ...]
+    width_m: float
+    depth_m: float
+    working_material: str
+    working_thickness_m: float
+    window_V: tuple[float, float]
+
+    @property
+    def area_m2(self) -> float:
+        """Area that the current crosses."""
+        return self.width_m * self.depth_m
+
+    @property
+    def charge_per_m_C(self) -> float:
+        """Charge that moves a front by a metre; NaN for an unknown material."""
+        step = EXTRACTABLE_MOL_M3.get(self.working_material.lower(), float("nan"))
+        return FARADAY_C_MOL * step * self.area_m2
+
+    @property
+    def capacity_C(self) -> float:
+        """Charge of the whole working film; NaN for an unknown material."""
+        return self.charge_per_m_C * self.working_thickness_m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PotentiostatSettings:
+    """Which instrument, where, and how it reads."""
+
+    driver: str
+    resource: str
+    calibration: Path | None
+    nplc: float
+    line_frequency_Hz: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSettings:
+    """Which camera, where, and what it films. Height and width only shape a mock."""
+
+    driver: str
+    frame_rate_Hz: float
+    pixel_size_m: float
+    dose_rate_e_m2_s: float
+    height: int
+    width: int
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MockSettings:
+    """Which simulated world."""
+
+    scenario: str = "lco_lipon_li"
+    seed: int = 1
+    overrides: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSettings:
+    """One tracker, and the name of its track."""
+
+    name: str
+    tracker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BusSettings:
+    """Where a run is shown over MQTT."""
+
+    host: str
+    port: int
+    lab: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """What a run is asked to do. Load one with `load` or `loads`."""
+
+    title: str
+    text: str
+    cell: Cell
+    potentiostat: PotentiostatSettings
+    camera: CameraSettings | None
+    mock: MockSettings
+    envelope: Envelope
+    dose_limit_e_m2: float | None
+    tracks: tuple[TrackSettings, ...]
+    steps: tuple[Step, ...]
+    bus: BusSettings | None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read an experiment file.
+
+        Raises
+        ------
+        ExperimentError
+            All that is wrong with it, each with its line.
+        """
+        file = Path(path)
+        try:
+            if file.stat().st_size > MAX_FILE_BYTES:
+                raise ExperimentError(
+                    str(file), [_no_key("is too large to be an experiment file")]
+                )
+            text = file.read_bytes().decode("utf-8")
+        except OSError as error:
+            raise ExperimentError(
+                str(file), [_no_key(f"cannot be read: {error.strerror}")]
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ExperimentError(
+                str(file), [_no_key("is not UTF-8 text; save it as UTF-8")]
+            ) from error
+        return cls.loads(text, name=str(file), folder=file.parent)
+
+    @classmethod
+    def loads(
+        cls, text: str, *, name: str = "experiment", folder: Path | None = None
+    ) -> Self:
+        """Read the text of an experiment file.
+
+        Parameters
+        ----------
+        name
+            For messages.
+        folder
+            What relative paths in it start from; the working folder where None.
+
+        Raises
+        ------
+        ExperimentError
+            All that is wrong with it, each with its line.
+        """
+        # A stored text may have Windows' line ends; the stored one stays as it is.
+        tables = read_tables(text.replace("\r\n", "\n"), name)
+        cell = _cell(tables)
+        problems = [
+            Problem(key=spelled(key), line=find_line(text, key), what=what)
+            for key, what in _cross_checks(tables, cell)
+        ]
+        if problems:
+            raise ExperimentError(name, problems)
+        return cls._build(tables, cell, text, folder or Path())
+
+    @classmethod
+    def _build(
+        cls, tables: ExperimentTable, cell: Cell, text: str, folder: Path
+    ) -> Self:
+        potentiostat, camera, limits = tables.potentiostat, tables.camera, tables.limits
+        return cls(
+            title=tables.title,
+            text=text,
+            cell=cell,
+            potentiostat=PotentiostatSettings(
+                driver=potentiostat.driver,
+                resource=potentiostat.resource,
+                calibration=None
+                if potentiostat.calibration is None
+                else folder / potentiostat.calibration,
+                nplc=float(potentiostat.nplc),
+                line_frequency_Hz=potentiostat.line_frequency,
+            ),
+            camera=None
+            if camera is None
+            else CameraSettings(
+                driver=camera.driver,
+                frame_rate_Hz=camera.frame_rate,
+                pixel_size_m=camera.pixel_size,
+                dose_rate_e_m2_s=camera.dose_rate,
+                height=camera.height,
+                width=camera.width,
+                host=camera.host,
+                port=camera.port,
+            ),
+            mock=MockSettings()
+            if tables.mock is None
+            else MockSettings(scenario=tables.mock.scenario, seed=tables.mock.seed),
+            envelope=Envelope(
+                voltage_min_V=limits.voltage[0],
+                voltage_max_V=limits.voltage[1],
+                current_max_A=limits.current,
+                charge_max_C=limits.charge,
+            ),
+            dose_limit_e_m2=limits.dose,
+            tracks=tuple(
+                TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track
+            ),
+            steps=tuple(_step(step, cell) for step in tables.step),
+            bus=_bus(tables),
+        )
+
+    @property
+    def longest_s(self) -> float:
+        """Longest possible duration of the plan."""
+        return sum(step.longest_s for step in self.steps)
+
+    @property
+    def largest_current_A(self) -> float:
+        """Largest magnitude of any step's current."""
+        return max(abs(step.current_A) for step in self.steps)
+
+    def range_A(self, ranges: Sequence[RangeSpec]) -> float:
+        """Return the one current range of the run: the smallest that holds every step."""
+        return choose_range(self.largest_current_A, ranges).full_scale_A
+
+
+def _no_key(what: str) -> Problem:
+    return Problem(key="file", line=0, what=what)
+
+
+def _cell(tables: ExperimentTable) -> Cell:
+    cell = tables.cell
+    window = cell.window if len(cell.window) == 2 else [0.0, 0.0]
+    return Cell(
+        layers=tuple(layer.strip() for layer in cell.stack.split("|")),
+        width_m=cell.width,
+        depth_m=cell.depth,
+        working_material=cell.working.material,
+        working_thickness_m=cell.working.thickness,
+        window_V=(window[0], window[1]),
+    )
+
+
+def _current_A(step: StepTable, cell: Cell) -> float:
+    if step.cp is None:
+        return 0.0
+    value, kind = step.cp.current
+    match kind:
+        case "current_density":
+            return value * cell.area_m2
+        case "c_rate":
+            return value * cell.capacity_C / HOUR_S
+        case _:
+            return value
+
+
+def _step(table: StepTable, cell: Cell) -> Step:
+    until = tuple(table.until)
+    if table.ocv is not None:
+        held = Condition(
+            quantity="t",
+            relation=">",
+            value=table.ocv.duration,
+            text=f"t > {table.ocv.duration:g} s",
+        )
+        return Step(name="ocv", current_A=0.0, until=(*until, held))
+    return Step(name="cp", current_A=_current_A(table, cell), until=until)
+
+
+def _bus(tables: ExperimentTable) -> BusSettings | None:
+    if tables.bus is None:
+        return None
+    host, _, port = tables.bus.broker.rpartition(":")
+    return BusSettings(host=host, port=int(port), lab=tables.bus.lab)
+
+
+# --- what only several keys together can be wrong in --------------------------------------
+
+_Found = list[tuple[Key, str]]
+
+
+def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
+    return [
+        *_check_cell(tables, cell),
+        *_check_limits(tables, cell),
+        *_check_equipment(tables),
+        *_check_steps(tables, cell),
+    ]
+
+
+def _check_cell(tables: ExperimentTable, cell: Cell) -> _Found:
+    found: _Found = []
+    for name in ("width", "depth"):
+        if getattr(tables.cell, name) <= 0:
+            found.append((("cell", name), "must be more than nothing, such as 5 um"))
+    if cell.working_thickness_m <= 0:
+        found.append((("cell", "working"), "thickness must be more than nothing"))
+    if cell.working_material not in cell.layers:
+        found.append(
+            (
+                ("cell", "working"),
+                f"{cell.working_material!r} is no layer of the stack; "
+                f"it has {', '.join(cell.layers)}",
+            )
+        )
+    return found
+
+
+def _check_pair(key: Key, pair: Sequence[float]) -> _Found:
+    if len(pair) != 2:
+        return [(key, 'needs a low and a high value, such as ["2.8 V", "4.2 V"]')]
+    if not pair[0] < pair[1]:
+        return [(key, f"runs from {pair[0]:g} to {pair[1]:g} V; write the lower first")]
+    return []
+
+
+def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
+    limits = tables.limits
+    found = _check_pair(("cell", "window"), tables.cell.window)
+    found += _check_pair(("limits", "voltage"), limits.voltage)
+    if found:
+        return found
+    low, high = limits.voltage
+    if low > cell.window_V[0] or high < cell.window_V[1]:
+        found.append(
+            (
+                ("limits", "voltage"),
+                f"{low:g} to {high:g} V lies inside the cell's window "
+                f"{cell.window_V[0]:g} to {cell.window_V[1]:g} V; limits stand outside it",
+            )
+        )
+    if low <= 0:
+        found.append(
+            (("limits", "voltage"), f"the lower limit {low:g} V would allow 0 V on a cell")
+        )
+    for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None)):
+        value = getattr(limits, name)
+        if value is not None and value <= 0:
+            hint = f", such as {example}" if example else ""
+            found.append((("limits", name), f"must be more than nothing{hint}"))
+    return found
+
+
+def _check_equipment(tables: ExperimentTable) -> _Found:
+    found: _Found = []
+    camera = tables.camera
+    if not 0.01 <= tables.potentiostat.nplc <= 10:
+        found.append((("potentiostat", "nplc"), "must lie between 0.01 and 10"))
+    if tables.potentiostat.line_frequency not in (50.0, 60.0):
+        found.append((("potentiostat", "line_frequency"), "is 50 Hz or 60 Hz"))
+    if camera is not None:
+        found += [
+            (("camera", name), "must be more than nothing")
+            for name in ("frame_rate", "pixel_size")
+            if getattr(camera, name) <= 0
+        ]
+        if camera.dose_rate < 0:
+            found.append((("camera", "dose_rate"), "cannot be negative"))
+        if not (48 <= camera.height <= 4096 and 48 <= camera.width <= 4096):
+            found.append((("camera",), "height and width lie between 48 and 4096 px"))
+        if camera.driver != MOCK and not 0 < camera.port < 65536:
+            found.append((("camera", "port"), "is missing; write the camera's TCP port"))
+    elif tables.limits.dose is not None:
+        found.append((("limits", "dose"), "has no camera to count for; leave it out"))
+    if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():
+        found.append((("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883"))
+    return found
+
+
+def _check_steps(tables: ExperimentTable, cell: Cell) -> _Found:
+    found: _Found = []
+    if not tables.step:
+        found.append((("step",), "is missing; an experiment has at least one step"))
+    for i, step in enumerate(tables.step):
+        found += _check_step(("step", i), step, cell, tables)
+    return found
+
+
+def _check_step(
+    key: Key, step: StepTable, cell: Cell, tables: ExperimentTable
+) -> _Found:
+    if (step.ocv is None) == (step.cp is None):
+        return [(key, "needs exactly one technique: ocv or cp")]
+    if step.ocv is not None:
+        if step.ocv.duration <= 0:
+            return [((*key, "ocv", "for"), "must be longer than nothing")]
+        return []
+    current_A = _current_A(step, cell)
+    found: _Found = []
+    if current_A != current_A:
+        found.append(
+            (
+                (*key, "cp", "current"),
+                f"a C-rate needs a capacity, and {cell.working_material!r} is not known; "
+                "write the current in A",
+            )
+        )
+    elif abs(current_A) > tables.limits.current:
+        found.append(
+            (
+                (*key, "cp", "current"),
+                f"{current_A:.4g} A is beyond the limit {tables.limits.current:.4g} A",
+            )
+        )
+    elif current_A == 0:
+        found.append(((*key, "cp", "current"), "is nothing; write ocv for a rest"))
+    times = [c for c in step.until if c.quantity == "t" and c.relation == ">"]
+    if not times or min(c.value for c in times) <= 0:
+        found.append(
+            ((*key, "until"), 'needs an end in time, such as "t > 120 s", in every cp step')
+        )
+    return found + _check_voltage_stop(key, step, current_A)
+
+
+def _check_voltage_stop(key: Key, step: StepTable, current_A: float) -> _Found:
+    """A galvanostatic step must stop on the voltage that it drives the cell towards."""
+    relation = ">" if current_A > 0 else "<"
+    if any(c.quantity == "V" and c.relation == relation for c in step.until):
+        return []
+    example = '"V > 4.2 V"' if current_A > 0 else '"V < 2.8 V"'
+    way = "charge" if current_A > 0 else "discharge"
+    return [((*key, "until"), f"a {way} needs an end in voltage, such as {example}")]

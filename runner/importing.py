@@ -1,0 +1,260 @@
+"""Makes a session from files that other programs wrote, and says what was assumed."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from cameras.files.recording import FrameFileError, FrameRecording, read_frames
+from potentiostat.files.recording import Recording, read_recording
+from runner.acquisition import CAMERA
+from runner.format import in_unit
+from runner.header import POTENTIOSTAT
+from runner.outputs import OutputRefused, refuse_existing
+from session.provenance import collect_provenance
+from session.records import (
+    SESSION_SAMPLE_DTYPE,
+    AttributeValue,
+    CameraHeader,
+    FrameHeader,
+    InstrumentHeader,
+    SessionHeader,
+)
+from session.writer import SessionWriter
+from sync.align import cumulative_charge
+from sync.frames import account_for_frames
+
+BLOCK_ROWS = 4096
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportSummary:
+    """What was imported, and what was taken for granted."""
+
+    session: str
+    samples: int
+    charge_C: float
+    logged_charge_C: float
+    frames: int
+    gaps: int
+    assumptions: tuple[str, ...]
+
+
+def import_session(
+    output: Path,
+    *,
+    echem: Path | None = None,
+    frames: Sequence[Path] = (),
+    frame_interval_s: float | None = None,
+    pixel_size_m: float | None = None,
+    title: str | None = None,
+    overwrite: bool = False,
+    progress: Progress = lambda _done, _of: None,
+) -> ImportSummary:
+    """Build a session from a potentiostat's file, a series of frames, or both.
+
+    Parameters
+    ----------
+    output
+        Session file to write.
+    echem, frames
+        What to read.
+    frame_interval_s
+        Time from frame to frame; images carry none.
+    pixel_size_m
+        Edge of a pixel; unknown where None.
+    overwrite
+        Replace a file that exists.
+    progress
+        Called with frames done and their number.
+
+    Raises
+    ------
+    OutputRefused
+        The file exists, or nothing was named to be read.
+    RecordingError, FrameFileError
+        A file is not what it should be. No session is left behind.
+    """
+    refuse_existing(output, overwrite=overwrite)
+    if echem is None and not frames:
+        raise OutputRefused("nothing to import; name a file with --echem or --frames")
+    recording = None if echem is None else read_recording(echem)
+    series = read_frames(frames) if frames else None
+    if series is not None and not (frame_interval_s and frame_interval_s > 0):
+        raise FrameFileError(
+            f"{series.paths[0]}: images carry no times; say how far apart they are, such "
+            'as --frame-interval "1 s"'
+        )
+    assumptions = _assumptions(recording, series, frame_interval_s)
+    header = _header(
+        recording, series, frame_interval_s, pixel_size_m, title, echem, frames
+    )
+    unfinished = output.with_name(output.name + ".importing")
+    unfinished.unlink(missing_ok=True)
+    try:
+        with SessionWriter(unfinished, header) as writer:
+            for text in assumptions:
+                writer.append_event(0, "import", "importer", text, json.dumps({}))
+            if recording is not None:
+                _write_samples(writer, recording)
+            if series is not None and frame_interval_s is not None:
+                _write_frames(writer, series, frame_interval_s, progress)
+            writer.finish("imported", datetime.now(UTC).isoformat())
+        unfinished.replace(output)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return _summary(output, recording, series, assumptions)
+
+
+def _assumptions(
+    recording: Recording | None,
+    series: FrameRecording | None,
+    frame_interval_s: float | None,
+) -> tuple[str, ...]:
+    said: list[str] = []
+    if recording is not None:
+        said += recording.assumptions
+        said.append("no open-holder calibration: the ionic charge is unknown")
+    if series is not None:
+        said += series.assumptions
+        said.append(
+            f"frames are {frame_interval_s} s apart by number, and exposed all the time"
+        )
+    if recording is not None and series is not None:
+        said.append(
+            "readings and frames share no clock: both start at 0, with unknown error"
+        )
+    return tuple(said)
+
+
+def _header(
+    recording: Recording | None,
+    series: FrameRecording | None,
+    frame_interval_s: float | None,
+    pixel_size_m: float | None,
+    title: str | None,
+    echem: Path | None,
+    frames: Sequence[Path],
+) -> SessionHeader:
+    sources = {path.name: path for path in ([] if echem is None else [echem])}
+    sources |= {path.name: path for path in frames}
+    cameras: tuple[CameraHeader, ...] = ()
+    if series is not None and frame_interval_s:
+        cameras = (
+            CameraHeader(
+                name=CAMERA,
+                model="imported images",
+                height=series.height,
+                width=series.width,
+                dtype=series.dtype,
+                frame_rate_Hz=1 / frame_interval_s,
+                pixel_size_m=math.nan if pixel_size_m is None else pixel_size_m,
+            ),
+        )
+    instruments: tuple[InstrumentHeader, ...] = ()
+    if recording is not None:
+        attributes: dict[str, AttributeValue] = {
+            "model": recording.model,
+            "serial": recording.serial,
+            "technique": recording.technique,
+            **dict(recording.details),
+        }
+        instruments = (InstrumentHeader(name=POTENTIOSTAT, attributes=attributes),)
+    start = "" if recording is None else recording.start_time
+    return SessionHeader(
+        title=title or f"imported from {', '.join(list(sources)[:3])}",
+        experiment_text="",
+        start_time=start or datetime.now(UTC).isoformat(),
+        host_start_ns=0,
+        simulated=False,
+        instruments=instruments,
+        cameras=cameras,
+        provenance=collect_provenance(sources),
+    )
+
+
+def _write_samples(writer: SessionWriter, recording: Recording) -> None:
+    t_ns = np.round((recording.time_s - recording.time_s[0]) * 1e9).astype(np.int64)
+    rows = np.zeros(len(t_ns), SESSION_SAMPLE_DTYPE)
+    for name in SESSION_SAMPLE_DTYPE.names or ():
+        if SESSION_SAMPLE_DTYPE[name].kind == "f":
+            rows[name] = np.nan
+    rows["t_ns"] = rows["read_start_ns"] = rows["read_end_ns"] = t_ns
+    rows["device_time_s"] = recording.time_s
+    rows["aperture_s"] = 0.0
+    rows["voltage"], rows["current"] = recording.voltage_V, recording.current_A
+    rows["step"] = 0
+    rows["charge"] = cumulative_charge(t_ns, recording.current_A)
+    for start in range(0, len(rows), BLOCK_ROWS):
+        writer.append_samples(rows[start : start + BLOCK_ROWS])
+
+
+def _write_frames(
+    writer: SessionWriter,
+    series: FrameRecording,
+    frame_interval_s: float,
+    progress: Progress,
+) -> None:
+    account = account_for_frames(series.index)
+    interval_ns = round(frame_interval_s * 1e9)
+    for i, pixels in enumerate(series.frames()):
+        start_ns = int(series.index[i] - series.index[0]) * interval_ns
+        writer.append_frame(
+            CAMERA,
+            FrameHeader(
+                t_start_ns=start_ns,
+                exposure_ns=interval_ns,
+                t_sigma_ns=math.nan,
+                index=int(series.index[i]),
+                device_start_ns=start_ns,
+                dropped_before=int(account.dropped_before[i]),
+            ),
+            pixels,
+        )
+        progress(i + 1, len(series))
+
+
+def _summary(
+    output: Path,
+    recording: Recording | None,
+    series: FrameRecording | None,
+    assumptions: tuple[str, ...],
+) -> ImportSummary:
+    charge_C = logged_C = math.nan
+    if recording is not None:
+        t_ns = np.round(recording.time_s * 1e9).astype(np.int64)
+        charge_C = float(cumulative_charge(t_ns, recording.current_A)[-1])
+        if recording.logged_charge_C is not None:
+            logged_C = float(recording.logged_charge_C[-1])
+    gaps = 0 if series is None else account_for_frames(series.index).dropped
+    return ImportSummary(
+        session=str(output),
+        samples=0 if recording is None else len(recording.time_s),
+        charge_C=charge_C,
+        logged_charge_C=logged_C,
+        frames=0 if series is None else len(series),
+        gaps=gaps,
+        assumptions=assumptions,
+    )
+
+
+def render_import(summary: ImportSummary) -> Table:
+    """Return an import's summary for a terminal."""
+    table = Table(title=summary.session, title_justify="left", show_header=False)
+    facts: Mapping[str, str] = {
+        "samples": f"{summary.samples}",
+        "charge": f"{in_unit(summary.charge_C, 'C', 8)} by trapezia, "
+        f"{in_unit(summary.logged_charge_C, 'C', 8)} in the file",
+        "frames": f"{summary.frames}, {summary.gaps} missing between them",
+    }
+    for name, text in facts.items():
+        table.add_row(name, text)
+    for text in summary.assumptions:
+        table.add_row("assumed", text)
+    return table

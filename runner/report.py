@@ -1,0 +1,3 @@
+"""placeholder until written"""
+def write_report(*a, **k):
+    return None
