@@ -62,4 +62,25 @@ def mean_velocity(
         return math.nan, math.nan
     seconds = (t_ns[rows] - from_ns).astype(np.float64) / 1e9
     line = weighted_line(seconds, position[rows], sigma[rows])
-    return line.slope, line.slope_sigma
+    residual = (position[rows] - line.offset - line.slope * seconds) / sigma[rows]
+    return line.slope, line.slope_sigma * memory_factor(residual)
+
+
+def memory_factor(residual: NDArray[np.float64]) -> float:
+    """Return by how much memory in the residuals widens a fit's sigmas, at least 1.
+
+    Drift and texture push neighbouring frames the same way; the square is
+    ``1 + 2 sum(r_k)`` over the lags up to the first that is not positive.
+    """
+    n = len(residual)
+    centred = residual - residual.mean()
+    power = float(centred @ centred)
+    if n < 8 or power == 0:
+        return 1.0
+    total = 0.0
+    for k in range(1, n // 3):
+        r = float(centred[k:] @ centred[:-k]) / power
+        if r <= 0:
+            break
+        total += r
+    return math.sqrt(1 + 2 * total)

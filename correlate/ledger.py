@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+JUMP_SIGMAS = 10.0  # between neighbouring readings: more than noise, a step of the source
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
@@ -103,7 +105,7 @@ def charge_ledger(
     )
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
     instrument = _running(current - offset_A, seconds)
-    random_C = _random_of_integral(seconds, current_sigma_A)
+    random_C = _random_of_integral(seconds, current, current_sigma_A)
     instrument_sigma = np.sqrt(
         (gain_sigma * instrument) ** 2 + (offset_sigma_A * seconds) ** 2 + random_C**2
     )
@@ -178,9 +180,15 @@ def _bridged(
 
 
 def _random_of_integral(
-    seconds: NDArray[np.float64], sigma_A: NDArray[np.float64]
+    seconds: NDArray[np.float64],
+    current: NDArray[np.float64],
+    sigma_A: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the random sigma of a running trapezoid sum of independent readings."""
+    """Return the random sigma of a running trapezoid sum.
+
+    Readings are independent. Where the current jumps, the jump stands anywhere between
+    two readings: an even spread, ``(jump * interval)**2 / 12``.
+    """
     if len(seconds) < 2:
         return np.zeros(len(seconds))
     step = np.diff(seconds)
@@ -188,7 +196,11 @@ def _random_of_integral(
     weight[:-1] += step / 2
     weight[1:] += step / 2
     clean = np.nan_to_num(sigma_A, nan=0.0)
-    return np.sqrt(np.cumsum((weight * clean) ** 2))
+    variance = (weight * clean) ** 2
+    jump = np.abs(np.diff(current))
+    sudden = jump > JUMP_SIGMAS * np.maximum(clean[1:], clean[:-1])
+    variance[1:] += np.where(sudden, (jump * step) ** 2 / 12, 0.0)
+    return np.sqrt(np.cumsum(variance))
 
 
 def slow_voltage(

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import ndimage, optimize
 
 LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
 HOLD_S = 15.0
 CLAMP_RATIO = 0.9  # of the range: the ramp's current, within the range's reach
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
+CORNER_READINGS = 3
+MIN_STRETCH = 6
 MIN_READINGS = 50
 FIRST_TAU_S = 10.0
 
@@ -75,6 +77,7 @@ def fit_holder(
     current_A: NDArray[np.float64],
     current_sigma_A: NDArray[np.float64],
     *,
+    voltage_sigma_V: NDArray[np.float64],
     range_A: float,
 ) -> HolderCalibration:
     """Fit the holder's model to the readings of a staircase.
@@ -83,8 +86,8 @@ def fit_holder(
     ----------
     t_s
         Times of the readings, increasing, shape (n,).
-    voltage_V, current_A, current_sigma_A
-        Readings and the random sigma of each current.
+    voltage_V, current_A, current_sigma_A, voltage_sigma_V
+        Readings and their random sigmas.
     range_A
         Current range of the readings.
 
@@ -96,13 +99,14 @@ def fit_holder(
     good = np.isfinite(voltage_V) & np.isfinite(current_A)
     t, v = t_s[good], voltage_V[good]
     i, sigma = current_A[good], current_sigma_A[good]
+    volt_sigma = voltage_sigma_V[good]
     if len(t) < MIN_READINGS or np.ptp(v) < 0.1:
         raise ValueError(
             f"{len(t)} readings over {np.ptp(v) if len(v) else 0.0:.2g} V are no "
             "calibration: at least 50 readings and a step of voltage are needed"
         )
-    slope = np.gradient(v, t)
-    smooth = _away_from_corners(v, t)
+    smooth = _away_from_corners(v, t, volt_sigma)
+    slope = _slopes(v, t, smooth)
     weight = 1.0 / sigma[smooth]
 
     def design(tau_s: float) -> NDArray[np.float64]:
@@ -147,18 +151,39 @@ def fit_holder(
 
 
 def _away_from_corners(
-    v: NDArray[np.float64], t: NDArray[np.float64]
+    v: NDArray[np.float64], t: NDArray[np.float64], sigma_V: NDArray[np.float64]
 ) -> NDArray[np.bool_]:
     """Keep readings on both sides of which the voltage has the same slope."""
     step = np.diff(v) / np.diff(t)
+    noise = 8.0 * float(np.median(sigma_V)) / float(np.median(np.diff(t)))
     corner = np.zeros(len(v), dtype=bool)
-    corner[1:-1] = np.abs(np.diff(step)) > KINK_V_S
-    # The window of a reading may reach its neighbours' interval.
-    near = corner.copy()
-    near[1:] |= corner[:-1]
-    near[:-1] |= corner[1:]
+    corner[1:-1] = np.abs(np.diff(step)) > max(KINK_V_S, noise)
+    # The window of a reading reaches into its neighbours' interval, and the range needs
+    # a few readings to settle.
+    near = ndimage.binary_dilation(corner, iterations=CORNER_READINGS)
     near[[0, -1]] = True
-    return ~near
+    return np.asarray(~near)
+
+
+def _slopes(
+    v: NDArray[np.float64], t: NDArray[np.float64], smooth: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return dV/dt from a parabola over each stretch between corners.
+
+    Differences of neighbouring readings are noisy, and the stray capacitance would turn
+    that noise into current.
+    """
+    slope = np.zeros(len(v))
+    stretches, count = ndimage.label(smooth)
+    for k in range(1, count + 1):
+        rows = np.flatnonzero(stretches == k)
+        if len(rows) < MIN_STRETCH:
+            smooth[rows] = False
+            continue
+        middle = t[rows].mean()
+        curve = np.polynomial.Polynomial.fit(t[rows] - middle, v[rows], 2)
+        slope[rows] = curve.deriv()(t[rows] - middle)
+    return slope
 
 
 def _slow_voltage(

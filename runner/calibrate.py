@@ -134,6 +134,7 @@ def _fit(samples: NDArray[np.void], range_A: float) -> HolderCalibration:
         samples["voltage_V"][good],
         samples["current_A"][good],
         samples["current_sigma_A"][good],
+        voltage_sigma_V=samples["voltage_sigma_V"][good],
         range_A=range_A,
     )
 

@@ -16,6 +16,7 @@ from runner.acquisition import CAMERA
 from runner.format import in_unit
 from runner.header import POTENTIOSTAT
 from runner.outputs import OutputRefused, refuse_existing
+from runner.summary import IMPORTED
 from session.provenance import collect_provenance
 from session.records import (
     SESSION_SAMPLE_DTYPE,
@@ -105,7 +106,7 @@ def import_session(
                 _write_samples(writer, recording)
             if series is not None and frame_interval_s is not None:
                 _write_frames(writer, series, frame_interval_s, progress)
-            writer.finish("imported", datetime.now(UTC).isoformat())
+            writer.finish(IMPORTED, datetime.now(UTC).isoformat())
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from runner.format import in_unit, with_sigma
 from runner.plan import ExitCode
 from session.reader import Session
 
+IMPORTED = "imported"  # exit reason of a session that was not run here
 LEDGER_TERMS = ("instrument", "capacitive", "leak", "dielectric", "beam", "ionic")
 
 
@@ -221,17 +222,19 @@ def render_summary(summary: RunSummary) -> RenderableType:
 
 def _facts(summary: RunSummary) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
-    hardware = "simulated hardware" if summary.simulated else "real hardware"
+    hardware = "simulated hardware" if summary.simulated else "measured"
     table.add_row("session", f"{summary.session} ({hardware})")
     table.add_row(
         "recorded",
         f"{summary.duration_s:.0f} s, {summary.samples} samples, {summary.frames} "
         f"frames ({summary.frames_dropped} dropped by the camera)",
     )
+    if summary.exit_reason == IMPORTED:
+        return table
     table.add_row(
         "frame times",
-        f"± {in_unit(summary.frame_time_sigma_ns / 1e9, 's', 2)} (1 sigma), hard bound "
-        f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 2)}",
+        f"± {in_unit(summary.frame_time_sigma_ns / 1e9, 's', 3)} (1 sigma), hard bound "
+        f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 3)}",
     )
     table.add_row(
         "largest drift", with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px")
@@ -263,12 +266,18 @@ def _charge_table(summary: RunSummary) -> Table:
     for term in LEDGER_TERMS:
         table.add_column(term)
     for step in summary.steps:
-        charges = (step.charge_C[term] for term in LEDGER_TERMS)
         table.add_row(
             f"{step.index + 1} {step.name}",
-            *(with_sigma(c.value, c.sigma, "C") for c in charges),
+            *(charge_text(term, step.charge_C[term]) for term in LEDGER_TERMS),
         )
     return table
+
+
+def charge_text(term: str, charge: Measured) -> str:
+    """Return a charge as people read it; a beam term that was not measured says so."""
+    if term == "beam" and charge.sigma == 0:
+        return "not measured"
+    return with_sigma(charge.value, charge.sigma, "C")
 
 
 def _sentence(found: CorrelationSummary) -> Text:

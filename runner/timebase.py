@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from session.editor import SessionEditor
 from session.reader import Session
 from sync.align import average_over_exposures, cumulative_charge
-from sync.clockfit import ClockFit, fit_segments, to_host
+from sync.clockfit import ClockFit, fit_segments, granularity_ns, to_host
 
 POTENTIOSTAT = "potentiostat"
 MIN_EXCHANGES = 2
@@ -82,7 +82,10 @@ def _sample_times(
         # The instrument stamps the start of its integration; the reading belongs to
         # the middle of it.
         device_ns = np.round(columns["device_time_s"] * 1e9).astype(np.int64)
-        start_ns, sigma_ns = to_host(fits, device_ns)
+        start_ns, fit_sigma_ns = to_host(fits, device_ns)
+        # A stamp says only in which step of the read-out the reading began.
+        step_ns = granularity_ns(device_ns) * fits[0].rate
+        sigma_ns = np.hypot(fit_sigma_ns, step_ns / np.sqrt(12.0))
         t_ns = start_ns + np.round(columns["aperture_s"] * 0.5e9).astype(np.int64)
     return {"t_ns": t_ns, "t_sigma_ns": sigma_ns}
 
