@@ -1,9 +1,9 @@
 """What can go wrong with a camera.
 
-    CameraError
-    +-- UnknownCamera     no driver of that name
-    +-- CameraLost        the connection is gone
-    +-- FramingLost       bytes that make no sense: we do not guess where a frame begins
+CameraError
++-- UnknownCamera     no driver of that name
++-- CameraLost        the connection is gone
++-- FramingLost       bytes that make no sense: we do not guess where a frame begins
 """
 
 

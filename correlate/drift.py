@@ -113,7 +113,11 @@ class _Modes:
         self.fy = np.concatenate([grid_y.ravel(), 0 * self.across, self.along])
         # A mode off the kx = 0 column stands for its mirror image too.
         self.twice = np.concatenate(
-            [np.where(grid_x > 0, 2.0, 1.0).ravel(), 2 + 0 * self.across, 2 + 0 * self.along]
+            [
+                np.where(grid_x > 0, 2.0, 1.0).ravel(),
+                2 + 0 * self.across,
+                2 + 0 * self.along,
+            ]
         )
         high_y = (np.abs(fy) > PLATEAU[0]) & (np.abs(fy) < PLATEAU[1])
         high_x = (fx > PLATEAU[0]) & (fx < PLATEAU[1])
@@ -156,9 +160,9 @@ class _Modes:
         height, width = self.shape
         half = np.zeros((height, width // 2 + 1), dtype=np.complex128)
         count = len(self.rows) * self.columns
-        half[self.rows[:, None], np.arange(self.columns)[None, :]] = cross[
-            :count
-        ].reshape(len(self.rows), self.columns)
+        half[self.rows[:, None], np.arange(self.columns)[None, :]] = cross[:count].reshape(
+            len(self.rows), self.columns
+        )
         half[0, 1 : self.columns] += cross[count : count + len(self.across)]
         rows = cross[count + len(self.across) :]
         half[1 : 1 + len(rows), 0] += rows
@@ -283,9 +287,7 @@ class DriftEstimator:
 
     # --- the parts -----------------------------------------------------------------------
 
-    def _transform(
-        self, image: NDArray[np.float64], at_x: float, at_y: float
-    ) -> _Spectrum:
+    def _transform(self, image: NDArray[np.float64], at_x: float, at_y: float) -> _Spectrum:
         height, width = self._shape
         open_columns = without_band(width, self._band, at_x, SOFT_PX)
         across = taper(width, at_x, self._margin_px) * open_columns
@@ -387,9 +389,7 @@ class DriftEstimator:
         self._count = n + 1
 
 
-def fixed_pattern_correlation(
-    first: NDArray[np.generic], second: NDArray[np.generic]
-) -> float:
+def fixed_pattern_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:
     """Return the zero-lag correlation of two frames' finest detail.
 
     Far from zero for frames of a drifting specimen, it tells of a pattern that belongs

@@ -40,16 +40,14 @@ class EdgeFit:
     converged: bool
 
 
-def step_shape(
-    x: NDArray[np.float64], position_px: float, width_px: float
-) -> NDArray[np.float64]:
+def step_shape(x: NDArray[np.floating], position_px: float, width_px: float) -> NDArray[np.float64]:
     """Return the step from 0 to 1, integrated over pixels."""
     width = math.hypot(width_px, math.sqrt(1 / 12))
     return np.asarray(0.5 * (1 + special.erf((x - position_px) / (math.sqrt(2) * width))))
 
 
 def fit_edge(
-    x: NDArray[np.float64],
+    x: NDArray[np.floating],
     counts: NDArray[np.float64],
     start_px: float,
     width_px: float,
@@ -108,7 +106,7 @@ def fit_edge(
 
 
 def _levels(
-    x: NDArray[np.float64], line: NDArray[np.float64], position: float
+    x: NDArray[np.floating], line: NDArray[np.float64], position: float
 ) -> tuple[float, float]:
     left, right = x < position, x >= position
     middle = float(np.mean(line))

@@ -55,9 +55,7 @@ def mean_velocity(
     to_ns: int,
 ) -> tuple[float, float]:
     """Return the velocity over a stretch of time and its sigma; NaN without three rows."""
-    rows = np.flatnonzero(
-        (t_ns >= from_ns) & (t_ns <= to_ns) & np.isfinite(position) & (sigma > 0)
-    )
+    rows = np.flatnonzero((t_ns >= from_ns) & (t_ns <= to_ns) & np.isfinite(position) & (sigma > 0))
     if len(rows) < 3:
         return math.nan, math.nan
     seconds = (t_ns[rows] - from_ns).astype(np.float64) / 1e9

@@ -46,7 +46,7 @@ class LagResult:
         What the surrogates were.
     """
 
-    lag_s: NDArray[np.float64]
+    lag_s: NDArray[np.floating]
     r: NDArray[np.float64]
     r_max: float
     lag_at_max_s: float
@@ -77,7 +77,7 @@ def cross_correlation(
 
 def _standard(series: NDArray[np.float64]) -> NDArray[np.float64]:
     spread = series.std()
-    return (series - series.mean()) / (spread if spread > 0 else 1.0)
+    return np.asarray((series - series.mean()) / (spread if spread > 0 else 1.0))
 
 
 def lag_correlation(
@@ -128,7 +128,7 @@ def lag_correlation(
     max_lag = max(1, min(round(max_lag_s / step_s), n // 3))
     r = cross_correlation(rate, drive, max_lag)
     best = int(np.argmax(np.abs(r)))
-    lags_s = np.arange(-max_lag, max_lag + 1) * step_s
+    lags_s = np.arange(-max_lag, max_lag + 1, dtype=np.float64) * step_s
     draw = _null(rate, drive, protocol, rng)
     chance = np.empty(surrogates)
     for i in range(surrogates):
@@ -167,9 +167,7 @@ def _null(
     return lambda: (rate, redrawn_steps(levels, lengths, rng))
 
 
-def effective_number(
-    first: NDArray[np.float64], second: NDArray[np.float64]
-) -> float:
+def effective_number(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
     """Return the effective number of independent pairs at lag 0 (Bartlett's formula)."""
     n = len(first)
     lags = np.arange(1, max(n // 5, 2))

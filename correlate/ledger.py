@@ -100,9 +100,7 @@ def charge_ledger(
     # The holder's calibration has measured the zero of this range; without it the zero
     # is only known within the data sheet.
     offset_A = 0.0 if holder is None else holder.offset_A
-    offset_sigma_A = (
-        accuracy.offset_A / math.sqrt(3) if holder is None else holder.offset_sigma_A
-    )
+    offset_sigma_A = accuracy.offset_A / math.sqrt(3) if holder is None else holder.offset_sigma_A
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
     instrument = _running(current - offset_A, seconds)
     random_C = _random_of_integral(seconds, current, current_sigma_A)
@@ -116,14 +114,21 @@ def charge_ledger(
             columns[term], columns[f"{term}_sigma"] = unknown, unknown
     else:
         columns |= _holder_terms(
-            seconds, voltage, voltage_sigma_V, holder, slow_start_V, instrument, random_C, gain_sigma
+            seconds,
+            voltage,
+            voltage_sigma_V,
+            holder,
+            slow_start_V,
+            instrument,
+            random_C,
+            gain_sigma,
         )
     columns["beam"] = np.zeros(n)
     columns["beam_sigma"] = np.zeros(n)
     return Ledger(t_ns=t_ns, columns=columns, beam_status="not measured, taken as zero")
 
 
-def _holder_terms(  # noqa: PLR0913 - the terms share all of these
+def _holder_terms(
     seconds: NDArray[np.float64],
     voltage: NDArray[np.float64],
     voltage_sigma_V: NDArray[np.float64],
@@ -170,9 +175,7 @@ def _holder_terms(  # noqa: PLR0913 - the terms share all of these
     }
 
 
-def _bridged(
-    seconds: NDArray[np.float64], value: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _bridged(seconds: NDArray[np.float64], value: NDArray[np.float64]) -> NDArray[np.float64]:
     good = np.isfinite(value)
     if not np.any(good):
         return np.full(len(value), np.nan)

@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 IAAFT_ROUNDS = 30
 
 
-def phase_randomised(
-    series: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def phase_randomised(series: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a series with the same power spectrum and random phases, shape (n,)."""
     n = len(series)
     spectrum = np.fft.rfft(series - series.mean())
@@ -20,12 +18,11 @@ def phase_randomised(
     phase[0] = 0.0
     if n % 2 == 0:
         phase[-1] = 0.0
-    return np.fft.irfft(np.abs(spectrum) * np.exp(1j * phase), n) + series.mean()
+    randomised = np.fft.irfft(np.abs(spectrum) * np.exp(1j * phase), n)
+    return np.asarray(randomised + series.mean())
 
 
-def iaaft(
-    series: NDArray[np.float64], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def iaaft(series: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
     """Return a series with the same values and nearly the same spectrum, shape (n,)."""
     ordered = np.sort(series)
     modulus = np.abs(np.fft.rfft(series))

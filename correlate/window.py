@@ -20,7 +20,7 @@ class Band:
     right_px: float
 
 
-def ramp(x: NDArray[np.float64], start: float, width: float) -> NDArray[np.float64]:
+def ramp(x: NDArray[np.floating], start: float, width: float) -> NDArray[np.float64]:
     """Rise smoothly from 0 at ``start`` to 1 at ``start + width``."""
     share = np.clip((x - start) / width, 0.0, 1.0)
     return np.asarray(0.5 - 0.5 * np.cos(np.pi * share))

@@ -82,9 +82,7 @@ class Bench:
 
     # --- the source-measure unit: one client at a time -----------------------------------
 
-    async def _serve_smu(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def _serve_smu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._unattended.is_set():
             self.refused_clients += 1
             writer.close()
@@ -144,7 +142,7 @@ class _ClockPort(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The event loop's own class does not derive from DatagramTransport.
-        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         if self._transport is not None:

@@ -53,16 +53,12 @@ class Scene:
         rng = np.random.default_rng([seed, 4])
         shape = (camera.height, camera.width)
         self._gain = 1 + camera.fixed_pattern_ratio * rng.standard_normal(shape)
-        grains = ndimage.gaussian_filter(
-            rng.standard_normal(shape), GRAIN_PX, mode="wrap"
-        )
+        grains = ndimage.gaussian_filter(rng.standard_normal(shape), GRAIN_PX, mode="wrap")
         self._grains = fft.rfft2(grains / grains.std())
         self._frequency_y = fft.fftfreq(camera.height)[:, None]
         self._frequency_x = fft.rfftfreq(camera.width)[None, :]
 
-    def expected(
-        self, front_m: float, drift_px: tuple[float, float]
-    ) -> NDArray[np.float64]:
+    def expected(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
         """Return the expected counts of a frame, float64, shape (height, width)."""
         camera = self._camera
         dx, dy = drift_px
@@ -96,15 +92,11 @@ class Scene:
         return np.asarray(dose_e * profile * np.maximum(texture, 0.05) * self._gain)
 
     def _shifted_grains(self, dx: float, dy: float) -> NDArray[np.float64]:
-        turn = np.exp(
-            -2j * np.pi * (self._frequency_y * dy + self._frequency_x * dx)
-        )
+        turn = np.exp(-2j * np.pi * (self._frequency_y * dy + self._frequency_x * dx))
         shape = (self._camera.height, self._camera.width)
         return np.asarray(fft.irfft2(self._grains * turn, s=shape))
 
-    def frame(
-        self, index: int, front_m: float, drift_px: tuple[float, float]
-    ) -> NDArray[np.uint8]:
+    def frame(self, index: int, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.uint8]:
         """Return the counts of frame ``index``: the same for the same seed, always."""
         rng = np.random.default_rng([self._seed, 5, index])
         counts = rng.poisson(self.expected(front_m, drift_px))
@@ -114,9 +106,7 @@ class Scene:
 def camera_time_ns(camera: CameraSettings, start_ns: int, host_ns: int) -> int:
     """Return what the camera's clock shows at a host time."""
     elapsed = host_ns - start_ns
-    return round(camera.clock_offset_s * 1e9) + elapsed + round(
-        elapsed * camera.clock_rate_ratio
-    )
+    return round(camera.clock_offset_s * 1e9) + elapsed + round(elapsed * camera.clock_rate_ratio)
 
 
 def is_dropped(camera: CameraSettings, seed: int, index: int) -> bool:

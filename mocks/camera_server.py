@@ -39,9 +39,7 @@ class CameraServer:
         rate = 1 + self._settings.clock_rate_ratio
         self._period_ns = round(1e9 / self._settings.frame_rate_Hz / rate)
 
-    async def serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it goes."""
         if self._writer is not None:
             writer.close()
@@ -132,9 +130,7 @@ class CameraServer:
     ) -> None:
         middle_ns = start_ns + (end_ns - start_ns) // 2
         self._world.record("tracks/front", t_ns=middle_ns, position=front_m)
-        self._world.record(
-            "drift/camera", t_ns=middle_ns, dx=drift_px[0], dy=drift_px[1]
-        )
+        self._world.record("drift/camera", t_ns=middle_ns, dx=drift_px[0], dy=drift_px[1])
         self._world.record(
             "frames/camera",
             t_start_ns=start_ns,

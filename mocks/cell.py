@@ -82,12 +82,7 @@ def open_circuit_V(converted: float) -> float:
     lithiated and a rise where the film is used up.
     """
     f = min(max(converted, -0.2), 1.2)
-    return (
-        3.92
-        + 0.04 * (f - 0.5)
-        - 0.20 * math.exp(-f / 0.03)
-        + 0.30 * math.exp((f - 1.0) / 0.03)
-    )
+    return 3.92 + 0.04 * (f - 0.5) - 0.20 * math.exp(-f / 0.03) + 0.30 * math.exp((f - 1.0) / 0.03)
 
 
 class Cell:
@@ -153,9 +148,7 @@ class Cell:
             voltage_V, ion_A = self._solve(dt_s, current_A)
         self._commit(dt_s, voltage_V, current_A, ion_A)
 
-    def _commit(
-        self, dt_s: float, voltage_V: float, current_A: float, ion_A: float
-    ) -> None:
+    def _commit(self, dt_s: float, voltage_V: float, current_A: float, ion_A: float) -> None:
         p = self.parameters
         slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
         if p.dielectric_F > 0:
@@ -208,9 +201,7 @@ class Cell:
             return 0.0
         rest_V, ion_A = self.equilibrium_V, self.ion_A
         for _ in range(NEWTON_LIMIT):
-            change_A = (
-                self._polarised_V(rest_V, ion_A) - voltage_V
-            ) / self._slope_ohm(ion_A)
+            change_A = (self._polarised_V(rest_V, ion_A) - voltage_V) / self._slope_ohm(ion_A)
             ion_A -= change_A
             if abs(change_A) <= 1e-9 * abs(ion_A) + 1e-24:
                 break

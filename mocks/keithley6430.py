@@ -8,7 +8,7 @@ that is a 0 V source.
 
 import math
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable  # noqa: TC003 - used when an object is made
 
 from mocks.cell import Source
 from mocks.pace import Pace

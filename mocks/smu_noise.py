@@ -33,13 +33,22 @@ class RangeModel:
 
 
 # Settling to 10 % in 2 s and 50 ms, as first-order time constants.
-RANGES = (
-    RangeModel(full_scale_A=1e-12, gain_ratio=0.010, offset_A=7e-15, resolution_A=1e-17, settling_tau_s=0.87),
-    RangeModel(full_scale_A=1e-11, gain_ratio=0.005, offset_A=7e-15, resolution_A=1e-16, settling_tau_s=0.87),
-    RangeModel(full_scale_A=1e-10, gain_ratio=0.0015, offset_A=3e-14, resolution_A=1e-15, settling_tau_s=0.022),
-    RangeModel(full_scale_A=1e-9, gain_ratio=0.0005, offset_A=2e-13, resolution_A=1e-14, settling_tau_s=0.022),
-    RangeModel(full_scale_A=1e-8, gain_ratio=0.0005, offset_A=2e-12, resolution_A=1e-13, settling_tau_s=0.022),
-)  # fmt: skip
+RANGES = tuple(
+    RangeModel(
+        full_scale_A=full,
+        gain_ratio=gain,
+        offset_A=offset,
+        resolution_A=step,
+        settling_tau_s=settling,
+    )
+    for full, gain, offset, step, settling in (
+        (1e-12, 0.010, 7e-15, 1e-17, 0.87),
+        (1e-11, 0.005, 7e-15, 1e-16, 0.87),
+        (1e-10, 0.0015, 3e-14, 1e-15, 0.022),
+        (1e-9, 0.0005, 2e-13, 1e-14, 0.022),
+        (1e-8, 0.0005, 2e-12, 1e-13, 0.022),
+    )
+)
 
 VOLT_GAIN_RATIO, VOLT_OFFSET_V, VOLT_STEP_V = 0.00015, 1.5e-3, 1e-4  # 20 V range
 VOLT_NOISE_V = 5e-5
@@ -81,10 +90,7 @@ class ReadingErrors:
         """Return a reading of a current that was integrated over a window."""
         gain, offset = self._measure[model.full_scale_A]
         bandwidth_Hz = 1 / (2 * window_s)
-        density = (
-            2 * ELEMENTARY_C * abs(true_A)
-            + 4 * BOLTZMANN_J_K * ROOM_K / model.feedback_ohm
-        )
+        density = 2 * ELEMENTARY_C * abs(true_A) + 4 * BOLTZMANN_J_K * ROOM_K / model.feedback_ohm
         read_A = (
             true_A * (1 + gain * model.gain_ratio)
             + offset * model.offset_A

@@ -37,7 +37,7 @@ class World:
         self.cell = Cell(scenario.cell)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
-        self._recorded: Tables = {}
+        self._recorded: dict[str, dict[str, array[int] | array[float]]] = {}
         # Integrals over time at the end of each step, for exact means over windows.
         self._t_ns = array("q", [start_ns])
         self._integrals = {
@@ -126,7 +126,7 @@ class World:
         The window must lie in the past. An empty one gives the value at its end.
         """
         if to_ns <= from_ns:
-            to_ns, from_ns = from_ns + 1, from_ns
+            to_ns = from_ns + 1
         width_s = (to_ns - from_ns) / 1e9
         return (self._integral(name, to_ns) - self._integral(name, from_ns)) / width_s
 
@@ -153,8 +153,9 @@ class World:
         """Add a row to a table of the truth."""
         table = self._recorded.setdefault(path, {})
         for name, value in row.items():
-            rows = table.setdefault(name, array("q" if isinstance(value, int) else "d"))  # type: ignore[arg-type]
-            rows.append(value)  # type: ignore[attr-defined]
+            if name not in table:
+                table[name] = array("q") if isinstance(value, int) else array("d")
+            table[name].append(value)  # type: ignore[arg-type]
 
     def truth(self) -> Tables:
         """Return all that was hidden, as tables by session path, on the host clock."""

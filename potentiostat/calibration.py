@@ -119,9 +119,7 @@ def fit_holder(
 
     scale = np.array([1e-14, 1e-13, 1e-11, 1e-12])
     first = design(FIRST_TAU_S)
-    start, *_ = np.linalg.lstsq(
-        first * scale * weight[:, None], i[smooth] * weight, rcond=None
-    )
+    start, *_ = np.linalg.lstsq(first * scale * weight[:, None], i[smooth] * weight, rcond=None)
     fit = optimize.least_squares(
         residual,
         np.append(start, np.log(FIRST_TAU_S)),
@@ -131,7 +129,8 @@ def fit_holder(
     freedom = max(len(weight) - 5, 1)
     chi2 = float(2 * fit.cost / freedom)
     # Without absorption tau says nothing; the pseudo-inverse leaves it out.
-    covariance = np.linalg.pinv(fit.jac.T @ fit.jac, rcond=1e-14) * max(chi2, 1.0)
+    slopes = np.asarray(fit.jac, dtype=np.float64)
+    covariance = np.linalg.pinv(slopes.T @ slopes, rcond=1e-14) * max(chi2, 1.0)
     value = fit.x[:4] * scale
     error = np.sqrt(np.diag(covariance)[:4]) * scale
     return HolderCalibration(

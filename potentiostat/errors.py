@@ -1,13 +1,13 @@
 """What can go wrong with an instrument.
 
-    InstrumentError
-    +-- UnknownInstrument      no driver or no resource of that name
-    +-- LinkError              the link is gone, or cannot be trusted any more
-    |   +-- NoReply            nothing came in time; the link was brought in order again
-    +-- ReplyError             a reply that makes no sense
-    +-- InstrumentRefused      the instrument put an error into its queue
-    +-- NotApplied             a setting reads back as something else
-    +-- UnsafeRequest          we refuse to send it: it could harm a cell
+InstrumentError
++-- UnknownInstrument      no driver or no resource of that name
++-- LinkError              the link is gone, or cannot be trusted any more
+|   +-- NoReply            nothing came in time; the link was brought in order again
++-- ReplyError             a reply that makes no sense
++-- InstrumentRefused      the instrument put an error into its queue
++-- NotApplied             a setting reads back as something else
++-- UnsafeRequest          we refuse to send it: it could harm a cell
 """
 
 

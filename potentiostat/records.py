@@ -1,4 +1,4 @@
-"""What a potentiostat says: one row for each reading, the same in memory, on the wire and on disk."""
+"""What a potentiostat says: one row for each reading, alike in memory and on the wire."""
 
 from dataclasses import dataclass
 from enum import IntFlag

@@ -43,11 +43,15 @@ HAZARDS = (
         default="NORM",
         off_states=(
             OffState(
-                name="NORM", what="0 V, limit 0.5 % of the current range", biases_cell=True
+                name="NORM",
+                what="0 V, limit 0.5 % of the current range",
+                biases_cell=True,
             ),
             _ZERO,
             OffState(
-                name="GUAR", what="0 A, limit 0.5 % of the voltage range", biases_cell=True
+                name="GUAR",
+                what="0 A, limit 0.5 % of the voltage range",
+                biases_cell=True,
             ),
         ),
         rest_states=(SafeState.S1,),
@@ -58,11 +62,15 @@ HAZARDS = (
         default="NORM",
         off_states=(
             OffState(
-                name="NORM", what="0 V, limit 0.5 % of the current range", biases_cell=True
+                name="NORM",
+                what="0 V, limit 0.5 % of the current range",
+                biases_cell=True,
             ),
             _ZERO,
             OffState(
-                name="GUAR", what="0 A, limit 0.5 % of the voltage range", biases_cell=True
+                name="GUAR",
+                what="0 A, limit 0.5 % of the voltage range",
+                biases_cell=True,
             ),
             OffState(name="HIMP", what="relay open", biases_cell=False),
         ),

@@ -27,7 +27,10 @@ class Step:
     def setpoint(self, envelope: Envelope, range_A: float) -> Setpoint:
         """Return the galvanostatic set-point, clamped at the envelope's upper voltage."""
         return Setpoint(
-            mode="current", level=self.current_A, clamp=envelope.voltage_max_V, range_A=range_A
+            mode="current",
+            level=self.current_A,
+            clamp=envelope.voltage_max_V,
+            range_A=range_A,
         )
 
     @property

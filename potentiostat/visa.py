@@ -153,8 +153,7 @@ class VisaLink:
                 raise self._fail(command, error) from error
             self.resync()
             raise NoReply(
-                f"{self.resource}: no reply to {command} within "
-                f"{self._timeout_ms / 1000:g} s"
+                f"{self.resource}: no reply to {command} within {self._timeout_ms / 1000:g} s"
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise self._fail(command, error) from error
@@ -220,9 +219,7 @@ class VisaLink:
         if self._owner is None:
             self._owner = me
         if self._owner != me:
-            raise LinkError(
-                f"{self.resource}: used from a second thread; a link has one owner"
-            )
+            raise LinkError(f"{self.resource}: used from a second thread; a link has one owner")
         if self._failed is not None:
             raise LinkError(f"{self.resource}: not used again: {self._failed}")
         if self._visa is None:

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.experiment import Experiment
     from runner.conduct import run
+    from runner.experiment import Experiment
 
 __all__ = ["Experiment", "run"]
 

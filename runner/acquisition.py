@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
 from cameras.records import Frame
-from potentiostat.records import RangeSpec
 from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
 from runner.experiment import Experiment
 from runner.messages import Block, EndKind, Finished, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
-from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
 from session.recorder import Recorder
+from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
 from sync.clockfit import ClockFit, fit_clock
 from sync.pairs import EXCHANGE_DTYPE
 
@@ -109,9 +108,7 @@ class Acquisition:
         await self._camera.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._film(self._camera), name="runner.film")
-            keeper = group.create_task(
-                self._keep_time(self._camera), name="runner.keep_time"
-            )
+            keeper = group.create_task(self._keep_time(self._camera), name="runner.keep_time")
             ending = await self._follow_plan()
             keeper.cancel()
             await self._camera.stop()
@@ -167,7 +164,7 @@ class Acquisition:
         self._cell.start(message)
 
     def _count_cycle(self, current_A: float) -> None:
-        """A cycle begins with the first charge after a discharge."""
+        """Count cycles: one begins with the first charge after a discharge."""
         if current_A > 0 and self._discharged:
             self._cycle += 1
             self._discharged = False
@@ -248,7 +245,10 @@ class Acquisition:
         if len(rows) == 0:
             return
         last, state, now_ns = rows[-1], self.state, self._clock.now_ns()
-        state.voltage_V, state.current_A = float(last["voltage"]), float(last["current"])
+        state.voltage_V, state.current_A = (
+            float(last["voltage"]),
+            float(last["current"]),
+        )
         state.charge_C = float(last["charge"])
         state.samples += len(rows)
         state.elapsed_s = (now_ns - self._start_ns) / 1e9

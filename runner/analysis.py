@@ -134,7 +134,9 @@ def track_session(path: Path, tracker: str, *, name: str | None = None) -> Track
     if "position" in track.columns:
         track = with_velocity(track, t_ns, VELOCITY_WINDOW_S)
     with SessionEditor.open(path) as editor:
-        editor.put_table(f"drift/{camera}", {"t_ns": t_ns, **track.drift})
+        drift: dict[str, NDArray[np.generic]] = {"t_ns": t_ns, **track.drift}
+        drift["valid"] = track.drift["valid"].astype(np.uint8)
+        editor.put_table(f"drift/{camera}", drift)
         if tracker != "drift":
             editor.put_table(
                 f"tracks/{track_name}",
@@ -210,9 +212,7 @@ class _Findings:
     faraday: dict[str, AttributeValue]
 
     @classmethod
-    def of(
-        cls, session: Session, columns: Mapping[str, NDArray[np.generic]]
-    ) -> "_Findings":
+    def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
         holder = holder_of(session)
         accuracy = accuracy_of(session, columns)
         ledger = _ledger(columns, accuracy, holder, slice(None))
@@ -244,9 +244,7 @@ def holder_of(session: Session) -> Holder | None:
     return Holder(**{name: calibration[name] for name in Holder.__slots__})
 
 
-def accuracy_of(
-    session: Session, columns: Mapping[str, NDArray[np.generic]]
-) -> Accuracy:
+def accuracy_of(session: Session, columns: Mapping[str, NDArray[np.generic]]) -> Accuracy:
     """Return the data sheet's limits of the range that the readings were taken in.
 
     NaN for an instrument that the session says nothing about.
@@ -347,7 +345,9 @@ def _lag(
     velocity = np.diff(seen) / RATE_STEP_S
     half = int(RATE_STEP_S * 0.5e9)
     current = _bin_means(
-        np.asarray(columns["t_ns"]), np.asarray(columns["current"]), edges_ns[:-1] + half
+        np.asarray(columns["t_ns"]),
+        np.asarray(columns["current"]),
+        edges_ns[:-1] + half,
     )
     current = np.append(current, np.nan)[: len(velocity)]
     both = np.isfinite(velocity) & np.isfinite(current)
@@ -445,9 +445,7 @@ def _faraday(
         return {}
     t_ns = np.asarray(track["t_ns"])
     origin = int(ledger.t_ns[0])
-    at_frame = np.interp(
-        (t_ns - origin).astype(float), (ledger.t_ns - origin).astype(float), ionic
-    )
+    at_frame = np.interp((t_ns - origin).astype(float), (ledger.t_ns - origin).astype(float), ionic)
     largest = int(np.argmax(np.abs(ionic)))
     scale = ledger.columns["ionic_sigma"][largest] / max(abs(ionic[largest]), 1e-30)
     try:

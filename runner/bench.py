@@ -8,12 +8,14 @@ import importlib
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.clock import ClockSpec, SharedTime
 from session.truth import write_truth
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +98,7 @@ async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) ->
         if settings.holder_open:
             await bench.open_holder()
         connection.send(
-            BenchReady(
-                potentiostat_resource=bench.smu_resource, camera_port=bench.camera_port
-            )
+            BenchReady(potentiostat_resource=bench.smu_resource, camera_port=bench.camera_port)
         )
         await _obey(connection, bench)
     if settings.truth_path is not None:

@@ -21,7 +21,14 @@ from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.experiment import Experiment
 from runner.format import with_sigma
 from runner.lab import Lab, open_lab
-from runner.messages import Block, Finished, GuardianSettings, StartStep, StepEnded, Tripped
+from runner.messages import (
+    Block,
+    Finished,
+    GuardianSettings,
+    StartStep,
+    StepEnded,
+    Tripped,
+)
 from runner.outputs import refuse_existing
 from session.calibration_file import read_calibration, write_calibration
 
@@ -90,11 +97,7 @@ async def measure_holder(
                         clamp=CLAMP_RATIO * range_A,
                         range_A=range_A,
                     ),
-                    until=(
-                        Condition(
-                            quantity="t", relation=">", value=level.hold_s, text="held"
-                        ),
-                    ),
+                    until=(Condition(quantity="t", relation=">", value=level.hold_s, text="held"),),
                 )
             )
             await _until_step_ends(holder, lab, blocks)
@@ -111,9 +114,7 @@ async def measure_holder(
     )
 
 
-async def _until_step_ends(
-    holder: GuardedCell, lab: Lab, blocks: list[NDArray[np.void]]
-) -> None:
+async def _until_step_ends(holder: GuardedCell, lab: Lab, blocks: list[NDArray[np.void]]) -> None:
     while True:
         match await holder.receive():
             case Block() as block:

@@ -49,9 +49,7 @@ class GuardedCell:
         self.reason = "the plan is done"
 
     def _new_guardian(self) -> PipedProcess:
-        return PipedProcess(
-            "guardian", guardian_main, self._settings, in_thread=self._in_thread
-        )
+        return PipedProcess("guardian", guardian_main, self._settings, in_thread=self._in_thread)
 
     async def __aenter__(self) -> Self:
         """Open the instrument; the cell then rests in S1.

@@ -210,8 +210,7 @@ def _camera(experiment: Experiment) -> Iterator[Finding]:
         size = frames * camera.height * camera.width
         yield _ok(
             "size of the session",
-            f"{frames:.0f} frames of {camera.width} x {camera.height} px: "
-            f"{in_unit(size, 'B', 3)}",
+            f"{frames:.0f} frames of {camera.width} x {camera.height} px: {in_unit(size, 'B', 3)}",
         )
 
 
@@ -223,7 +222,5 @@ def render_check(report: CheckReport) -> Table:
     colour = {Severity.OK: "green", Severity.WARN: "yellow", Severity.REFUSE: "red"}
     for finding in report.findings:
         style = colour[finding.severity]
-        table.add_row(
-            f"[{style}]{finding.severity.value}[/]", finding.what, finding.arithmetic
-        )
+        table.add_row(f"[{style}]{finding.severity.value}[/]", finding.what, finding.arithmetic)
     return table

@@ -19,7 +19,7 @@ SCREEN = Console(stderr=True)
 PAGE = Console()
 
 
-class Speed(click.ParamType):
+class Speed(click.ParamType[float]):
     """A factor, or ``max``."""
 
     name = "speed"
@@ -126,9 +126,9 @@ def run(
     Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
     """
     with _exit_codes():
+        from runner.conduct import run as run_experiment  # noqa: PLC0415
         from runner.control import Control  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
-        from runner.conduct import run as run_experiment  # noqa: PLC0415
         from runner.summary import render_summary  # noqa: PLC0415
         from runner.terminal import Screen  # noqa: PLC0415
 
@@ -185,9 +185,7 @@ def check(experiment: Path, *, as_json: bool) -> None:
 @click.option("--list", "listing", is_flag=True, help="Name the templates.")
 @click.option("-o", "--output", type=_path("out"), help="File to write.")
 @overwrite_option
-def new(
-    name: str | None, output: Path | None, *, listing: bool, overwrite: bool
-) -> None:
+def new(name: str | None, output: Path | None, *, listing: bool, overwrite: bool) -> None:
     """Write a commented experiment file from the template NAME.
 
     Example: lamella new lco_lipon_li -o mine.toml
@@ -230,9 +228,7 @@ def calibrate(
         from runner.experiment import Experiment  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
-        found = run_async(
-            lambda: calibrate_to(loaded, output, speed=speed, overwrite=overwrite)
-        )
+        found = run_async(lambda: calibrate_to(loaded, output, speed=speed, overwrite=overwrite))
         _conclude(found, render_calibration, as_json=as_json)
 
 
@@ -275,9 +271,7 @@ def import_files(  # noqa: PLR0913 - one argument for each option
             output,
             echem=echem,
             frames=[*frames, *more_frames],
-            frame_interval_s=None
-            if frame_interval is None
-            else parse(frame_interval, "time"),
+            frame_interval_s=None if frame_interval is None else parse(frame_interval, "time"),
             pixel_size_m=None if pixel_size is None else parse(pixel_size, "length"),
             title=title,
             overwrite=overwrite,

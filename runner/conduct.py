@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cameras.protocol import FrameSource
-from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
+from runner.acquisition import Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
 from runner.calibrate import HolderRecord, load_holder, measure_holder
 from runner.cell import GuardedCell
@@ -19,7 +19,7 @@ from runner.header import session_header
 from runner.lab import MOCK, Lab, open_lab
 from runner.messages import GuardianSettings
 from runner.outputs import Outputs
-from runner.plan import Ending, Plan, choose_range
+from runner.plan import Ending, Plan
 from runner.report import write_report
 from runner.summary import RunSummary, summarise
 from session.recorder import Recorder
@@ -84,15 +84,11 @@ async def run(
     refuse_unfit(experiment)
     outputs = Outputs.claim(session=Path(output), report=report, overwrite=overwrite)
     holder = await asyncio.to_thread(load_holder, experiment)
-    async with open_lab(
-        experiment, speed=speed, truth_path=outputs.truth, holder_open=True
-    ) as lab:
+    async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
             holder = await _load_holder_with_cell(experiment, lab, holder, stage)
         stage("running the plan")
-        ending, cell = await _play(
-            experiment, lab, outputs, holder, control or Control(), watcher
-        )
+        ending, cell = await _play(experiment, lab, outputs, holder, control or Control(), watcher)
     stage("fitting the time base, tracking, correlating")
     await asyncio.to_thread(analyse_session, outputs.session, holder)
     if outputs.report is not None:
@@ -124,6 +120,7 @@ async def _load_holder_with_cell(
 def guardian_settings(
     experiment: Experiment, lab: Lab, *, cell_attached: bool = True
 ) -> GuardianSettings:
+    """Return what a guardian needs for an experiment in a lab."""
     potentiostat = experiment.potentiostat
     return GuardianSettings(
         driver=potentiostat.driver,

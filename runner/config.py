@@ -12,24 +12,22 @@ from runner.quantities import parse, parse_any
 from runner.rules import parse_rule
 
 
-def _quantity(kind: str) -> Any:
-    return Annotated[float, BeforeValidator(lambda text: parse(text, kind))]
+def _reader(kind: str) -> BeforeValidator:
+    return BeforeValidator(lambda text: parse(text, kind))
 
 
-Voltage = _quantity("voltage")
-Current = _quantity("current")
-Charge = _quantity("charge")
-Time = _quantity("time")
-Length = _quantity("length")
-FrameRate = _quantity("frame_rate")
-Dose = _quantity("dose")
-DoseRate = _quantity("dose_rate")
+Voltage = Annotated[float, _reader("voltage")]
+Current = Annotated[float, _reader("current")]
+Charge = Annotated[float, _reader("charge")]
+Time = Annotated[float, _reader("time")]
+Length = Annotated[float, _reader("length")]
+FrameRate = Annotated[float, _reader("frame_rate")]
+Dose = Annotated[float, _reader("dose")]
+DoseRate = Annotated[float, _reader("dose_rate")]
 
 AnyCurrent = Annotated[
     tuple[float, str],
-    BeforeValidator(
-        lambda text: parse_any(text, ("current", "current_density", "c_rate"))
-    ),
+    BeforeValidator(lambda text: parse_any(text, ("current", "current_density", "c_rate"))),
 ]
 Rule = Annotated[Condition, BeforeValidator(parse_rule)]
 
@@ -164,9 +162,7 @@ def read_tables(text: str, name: str) -> ExperimentTable:
     try:
         return ExperimentTable.model_validate(raw)
     except ValidationError as error:
-        raise ExperimentError(
-            name, [_problem(text, found) for found in error.errors()]
-        ) from error
+        raise ExperimentError(name, [_problem(text, found) for found in error.errors()]) from error
 
 
 def _syntax_problem(error: tomllib.TOMLDecodeError) -> Problem:

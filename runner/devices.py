@@ -23,14 +23,16 @@ def open_potentiostat(settings: GuardianSettings, *, now_ns: NowNs) -> Potentios
     driver = potentiostat_class(settings.driver)
     link = VisaLink(settings.resource, now_ns=now_ns)
     link.open()
-    return driver(
+    potentiostat: Potentiostat = driver(
         link,
         now_ns=now_ns,
         nplc=settings.nplc,
         line_frequency_Hz=settings.line_frequency_Hz,
     )
+    return potentiostat
 
 
 def open_camera(driver: str, host: str, port: int, *, now_ns: NowNs) -> FrameSource:
     """Return the named camera; it connects when it is entered."""
-    return camera_class(driver)(host, port, now_ns=now_ns)
+    camera: FrameSource = camera_class(driver)(host, port, now_ns=now_ns)
+    return camera

@@ -1,10 +1,10 @@
 """Which error means which exit code: the one place that knows all families.
 
-    the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
-                                       LabError, SessionRefused, SessionExists,
-                                       CannotTrack, UnknownTracker, RecordingError
-    an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
-                                       CameraError, RecorderLost
+the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
+                                   LabError, SessionRefused, SessionExists,
+                                   CannotTrack, UnknownTracker, RecordingError
+an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
+                                   CameraError, RecorderLost
 """
 
 from cameras.errors import CameraError

@@ -1,5 +1,6 @@
 """An experiment on one page: what a run is asked to do, in SI units, checked."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,9 +139,7 @@ class Experiment:
         file = Path(path)
         try:
             if file.stat().st_size > MAX_FILE_BYTES:
-                raise ExperimentError(
-                    str(file), [_no_key("is too large to be an experiment file")]
-                )
+                raise ExperimentError(str(file), [_no_key("is too large to be an experiment file")])
             text = file.read_bytes().decode("utf-8")
         except OSError as error:
             raise ExperimentError(
@@ -153,9 +152,7 @@ class Experiment:
         return cls.loads(text, name=str(file), folder=file.parent)
 
     @classmethod
-    def loads(
-        cls, text: str, *, name: str = "experiment", folder: Path | None = None
-    ) -> Self:
+    def loads(cls, text: str, *, name: str = "experiment", folder: Path | None = None) -> Self:
         """Read the text of an experiment file.
 
         Parameters
@@ -182,9 +179,7 @@ class Experiment:
         return cls._build(tables, cell, text, folder or Path())
 
     @classmethod
-    def _build(
-        cls, tables: ExperimentTable, cell: Cell, text: str, folder: Path
-    ) -> Self:
+    def _build(cls, tables: ExperimentTable, cell: Cell, text: str, folder: Path) -> Self:
         potentiostat, camera, limits = tables.potentiostat, tables.camera, tables.limits
         return cls(
             title=tables.title,
@@ -221,9 +216,7 @@ class Experiment:
                 charge_max_C=limits.charge,
             ),
             dose_limit_e_m2=limits.dose,
-            tracks=tuple(
-                TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track
-            ),
+            tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
             steps=tuple(_step(step, cell) for step in tables.step),
             bus=_bus(tables),
         )
@@ -350,7 +343,10 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
         )
     if low <= 0:
         found.append(
-            (("limits", "voltage"), f"the lower limit {low:g} V would allow 0 V on a cell")
+            (
+                ("limits", "voltage"),
+                f"the lower limit {low:g} V would allow 0 V on a cell",
+            )
         )
     for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None)):
         value = getattr(limits, name)
@@ -395,9 +391,7 @@ def _check_steps(tables: ExperimentTable, cell: Cell) -> _Found:
     return found
 
 
-def _check_step(
-    key: Key, step: StepTable, cell: Cell, tables: ExperimentTable
-) -> _Found:
+def _check_step(key: Key, step: StepTable, cell: Cell, tables: ExperimentTable) -> _Found:
     if (step.ocv is None) == (step.cp is None):
         return [(key, "needs exactly one technique: ocv or cp")]
     if step.ocv is not None:
@@ -406,7 +400,7 @@ def _check_step(
         return []
     current_A = _current_A(step, cell)
     found: _Found = []
-    if current_A != current_A:
+    if math.isnan(current_A):
         found.append(
             (
                 (*key, "cp", "current"),
@@ -426,13 +420,16 @@ def _check_step(
     times = [c for c in step.until if c.quantity == "t" and c.relation == ">"]
     if not times or min(c.value for c in times) <= 0:
         found.append(
-            ((*key, "until"), 'needs an end in time, such as "t > 120 s", in every cp step')
+            (
+                (*key, "until"),
+                'needs an end in time, such as "t > 120 s", in every cp step',
+            )
         )
     return found + _check_voltage_stop(key, step, current_A)
 
 
 def _check_voltage_stop(key: Key, step: StepTable, current_A: float) -> _Found:
-    """A galvanostatic step must stop on the voltage that it drives the cell towards."""
+    """Demand a stop on the voltage that a galvanostatic step drives the cell towards."""
     relation = ">" if current_A > 0 else "<"
     if any(c.quantity == "V" and c.relation == relation for c in step.until):
         return []

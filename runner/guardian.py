@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
-from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,10 @@ from runner.messages import (
     StepEnded,
     Tripped,
 )
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
@@ -99,12 +103,9 @@ class Guardian:
     def run(self) -> None:
         """Guard until told to finish, or until the runner is gone."""
         try:
-            while self.phase is not Phase.DONE:
-                self._listen()
-                if self.phase is Phase.DONE:
-                    break
-                self._turn()
+            while self._listen():
                 self._check_lease()
+                self._turn()
         finally:
             self._leave()
 
@@ -190,18 +191,22 @@ class Guardian:
                 elapsed_s=elapsed_s,
             ):
                 self._end_step(
-                    EndKind.CONDITION, condition.text, seen_ns=int(sample["read_end_ns"])
+                    EndKind.CONDITION,
+                    condition.text,
+                    seen_ns=int(sample["read_end_ns"]),
                 )
                 return
 
     # --- what the runner says --------------------------------------------------------
 
-    def _listen(self) -> None:
+    def _listen(self) -> bool:
+        """Obey what has been said; False once there is nothing left to guard."""
         try:
             while self.phase is not Phase.DONE and self._connection.poll(0):
                 self._obey(self._connection.recv())
         except (EOFError, OSError):
             self._runner_is_gone()
+        return self.phase is not Phase.DONE
 
     def _obey(self, message: object) -> None:
         self._heard_ns = self._lease_now_ns()
@@ -317,11 +322,7 @@ class Guardian:
                     latency_ns=self._now_ns() - seen_ns,
                 )
             )
-        self._say(
-            Tripped(
-                kind=kind, reason=reason, state=self._safe_state, t_ns=self._now_ns()
-            )
-        )
+        self._say(Tripped(kind=kind, reason=reason, state=self._safe_state, t_ns=self._now_ns()))
 
     def _make_safe(self) -> SafeState | None:
         try:
@@ -354,9 +355,7 @@ def guardian_main(
     now_ns = settings.clock.reader()
     try:
         instrument = open_potentiostat(settings, now_ns=now_ns)
-        identity = instrument.connect(
-            settings.envelope, cell_attached=settings.cell_attached
-        )
+        identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
     except InstrumentError as error:
         with suppress(OSError):
             connection.send(Refused(error=str(error)))

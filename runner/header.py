@@ -49,9 +49,7 @@ def session_header(
         layers=experiment.cell.layers,
         sample=_sample(experiment),
         instruments=(
-            InstrumentHeader(
-                name=POTENTIOSTAT, attributes=_instrument(experiment, connected)
-            ),
+            InstrumentHeader(name=POTENTIOSTAT, attributes=_instrument(experiment, connected)),
         ),
         cameras=cameras,
         clocks=(POTENTIOSTAT, CAMERA) if cameras else (POTENTIOSTAT,),
@@ -72,9 +70,7 @@ def _sample(experiment: Experiment) -> dict[str, AttributeValue]:
     }
 
 
-def _instrument(
-    experiment: Experiment, connected: Connected
-) -> dict[str, AttributeValue]:
+def _instrument(experiment: Experiment, connected: Connected) -> dict[str, AttributeValue]:
     identity, ranges = connected.identity, connected.ranges
     return {
         "driver": experiment.potentiostat.driver,

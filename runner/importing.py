@@ -93,9 +93,7 @@ def import_session(
             'as --frame-interval "1 s"'
         )
     assumptions = _assumptions(recording, series, frame_interval_s)
-    header = _header(
-        recording, series, frame_interval_s, pixel_size_m, title, echem, frames
-    )
+    header = _header(recording, series, frame_interval_s, pixel_size_m, title, echem, frames)
     unfinished = output.with_name(output.name + ".importing")
     unfinished.unlink(missing_ok=True)
     try:
@@ -124,13 +122,9 @@ def _assumptions(
         said.append("no open-holder calibration: the ionic charge is unknown")
     if series is not None:
         said += series.assumptions
-        said.append(
-            f"frames are {frame_interval_s} s apart by number, and exposed all the time"
-        )
+        said.append(f"frames are {frame_interval_s} s apart by number, and exposed all the time")
     if recording is not None and series is not None:
-        said.append(
-            "readings and frames share no clock: both start at 0, with unknown error"
-        )
+        said.append("readings and frames share no clock: both start at 0, with unknown error")
     return tuple(said)
 
 

@@ -112,8 +112,8 @@ async def open_lab(
     """
     refuse_impossible_speed(experiment, speed)
     if not uses_mock(experiment):
-        clock = RunningClock(ClockSpec(origin_ns=real_now_ns()))
-        yield _with_bench(experiment, clock, None, None)
+        real = RunningClock(ClockSpec(origin_ns=real_now_ns()))
+        yield _with_bench(experiment, real, None, None)
         return
     with _simulated_clock(speed) as clock:
         bench = PipedProcess(
@@ -203,9 +203,7 @@ def _with_bench(
         resource = ready.potentiostat_resource
     if experiment.camera is not None:
         if experiment.camera.driver == MOCK and ready is not None:
-            camera = CameraAddress(
-                driver="stream", host="127.0.0.1", port=ready.camera_port
-            )
+            camera = CameraAddress(driver="stream", host="127.0.0.1", port=ready.camera_port)
         else:
             camera = CameraAddress(
                 driver=experiment.camera.driver,

@@ -14,13 +14,9 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise OutputRefused(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
-        raise OutputRefused(
-            f"{path} exists already; choose another name, or add --overwrite"
-        )
+        raise OutputRefused(f"{path} exists already; choose another name, or add --overwrite")
     if not path.absolute().parent.is_dir():
-        raise OutputRefused(
-            f"the folder {path.absolute().parent} does not exist; make it first"
-        )
+        raise OutputRefused(f"the folder {path.absolute().parent} does not exist; make it first")
 
 
 def truth_path(session: Path) -> Path:
@@ -37,9 +33,7 @@ class Outputs:
     report: Path | None
 
     @classmethod
-    def claim(
-        cls, *, session: Path, report: str | Path | None, overwrite: bool
-    ) -> Self:
+    def claim(cls, *, session: Path, report: str | Path | None, overwrite: bool) -> Self:
         """Check all outputs before anything is opened; nothing is touched yet.
 
         Raises

@@ -41,8 +41,7 @@ def choose_range(current_A: float, ranges: Sequence[RangeSpec]) -> RangeSpec:
     if not fitting:
         largest = max(r.full_scale_A for r in ranges)
         raise ValueError(
-            f"{current_A:.4g} A is beyond the largest range of the instrument, "
-            f"{largest:.4g} A"
+            f"{current_A:.4g} A is beyond the largest range of the instrument, {largest:.4g} A"
         )
     return min(fitting, key=lambda r: r.full_scale_A)
 
@@ -61,9 +60,7 @@ class Plan:
         the cell.
     """
 
-    def __init__(
-        self, steps: Sequence[Step], *, envelope: Envelope, range_A: float
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], *, envelope: Envelope, range_A: float) -> None:
         self._steps = tuple(steps)
         self._envelope = envelope
         self._range_A = range_A

@@ -6,8 +6,11 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 
 Entry = Callable[..., None]
 
@@ -78,9 +81,7 @@ class PipedProcess:
         with connection:
             self._entry(connection, *self._arguments)
 
-    def _listen(
-        self, loop: asyncio.AbstractEventLoop, connection: "Connection[Any, Any]"
-    ) -> None:
+    def _listen(self, loop: asyncio.AbstractEventLoop, connection: "Connection[Any, Any]") -> None:
         with suppress(RuntimeError):  # the loop may be closed while we wait
             while True:
                 try:

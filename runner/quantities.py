@@ -24,11 +24,7 @@ _SMALL = {"a": -18, "f": -15, "p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "":
 _VOLTS = {"p": -12, "n": -9, "u": -6, "µ": -6, "m": -3, "": 0}
 _TIMES = {"ns": (1, -9), "us": (1, -6), "µs": (1, -6), "ms": (1, -3), "s": (1, 0)}
 _LENGTHS = {"pm": -12, "nm": -9, "um": -6, "µm": -6, "mm": -3}
-_PER_AREA = tuple(
-    f"{e}/{area}"
-    for e in ("e", "e-")
-    for area in ("angstrom^2", "Å^2", "Å²", "A^2")
-)
+_PER_AREA = tuple(f"{e}/{area}" for e in ("e", "e-") for area in ("angstrom^2", "Å^2", "Å²", "A^2"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +70,9 @@ KINDS: Mapping[str, Kind] = {
         "500 nm",
         {
             **{unit: (1, power) for unit, power in _LENGTHS.items()},
-            **{"m": (1, 0), "Å": (1, -10), "angstrom": (1, -10)},
+            "m": (1, 0),
+            "Å": (1, -10),
+            "angstrom": (1, -10),
         },
     ),
     "charge": Kind(
@@ -86,7 +84,7 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     "frame_rate": Kind("a frame rate", "20 Hz", {"Hz": (1, 0), "fps": (1, 0)}),
-    "dose": Kind("a dose", "500 e/angstrom^2", {unit: (1, 20) for unit in _PER_AREA}),
+    "dose": Kind("a dose", "500 e/angstrom^2", dict.fromkeys(_PER_AREA, (1, 20))),
     "dose_rate": Kind(
         "a dose rate",
         "50 e/angstrom^2/s",
@@ -189,10 +187,7 @@ def _why_not(unit: str, wanted: Sequence[Kind]) -> str:
                     f"reads as a C-rate; this field is {names}, "
                     f"write for example {wanted[0].example}"
                 )
-            return (
-                f"is {kind.name}; this field is {names}, "
-                f"write for example {wanted[0].example}"
-            )
+            return f"is {kind.name}; this field is {names}, write for example {wanted[0].example}"
     if _FRACTION.fullmatch(unit):
         return f"is not a number with a unit; write for example {wanted[0].example}"
     return f"has a unit that is not known here; write for example {wanted[0].example}"

@@ -12,8 +12,7 @@ from runner.report_data import ReportData, gather, plain
 SIZE_LIMIT_BYTES = 20_000_000
 FRAMES_SHARE = 0.68  # of the limit, in bytes before base64
 POLICY = (
-    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'"
+    "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 
 

@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def reduce_trace(
         return np.arange(n)
     edges = np.linspace(0, n, points // (2 * len(values)) + 1).astype(int)
     keep: set[int] = {0, n - 1}
-    for a, b in zip(edges, edges[1:], strict=False):
+    for a, b in pairwise(edges.tolist()):
         for value in values:
             part = np.nan_to_num(value[a:b], nan=0.0)
             keep |= {a + int(np.argmin(part)), a + int(np.argmax(part))}
@@ -115,9 +116,7 @@ def _traces(session: Session, origin_ns: int) -> tuple[dict[str, Any] | None, li
         return None, []
     voltage, current = columns["voltage"], columns["current"]
     rows = reduce_trace([voltage, current])
-    note = (
-        [] if len(rows) == n else [f"traces: {len(rows)} of {n} readings, extremes kept"]
-    )
+    note = [] if len(rows) == n else [f"traces: {len(rows)} of {n} readings, extremes kept"]
     return {
         "t": _seconds(columns["t_ns"][rows], origin_ns),
         "voltage": numbers(voltage[rows]),
@@ -155,16 +154,15 @@ def _frames(
     chosen = np.arange(len(stack))
     binned = max(1, math.ceil(max(stack.shape[1:]) / FRAME_SIDE_PX))
     notes = [f"frames: binned {binned} x {binned} for this page"] if binned > 1 else []
-    quality = QUALITIES[0]
     # A few frames tell how large all will be: first lower the quality, then leave
     # frames out.
-    probe = np.unique(np.linspace(0, len(stack) - 1, 6).astype(int))
-    for quality in QUALITIES:
-        size = np.mean([len(_jpeg(stack[i], binned, low, high, quality)) for i in probe])
-        if size * len(chosen) <= budget:
-            break
-    else:
-        every = math.ceil(float(size) * len(chosen) / budget)
+    probe = [stack[int(i)] for i in np.unique(np.linspace(0, len(stack) - 1, 6).astype(int))]
+    sizes = {
+        q: float(np.mean([len(_jpeg(p, binned, low, high, q)) for p in probe])) for q in QUALITIES
+    }
+    quality = next((q for q in QUALITIES if sizes[q] * len(chosen) <= budget), QUALITIES[-1])
+    if sizes[quality] * len(chosen) > budget:
+        every = math.ceil(sizes[quality] * len(chosen) / budget)
         chosen = chosen[::every]
         notes.append(f"frames: every {every}. of {len(stack)} is shown")
     if quality != QUALITIES[0]:
@@ -198,15 +196,13 @@ def _levels(stack: Any) -> tuple[float, float]:
     return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def _jpeg(
-    pixels: NDArray[np.generic], binned: int, low: float, high: float, quality: int
-) -> bytes:
+def _jpeg(pixels: NDArray[np.generic], binned: int, low: float, high: float, quality: int) -> bytes:
     image = np.asarray(pixels, dtype=np.float32)
     if binned > 1:
         height, width = (side - side % binned for side in image.shape)
         cut = image[:height, :width]
-        rows = sum(cut[k::binned] for k in range(binned))
-        image = np.asarray(sum(rows[:, k::binned] for k in range(binned))) / binned**2
+        rows = np.sum([cut[k::binned] for k in range(binned)], axis=0)
+        image = np.sum([rows[:, k::binned] for k in range(binned)], axis=0) / binned**2
     grey = np.clip((image - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(grey).save(out, "JPEG", quality=quality)
@@ -307,9 +303,7 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
     if summary.samples:
         facts.append(fact("readings", f"{summary.samples}"))
     if summary.frames:
-        facts.append(
-            fact("frames", f"{summary.frames}, and {summary.frames_dropped} lost")
-        )
+        facts.append(fact("frames", f"{summary.frames}, and {summary.frames_dropped} lost"))
     if math.isfinite(summary.frame_time_sigma_ns):
         facts.append(
             fact(
@@ -323,8 +317,8 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
         facts.append(fact("largest drift", with_sigma(drift.value, drift.sigma, "px")))
     path = "instrument/potentiostat"
     if session.has(path):
-        known = session.attributes(path)
-        facts.append(fact("instrument", str(known.get("identity", known.get("model")))))
+        about = session.attributes(path)
+        facts.append(fact("instrument", str(about.get("identity", about.get("model")))))
     if session.layers:
         facts.append(fact("cell", " | ".join(session.layers)))
     if session.calibration is not None:
@@ -332,9 +326,7 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
         capacitance, sigma = (
             float(str(known[k])) for k in ("capacitance_F", "capacitance_sigma_F")
         )
-        leak, leak_sigma = (
-            float(str(known[k])) for k in ("conductance_S", "conductance_sigma_S")
-        )
+        leak, leak_sigma = (float(str(known[k])) for k in ("conductance_S", "conductance_sigma_S"))
         facts.append(fact("stray capacitance", with_sigma(capacitance, sigma, "F")))
         facts.append(fact("leakage", with_sigma(leak, leak_sigma, "S")))
     return facts
@@ -343,9 +335,7 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
 def _steps(summary: RunSummary) -> list[dict[str, Any]]:
     rows = []
     for step in summary.steps:
-        charges = {
-            term: charge_text(term, charge) for term, charge in step.charge_C.items()
-        }
+        charges = {term: charge_text(term, charge) for term, charge in step.charge_C.items()}
         speed = step.front_speed_m_s
         rows.append(
             {

@@ -5,7 +5,12 @@ import re
 from potentiostat.limits import Condition, Quantity
 from runner.quantities import QuantityError, parse
 
-_KIND_OF: dict[Quantity, str] = {"V": "voltage", "I": "current", "Q": "charge", "t": "time"}
+_KIND_OF: dict[Quantity, str] = {
+    "V": "voltage",
+    "I": "current",
+    "Q": "charge",
+    "t": "time",
+}
 _EXAMPLES = "V > 4.2 V, I < 1 pA, Q > 3 nC or t > 120 s"
 _RULE = re.compile(r"\s*(?P<name>[A-Za-z_][\w.(),\s]*?)\s*(?P<relation>[<>]=?|==?)\s*(?P<value>.*)")
 
@@ -35,12 +40,12 @@ def parse_rule(text: object) -> Condition:
     if name not in _KIND_OF:
         raise RuleError(_unknown(text, name, match.start("name") + 1))
     try:
-        value = parse(match["value"], _KIND_OF[name])  # type: ignore[index]
+        value = parse(match["value"], _KIND_OF[name])
     except QuantityError as error:
         column = match.start("value") + 1
         raise RuleError(f"{text!r}, column {column}: {error}") from error
     return Condition(
-        quantity=name,  # type: ignore[arg-type]
+        quantity=name,
         relation=relation,  # type: ignore[arg-type]
         value=value,
         text=" ".join(text.split()),

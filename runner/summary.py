@@ -145,9 +145,11 @@ def _largest_drift(session: Session) -> Measured:
 def _steps(session: Session) -> tuple[StepSummary, ...]:
     started = {e.data["step"]: e for e in session.events() if e.kind == "step_started"}
     ended = {e.data["step"]: e for e in session.events() if e.kind == "step_ended"}
-    found = session.table("correlation/kinematics").columns if session.has(
-        "correlation/kinematics"
-    ) else {}
+    found = (
+        session.table("correlation/kinematics").columns
+        if session.has("correlation/kinematics")
+        else {}
+    )
     steps = []
     for index, start in started.items():
         end = ended.get(index)
@@ -159,18 +161,14 @@ def _steps(session: Session) -> tuple[StepSummary, ...]:
                 duration_s=math.nan if end is None else (end.t_ns - start.t_ns) / 1e9,
                 ended="the record ends" if end is None else str(end.data["reason"]),
                 kind="unknown" if end is None else str(end.data["kind"]),
-                charge_C={
-                    term: _at_step(found, term, index) for term in LEDGER_TERMS
-                },
+                charge_C={term: _at_step(found, term, index) for term in LEDGER_TERMS},
                 front_speed_m_s=_at_step(found, "velocity", index),
             )
         )
     return tuple(steps)
 
 
-def _at_step(
-    columns: Mapping[str, NDArray[np.generic]], name: str, step: object
-) -> Measured:
+def _at_step(columns: Mapping[str, NDArray[np.generic]], name: str, step: object) -> Measured:
     if name in columns:
         rows = np.flatnonzero(columns["step"] == step)
         if len(rows):
@@ -237,7 +235,8 @@ def _facts(summary: RunSummary) -> Table:
         f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 3)}",
     )
     table.add_row(
-        "largest drift", with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px")
+        "largest drift",
+        with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px"),
     )
     left = "not known" if summary.left_in is None else summary.left_in
     table.add_row("cell left in", left)

@@ -64,9 +64,7 @@ def live_table(state: LiveState) -> Table:
     table = Table(show_header=False, box=None, padding=(0, 2))
     for _ in range(4):
         table.add_column()
-    table.add_row(
-        "[bold]voltage", f"{state.voltage_V:.4f} V", "[bold]samples", f"{state.samples}"
-    )
+    table.add_row("[bold]voltage", f"{state.voltage_V:.4f} V", "[bold]samples", f"{state.samples}")
     table.add_row(
         "[bold]current",
         in_unit(state.current_A, "A"),

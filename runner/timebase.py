@@ -41,20 +41,20 @@ def fit_time_base(path: Path) -> TimeBase:
     """
     with Session.open(path) as session:
         fits = _fit_clocks(session)
+        t_ns, t_sigma_ns = _sample_times(session, fits.get(POTENTIOSTAT, ()))
+        frames = {camera: _frame_times(session, camera, fits) for camera in session.cameras}
         base = TimeBase(
-            **_sample_times(session, fits.get(POTENTIOSTAT, ())),
-            **_frame_times(session, fits),
+            t_ns=t_ns,
+            t_sigma_ns=t_sigma_ns,
+            frame_start_ns={camera: found[0] for camera, found in frames.items()},
+            frame_sigma_ns={camera: found[1] for camera, found in frames.items()},
         )
-        averages = {
-            camera: _frame_samples(session, camera, base) for camera in session.cameras
-        }
+        averages = {camera: _frame_samples(session, camera, base) for camera in session.cameras}
     with SessionEditor.open(path) as editor:
         for name, segments in fits.items():
             editor.put_table(f"clocks/{name}/fit", _rows(segments))
         if len(base.t_ns):
-            editor.update_columns(
-                "samples", {"t_ns": base.t_ns, "t_sigma_ns": base.t_sigma_ns}
-            )
+            editor.update_columns("samples", {"t_ns": base.t_ns, "t_sigma_ns": base.t_sigma_ns})
         for camera, start_ns in base.frame_start_ns.items():
             editor.update_columns(
                 f"frames/{camera}",
@@ -75,48 +75,41 @@ def _fit_clocks(session: Session) -> dict[str, tuple[ClockFit, ...]]:
 
 def _sample_times(
     session: Session, fits: tuple[ClockFit, ...]
-) -> dict[str, NDArray[np.generic]]:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     columns = session.sample_columns()
     t_ns, sigma_ns = columns["t_ns"], columns["t_sigma_ns"]
-    if fits and len(t_ns):
-        # The instrument stamps the start of its integration; the reading belongs to
-        # the middle of it.
-        device_ns = np.round(columns["device_time_s"] * 1e9).astype(np.int64)
-        start_ns, fit_sigma_ns = to_host(fits, device_ns)
-        # A stamp says only in which step of the read-out the reading began.
-        step_ns = granularity_ns(device_ns) * fits[0].rate
-        sigma_ns = np.hypot(fit_sigma_ns, step_ns / np.sqrt(12.0))
-        t_ns = start_ns + np.round(columns["aperture_s"] * 0.5e9).astype(np.int64)
-    return {"t_ns": t_ns, "t_sigma_ns": sigma_ns}
+    if not fits or len(t_ns) == 0:
+        return t_ns, sigma_ns
+    # The instrument stamps the start of its integration; the reading belongs to the
+    # middle of it. A reading without a stamp keeps the host's bracket.
+    stamped = np.isfinite(columns["device_time_s"])
+    seconds = np.where(stamped, columns["device_time_s"], 0.0)
+    device_ns = np.round(seconds * 1e9).astype(np.int64)
+    start_ns, fit_sigma_ns = to_host(fits, device_ns)
+    # A stamp says only in which step of the read-out the reading began.
+    step_ns = granularity_ns(device_ns) * fits[0].rate
+    middle_ns = start_ns + np.round(columns["aperture_s"] * 0.5e9).astype(np.int64)
+    fitted_sigma_ns = np.hypot(fit_sigma_ns, step_ns / np.sqrt(12.0))
+    return np.where(stamped, middle_ns, t_ns), np.where(stamped, fitted_sigma_ns, sigma_ns)
 
 
 def _frame_times(
-    session: Session, fits: dict[str, tuple[ClockFit, ...]]
-) -> dict[str, dict[str, NDArray[np.generic]]]:
-    starts, sigmas = {}, {}
-    for camera in session.cameras:
-        table = session.frame_table(camera)
-        starts[camera] = table["t_start_ns"]
-        sigmas[camera] = table["t_sigma_ns"]
-        if camera in fits and len(table["index"]):
-            starts[camera], sigmas[camera] = to_host(
-                fits[camera], table["device_start_ns"]
-            )
-    return {"frame_start_ns": starts, "frame_sigma_ns": sigmas}
+    session: Session, camera: str, fits: dict[str, tuple[ClockFit, ...]]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    table = session.frame_table(camera)
+    if camera in fits and len(table["index"]):
+        return to_host(fits[camera], table["device_start_ns"])
+    return table["t_start_ns"], table["t_sigma_ns"]
 
 
-def _frame_samples(
-    session: Session, camera: str, base: TimeBase
-) -> dict[str, NDArray[np.generic]]:
+def _frame_samples(session: Session, camera: str, base: TimeBase) -> dict[str, NDArray[np.generic]]:
     """Voltage and current over each exposure, and the charge since the last one."""
     start_ns = base.frame_start_ns[camera]
     stop_ns = start_ns + session.frame_table(camera)["exposure_ns"]
     columns = session.sample_columns()
     aperture_ns = np.round(columns["aperture_s"] * 1e9).astype(np.int64)
     means = {
-        name: average_over_exposures(
-            base.t_ns, aperture_ns, columns[name], start_ns, stop_ns
-        )
+        name: average_over_exposures(base.t_ns, aperture_ns, columns[name], start_ns, stop_ns)
         for name in ("voltage", "current")
     }
     middle_ns = start_ns + (stop_ns - start_ns) // 2

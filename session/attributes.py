@@ -13,9 +13,7 @@ from session.records import AttributeValue
 _LIMIT_BYTES = 60_000
 
 
-def write_attributes(
-    target: h5py.HLObject, attributes: Mapping[str, AttributeValue]
-) -> None:
+def write_attributes(target: h5py.HLObject, attributes: Mapping[str, AttributeValue]) -> None:
     """Write attributes on a group or dataset, replacing those of the same name.
 
     Raises
@@ -65,7 +63,7 @@ def read_attributes(target: h5py.HLObject) -> dict[str, AttributeValue]:
     return found
 
 
-def _from_hdf5(value: Any) -> AttributeValue:  # noqa: ANN401 - as HDF5 gives it
+def _from_hdf5(value: Any) -> AttributeValue:
     if isinstance(value, np.ndarray):
         return tuple(_from_hdf5(item) for item in value.ravel())  # type: ignore[return-value]
     if isinstance(value, bytes):

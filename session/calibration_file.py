@@ -50,9 +50,7 @@ def write_calibration(
     arrays = check_columns(_ROOT, CALIBRATION, columns)
     check_attributes(_ROOT, attributes)
     if path.exists() and not overwrite:
-        raise SessionExists(
-            f"{path} exists already and is not overwritten; another name will do"
-        )
+        raise SessionExists(f"{path} exists already and is not overwritten; another name will do")
     unfinished = path.with_name(path.name + ".part")
     with h5py.File(unfinished, "w") as file:
         write_attributes(

@@ -40,15 +40,11 @@ def check_columns(
     # A table with columns of its own has rows; one that is free altogether need not.
     shapes = {arrays[name].shape for name in (arrays if listed else ())}
     if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
-        raise SessionRefused(
-            f"{path}: columns of shapes {sorted(shapes)}; one shape (n,) will do"
-        )
+        raise SessionRefused(f"{path}: columns of shapes {sorted(shapes)}; one shape (n,) will do")
     return arrays
 
 
-def as_column(
-    path: str, name: str, values: ArrayLike, dtype: str | None
-) -> NDArray[Any]:
+def as_column(path: str, name: str, values: ArrayLike, dtype: str | None) -> NDArray[Any]:
     """Return values as an array of a type that can be stored.
 
     Parameters

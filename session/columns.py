@@ -60,9 +60,7 @@ class GrowingTable:
     def append(self, rows: NDArray[np.void]) -> None:
         """Take rows, shape (n,), of the table's dtype; they are copied."""
         if rows.dtype != self._dtype:
-            raise TypeError(
-                f"rows of {rows.dtype} given; rows of {self._dtype} would do"
-            )
+            raise TypeError(f"rows of {rows.dtype} given; rows of {self._dtype} would do")
         self._pending.append(rows.copy())
         self._pending_rows += len(rows)
 
@@ -85,9 +83,7 @@ class GrowingTable:
         self._pending_rows = 0
 
 
-def create_columns(
-    group: h5py.Group, spec: Group, columns: Iterable[Column] | None = None
-) -> None:
+def create_columns(group: h5py.Group, spec: Group, columns: Iterable[Column] | None = None) -> None:
     """Make the empty, growing columns of a table, with units and axes."""
     for column in spec.rows if columns is None else columns:
         dtype = storage_dtype(column.dtype)
@@ -151,9 +147,7 @@ def write_table(
 
 def _create_whole(group: h5py.Group, name: str, values: NDArray[Any]) -> h5py.Dataset:
     if values.dtype.kind in "UO":
-        return group.create_dataset(
-            name, data=values.astype(object), dtype=h5py.string_dtype()
-        )
+        return group.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
     return group.create_dataset(name, data=values)
 
 

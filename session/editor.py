@@ -155,9 +155,7 @@ class SessionEditor:
             group[name][:count] = values
         self._file.flush()
 
-    def put_attributes(
-        self, path: str, attributes: Mapping[str, AttributeValue]
-    ) -> None:
+    def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Write attributes on a group that takes more than the schema names.
 
         Raises
@@ -193,9 +191,7 @@ class SessionEditor:
 
 def _name_signal(group: h5py.Group, spec: Group, names: list[str]) -> None:
     plotted = [
-        name
-        for name in names
-        if name not in ("t_ns", "valid") and not name.endswith("_sigma")
+        name for name in names if name not in ("t_ns", "valid") and not name.endswith("_sigma")
     ]
     if plotted:
         group.attrs["signal"] = plotted[0]

@@ -11,13 +11,13 @@ class SessionError(Exception):
     """Base of all errors of this package."""
 
 
-class SessionRefused(SessionError):  # noqa: N818 - says what happened
+class SessionRefused(SessionError):
     """A file, table or attribute is not acceptable; the text says what would do."""
 
 
-class SessionExists(SessionError):  # noqa: N818 - says what happened
+class SessionExists(SessionError):
     """The file to be written is there already; nothing is ever overwritten."""
 
 
-class RecorderLost(SessionError):  # noqa: N818 - says what happened
+class RecorderLost(SessionError):
     """The recorder died or could not write; the text says why, as far as known."""

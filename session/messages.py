@@ -75,9 +75,7 @@ class Finish:
     end_time: str
 
 
-ToRecorder = (
-    Samples | Frame | Event | Exchanges | QueueCounters | Attributes | Flush | Finish
-)
+ToRecorder = Samples | Frame | Event | Exchanges | QueueCounters | Attributes | Flush | Finish
 
 # --- from the recorder -------------------------------------------------------------
 

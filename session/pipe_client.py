@@ -42,9 +42,9 @@ class PipeClient:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         # Each entry belongs to a caller that waits for it, so callers bound it.
-        self._outbox: queue.SimpleQueue[
-            tuple[ToRecorder, asyncio.Future[None]] | None
-        ] = queue.SimpleQueue()
+        self._outbox: queue.SimpleQueue[tuple[ToRecorder, asyncio.Future[None]] | None] = (
+            queue.SimpleQueue()
+        )
         self._waiting: set[asyncio.Future[None]] = set()
         self._lost: str | None = None
         self._threads = [

@@ -261,7 +261,7 @@ class Session:
             for i in range(len(table))
         )
 
-    def _at(self, path: str) -> Any:  # noqa: ANN401 - a group or a dataset
+    def _at(self, path: str) -> Any:
         if not path:
             return self._entry
         if path not in self._entry:

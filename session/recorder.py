@@ -152,9 +152,7 @@ class Recorder:
         """Record readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
         await self._send(Samples(_checked(rows, SESSION_SAMPLE_DTYPE)))
 
-    async def frame(
-        self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]
-    ) -> None:
+    async def frame(self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
         """Record a frame, shape (height, width), of the camera's pixel type.
 
         The pixels are copied. Waits while the ring is full: a frame is never dropped.
@@ -186,9 +184,7 @@ class Recorder:
         check_name("queue", queue)
         await self._send(QueueCounters(queue, dict(counters)))
 
-    async def attributes(
-        self, path: str, attributes: Mapping[str, AttributeValue]
-    ) -> None:
+    async def attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Record attributes of a group, such as ``"instrument/potentiostat"``.
 
         Raises
@@ -199,8 +195,7 @@ class Recorder:
         spec = find_group(path)
         if spec is None or not spec.free_attributes:
             raise SessionRefused(
-                f"{path}: no attributes can be added here; 'sample' or"
-                " 'instrument/<name>' will do"
+                f"{path}: no attributes can be added here; 'sample' or 'instrument/<name>' will do"
             )
         check_attributes(path, attributes)
         await self._send(Attributes(path, dict(attributes)))
@@ -238,9 +233,7 @@ class Recorder:
     async def _start(self) -> None:
         rings = {name: camera.ring.spec for name, camera in self._cameras.items()}
         started = self._expect(Started)
-        connection = await asyncio.to_thread(
-            self._worker.start, self.path, self._header, rings
-        )
+        connection = await asyncio.to_thread(self._worker.start, self.path, self._header, rings)
         self._pipe = PipeClient(connection, self._on_reply, self._on_lost)
         await started
 
@@ -264,9 +257,7 @@ class Recorder:
     async def _send(self, message: ToRecorder) -> None:
         await self._open_pipe().post(message)
 
-    async def _ask(
-        self, pipe: PipeClient, message: ToRecorder, reply: type[FromRecorder]
-    ) -> None:
+    async def _ask(self, pipe: PipeClient, message: ToRecorder, reply: type[FromRecorder]) -> None:
         answered = self._expect(reply)
         await pipe.post(message)
         await answered
@@ -302,9 +293,7 @@ class Recorder:
     def _camera(self, name: str) -> "_CameraRing":
         if name not in self._cameras:
             known = ", ".join(self._cameras) or "none"
-            raise SessionRefused(
-                f"camera {name!r} is not in the header; it has {known}"
-            )
+            raise SessionRefused(f"camera {name!r} is not in the header; it has {known}")
         return self._cameras[name]
 
 
@@ -355,16 +344,13 @@ def _make_ring(camera: CameraHeader, slots: int | None) -> FrameRing:
 
 
 def _ring_message(camera: str, counters: RingCounters) -> QueueCounters:
-    return QueueCounters(
-        f"recorder.{camera}", {**dataclasses.asdict(counters), "dropped": 0}
-    )
+    return QueueCounters(f"recorder.{camera}", {**dataclasses.asdict(counters), "dropped": 0})
 
 
 def _checked(rows: NDArray[np.void], dtype: np.dtype[np.void]) -> NDArray[np.void]:
     if rows.dtype != dtype or rows.ndim != 1:
         raise SessionRefused(
-            f"rows of {rows.dtype}, shape {rows.shape}, given; shape (n,) of {dtype}"
-            " would do"
+            f"rows of {rows.dtype}, shape {rows.shape}, given; shape (n,) of {dtype} would do"
         )
     return rows
 

@@ -8,9 +8,7 @@ import numpy as np
 from session.provenance import Provenance
 from session.schema import EVENTS, EXCHANGES, FRAMES, SAMPLES, row_dtype
 
-AttributeValue = (
-    str | bool | int | float | tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
-)
+AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
 
 SESSION_SAMPLE_DTYPE = row_dtype(SAMPLES)
 EXCHANGE_DTYPE = row_dtype(EXCHANGES)

@@ -39,11 +39,7 @@ def recover(path: Path | str) -> tuple[str, ...]:
             return ()
     with open_checked(path, "r+") as file:
         entry = file[ROOT]
-        done = [
-            cut
-            for name, group, spec in _tables(entry)
-            for cut in _cut(name, group, spec)
-        ]
+        done = [cut for name, group, spec in _tables(entry) for cut in _cut(name, group, spec)]
         last_t_ns = _last_stamp(entry)
         entry["exit_reason"][()] = RECORDER_LOST
     done.append(f"exit_reason is now {RECORDER_LOST!r}")

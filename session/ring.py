@@ -106,9 +106,7 @@ class FrameRing:
         """Make a ring and touch every page of it, so that no frame has to wait."""
         size = slots * height * width * np.dtype(dtype).itemsize
         memory = SharedMemory(create=True, size=size)
-        spec = RingSpec(
-            name=memory.name, slots=slots, height=height, width=width, dtype=dtype
-        )
+        spec = RingSpec(name=memory.name, slots=slots, height=height, width=width, dtype=dtype)
         ring = cls(memory, spec)
         ring.slot_pixels(slice(None)).fill(0)
         return ring

@@ -32,9 +32,7 @@ ENTRY = Group(
             unit="ns",
             meaning="host clock at start_time",
         ),
-        Attribute(
-            name="simulated", dtype="bool", unit="", meaning="true for mock hardware"
-        ),
+        Attribute(name="simulated", dtype="bool", unit="", meaning="true for mock hardware"),
     ),
 )
 
@@ -113,18 +111,12 @@ FRAMES = Group(
         ),
         real("dose", "1/m^2", "electrons per area up to the end of the frame"),
         Column(name="blanked", dtype="|u1", unit="", meaning="1 when the beam was off"),
-        Column(
-            name="checksum", dtype="<u4", unit="", meaning="CRC-32 of the pixel bytes"
-        ),
+        Column(name="checksum", dtype="<u4", unit="", meaning="CRC-32 of the pixel bytes"),
     ),
     attributes=(
-        Attribute(
-            name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"
-        ),
+        Attribute(name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"),
         Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
-        Attribute(
-            name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"
-        ),
+        Attribute(name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"),
     ),
 )
 
@@ -289,8 +281,7 @@ GROUPS: tuple[Group, ...] = (
     _plain(
         "instrument/<name>",
         "NXsensor",
-        "model, identity, serial, firmware, settings, ranges, off-state; cameras are"
-        " NXdetector",
+        "model, identity, serial, firmware, settings, ranges, off-state; cameras are NXdetector",
     ),
     SAMPLES,
     _plain("frames", "NXcollection", "one group for each camera"),
@@ -326,8 +317,7 @@ GROUPS: tuple[Group, ...] = (
 )
 
 _PATTERNS = tuple(
-    (re.compile(re.sub(r"<\w+>", r"[^/]+", group.path) + r"\Z"), group)
-    for group in GROUPS
+    (re.compile(re.sub(r"<\w+>", r"[^/]+", group.path) + r"\Z"), group) for group in GROUPS
 )
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]{0,119}\Z")
@@ -349,9 +339,7 @@ def is_name(name: str) -> bool:
 
 def row_dtype(group: Group) -> np.dtype[np.void]:
     """Return the rows of a group as one structured dtype; strings are objects."""
-    return np.dtype(
-        [(c.name, "O" if c.dtype == "str" else c.dtype) for c in group.rows]
-    )
+    return np.dtype([(c.name, "O" if c.dtype == "str" else c.dtype) for c in group.rows])
 
 
 def unit_of(group: Group, name: str) -> str:

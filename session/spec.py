@@ -87,16 +87,12 @@ class Group:
 
 def sigma(name: str, unit: str, meaning: str, *, provisional: bool = False) -> Column:
     """Return a column of uncertainties."""
-    return Column(
-        name=name, dtype="<f8", unit=unit, meaning=meaning, provisional=provisional
-    )
+    return Column(name=name, dtype="<f8", unit=unit, meaning=meaning, provisional=provisional)
 
 
 def stamp(name: str, meaning: str, *, provisional: bool = False) -> Column:
     """Return a column of integer nanoseconds."""
-    return Column(
-        name=name, dtype="<i8", unit="ns", meaning=meaning, provisional=provisional
-    )
+    return Column(name=name, dtype="<i8", unit="ns", meaning=meaning, provisional=provisional)
 
 
 def real(name: str, unit: str, meaning: str, *, required: bool = True) -> Column:

@@ -59,9 +59,7 @@ def open_checked(
     return file
 
 
-def _check_schema(
-    path: Path, file: h5py.File, schema: str, version: str, root: str
-) -> None:
+def _check_schema(path: Path, file: h5py.File, schema: str, version: str, root: str) -> None:
     found = file.attrs.get("schema", "none")
     if found != schema or not isinstance(file.get(root, getlink=True), h5py.HardLink):
         raise SessionRefused(
@@ -108,9 +106,7 @@ class _Walk:
             attribute = target.attrs.get_id(name)
             size = math.prod(attribute.shape or ()) * attribute.dtype.itemsize
             if size > _MAX_ATTRIBUTE_BYTES:
-                self._refuse(
-                    f"{target.name}@{name}", f"is an attribute of {size} bytes"
-                )
+                self._refuse(f"{target.name}@{name}", f"is an attribute of {size} bytes")
 
     def _check_dataset(self, where: str, dataset: h5py.Dataset) -> None:
         if dataset.is_virtual or dataset.external:
@@ -128,9 +124,7 @@ class _Walk:
             stored *= _BEST_COMPRESSION
         slack = max(_SLACK_BYTES, _SLACK_CHUNKS * chunk if dataset.ndim == 3 else 0)
         if declared > stored + slack or chunk > MAX_FRAME_BYTES:
-            self._refuse(
-                where, f"declares {declared} bytes of which the file holds {stored}"
-            )
+            self._refuse(where, f"declares {declared} bytes of which the file holds {stored}")
 
     def _refuse(self, where: str, why: str) -> None:
         raise SessionRefused(

@@ -50,9 +50,7 @@ class Table:
             return self.columns[name]
         except KeyError:
             known = ", ".join(self.columns) or "none"
-            raise KeyError(f"{self.path} has no column {name!r}; it has {known}") from (
-                None
-            )
+            raise KeyError(f"{self.path} has no column {name!r}; it has {known}") from (None)
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
@@ -99,9 +97,7 @@ def read_table(group: h5py.Group, spec: Group, path: str) -> Table:
     return Table(
         path=path,
         columns={name: read_column(group[name], count) for name in names},
-        units={
-            name: units for name in names if (units := unit_of_dataset(group[name]))
-        },
+        units={name: units for name in names if (units := unit_of_dataset(group[name]))},
         attributes=read_attributes(group),
     )
 
@@ -116,9 +112,7 @@ def _in_schema_order(group: h5py.Group, spec: Group) -> list[str]:
     return listed + [name for name in group if name not in listed]
 
 
-def read_rows(
-    group: h5py.Group, spec: Group, dtype: np.dtype[np.void]
-) -> NDArray[np.void]:
+def read_rows(group: h5py.Group, spec: Group, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """Read a table as rows of a structured dtype, shape (n,)."""
     rows = np.empty(count_rows(group, spec), dtype=dtype)
     for name in dtype.names or ():

@@ -167,9 +167,7 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _check_rising(
-    where: str, stamps: NDArray[np.int64], *, strict: bool
-) -> Iterator[Problem]:
+def _check_rising(where: str, stamps: NDArray[np.int64], *, strict: bool) -> Iterator[Problem]:
     steps = np.diff(stamps)
     back = np.flatnonzero(steps <= 0 if strict else steps < 0)
     if back.size:
@@ -220,6 +218,5 @@ def _check_pixels(
             if zlib.crc32(np.ascontiguousarray(frame).data) != checksums[number]:
                 yield Problem(
                     path=f"{where}/data",
-                    message=f"frame {number} is not what was recorded: its checksum"
-                    " differs",
+                    message=f"frame {number} is not what was recorded: its checksum differs",
                 )

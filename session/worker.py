@@ -46,9 +46,7 @@ class Worker:
         # Whatever happens, the recorder must have the only other end, or the death of
         # one side would go unnoticed by the other.
         with theirs:
-            process = context.Process(
-                target=run_recorder, args=arguments, name="recorder"
-            )
+            process = context.Process(target=run_recorder, args=arguments, name="recorder")
             process.start()
         self._process, self.pid = process, process.pid
         return ours

@@ -123,9 +123,7 @@ class SessionWriter:
             self._samples.commit()
         self.flush_if_due()
 
-    def append_frame(
-        self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]
-    ) -> None:
+    def append_frame(self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
         """Write one frame, shape (height, width), of the camera's pixel type.
 
         The pixels go to the file at once, the stamps with the next flush.
@@ -158,9 +156,7 @@ class SessionWriter:
         group = ensure_group(self._entry, f"queues/{queue}")
         write_attributes(group, dict(counters))
 
-    def put_attributes(
-        self, path: str, attributes: Mapping[str, AttributeValue]
-    ) -> None:
+    def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Write attributes on a group that may carry more than the schema names.
 
         Raises
@@ -171,8 +167,7 @@ class SessionWriter:
         spec = find_group(path)
         if spec is None or not spec.free_attributes:
             raise SessionRefused(
-                f"{path}: no attributes can be added here; 'sample' or"
-                " 'instrument/<name>' will do"
+                f"{path}: no attributes can be added here; 'sample' or 'instrument/<name>' will do"
             )
         write_attributes(ensure_group(self._entry, path), attributes)
 
@@ -220,9 +215,7 @@ class SessionWriter:
     def _camera(self, name: str) -> "_CameraFile":
         if name not in self._cameras:
             known = ", ".join(self._cameras) or "none"
-            raise SessionRefused(
-                f"camera {name!r} is not in the header; it has {known}"
-            )
+            raise SessionRefused(f"camera {name!r} is not in the header; it has {known}")
         return self._cameras[name]
 
     def _clock_table(self, clock: str) -> GrowingTable:
@@ -285,8 +278,7 @@ def _create(path: Path) -> h5py.File:
         ) from None
     except OSError as error:
         raise SessionRefused(
-            f"{path} cannot be created ({error}); an existing folder where you may"
-            " write will do"
+            f"{path} cannot be created ({error}); an existing folder where you may write will do"
         ) from error
 
 

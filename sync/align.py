@@ -98,4 +98,4 @@ def cumulative_charge(
     seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9
     step = 0.5 * (current_A[good][1:] + current_A[good][:-1]) * np.diff(seconds[good])
     charge[good[1:]] = np.cumsum(step)
-    return np.interp(seconds, seconds[good], charge[good])
+    return np.asarray(np.interp(seconds, seconds[good], charge[good]), dtype=np.float64)

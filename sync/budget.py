@@ -29,9 +29,7 @@ class TimingBudget:
     def sigma_ns(self) -> float:
         """Standard uncertainty of a sample-to-frame time difference."""
         return float(
-            np.sqrt(
-                self.sample_clock_ns**2 + self.frame_clock_ns**2 + self.sample_step_ns**2
-            )
+            np.sqrt(self.sample_clock_ns**2 + self.frame_clock_ns**2 + self.sample_step_ns**2)
         )
 
     @property

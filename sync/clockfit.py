@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,11 +62,7 @@ class ClockFit:
         """Return the standard uncertainty of `to_host_ns`, in ns, same shape."""
         elapsed = np.asarray(device_ns, dtype=np.int64) - self.reference_device_ns
         x = elapsed.astype(np.float64)
-        variance = (
-            self.offset_sigma_ns**2
-            + 2 * self.covariance_ns * x
-            + (self.rate_sigma * x) ** 2
-        )
+        variance = self.offset_sigma_ns**2 + 2 * self.covariance_ns * x + (self.rate_sigma * x) ** 2
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)), dtype=np.float64)
 
 
@@ -77,9 +74,7 @@ def granularity_ns(stamps: NDArray[np.int64]) -> int:
     return step
 
 
-def fit_clock(
-    exchanges: NDArray[np.void], *, min_sigma_ns: float = MIN_SIGMA_NS
-) -> ClockFit:
+def fit_clock(exchanges: NDArray[np.void], *, min_sigma_ns: float = MIN_SIGMA_NS) -> ClockFit:
     """Fit a line through two-way exchanges, robustly and weighted by their delays.
 
     Each exchange is worth ``floor**2 + step**2 / 12 + (excess / 2)**2``, where the
@@ -99,9 +94,7 @@ def fit_clock(
         Fewer than two exchanges, or all at the same device time.
     """
     if len(exchanges) < MIN_EXCHANGES:
-        raise ValueError(
-            f"{len(exchanges)} clock exchanges are too few: a rate needs at least 2"
-        )
+        raise ValueError(f"{len(exchanges)} clock exchanges are too few: a rate needs at least 2")
     host_ns = exchanges["t0_ns"] + (exchanges["t3_ns"] - exchanges["t0_ns"]) // 2
     device_ns = exchanges["t1_ns"] + (exchanges["t2_ns"] - exchanges["t1_ns"]) // 2
     middle = len(exchanges) // 2
@@ -114,9 +107,7 @@ def fit_clock(
     slope = float((y[-1] - y[0]) / (x[-1] - x[0]))
     trip_ns = round_trip_ns(exchanges, slope).astype(np.float64)
     step_ns = granularity_ns(exchanges["t1_ns"])
-    sigma_ns = np.sqrt(
-        min_sigma_ns**2 + step_ns**2 / 12 + ((trip_ns - trip_ns.min()) / 2) ** 2
-    )
+    sigma_ns = np.sqrt(min_sigma_ns**2 + step_ns**2 / 12 + ((trip_ns - trip_ns.min()) / 2) ** 2)
     offset, slope, covariance = _robust_line(x, y, sigma_ns)
     rounded = round(offset)
     return ClockFit(
@@ -140,10 +131,10 @@ def _robust_line(
     scale = float(np.ptp(x))
     design = np.stack([np.ones_like(x), x / scale], axis=1)
     weight = 1.0 / sigma**2
-    solution = np.zeros(2)
+    solution, normal = np.zeros(2), np.eye(2)
     for _ in range(ITERATIONS):
-        normal = design.T @ (weight[:, None] * design)
-        solution = np.linalg.solve(normal, design.T @ (weight * y))
+        normal = np.asarray(design.T @ (weight[:, None] * design))
+        solution = np.asarray(np.linalg.solve(normal, design.T @ (weight * y)))
         pull = np.abs(y - design @ solution) / sigma
         weight = np.minimum(1.0, HUBER / np.maximum(pull, HUBER)) / sigma**2
     covariance = np.linalg.inv(normal)
@@ -194,12 +185,10 @@ def fit_segments(
         No stretch has two exchanges.
     """
     edges = [0, *find_resets(exchanges), len(exchanges)]
-    stretches = [exchanges[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    stretches = [exchanges[a:b] for a, b in pairwise(edges)]
     long_enough = [s for s in stretches if len(s) >= MIN_EXCHANGES]
     if not long_enough:
-        raise ValueError(
-            f"{len(exchanges)} clock exchanges are too few: a rate needs at least 2"
-        )
+        raise ValueError(f"{len(exchanges)} clock exchanges are too few: a rate needs at least 2")
     return tuple(fit_clock(s, min_sigma_ns=min_sigma_ns) for s in long_enough)
 
 

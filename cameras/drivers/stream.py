@@ -80,7 +80,7 @@ class StreamCamera:
         except (OSError, TimeoutError) as error:
             await self._hang_up()
             raise CameraLost(
-                f"{self._name}: cannot be reached ({error or 'no greeting in time'}); "
+                f"{self._name}: cannot be reached ({str(error) or 'no greeting in time'}); "
                 "check the address and that the server runs"
             ) from error
         except BaseException:
@@ -88,9 +88,7 @@ class StreamCamera:
             raise
         try:
             self._info, clock_port = self._understand(greeting)
-            self._clock = await _ClockClient.connect(
-                self._host, clock_port, self._now_ns
-            )
+            self._clock = await _ClockClient.connect(self._host, clock_port, self._now_ns)
         except BaseException:
             await self._hang_up()
             raise
@@ -147,10 +145,8 @@ class StreamCamera:
             raise FramingLost(
                 f"{self._name}: pixel type {info.dtype!r}; known are {', '.join(DTYPES)}"
             )
-        if not (0 < info.height and 0 < info.width <= MAX_PIXELS // info.height):
-            raise FramingLost(
-                f"{self._name}: {info.height} x {info.width} pixels cannot be"
-            )
+        if not (info.height > 0 and 0 < info.width <= MAX_PIXELS // info.height):
+            raise FramingLost(f"{self._name}: {info.height} x {info.width} pixels cannot be")
         if not 0 < port < 65536:
             raise FramingLost(f"{self._name}: {port} is no clock port")
         return info, port
@@ -190,9 +186,7 @@ class StreamCamera:
             if header.get("type") == "end":
                 return
             info = self._frame_info(header, last_index)
-            last_index = (
-                info.index if last_index is None else max(last_index, info.index)
-            )
+            last_index = info.index if last_index is None else max(last_index, info.index)
             yield Frame(info, await self._pixels(header))
 
     def _frame_info(self, header: dict[str, Any], last_index: int | None) -> FrameInfo:
@@ -220,8 +214,7 @@ class StreamCamera:
         expected = info.height * info.width * dtype.itemsize
         if header.get("bytes") != expected:
             raise FramingLost(
-                f"{self._name}: a frame of {header.get('bytes')} bytes instead of "
-                f"{expected}"
+                f"{self._name}: a frame of {header.get('bytes')} bytes instead of {expected}"
             )
         data = await self._exactly(expected)
         return np.frombuffer(data, dtype).reshape(info.height, info.width)
@@ -280,9 +273,7 @@ class _ClockClient(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     @classmethod
-    async def connect(
-        cls, host: str, port: int, now_ns: Callable[[], int]
-    ) -> "_ClockClient":
+    async def connect(cls, host: str, port: int, now_ns: Callable[[], int]) -> "_ClockClient":
         loop = asyncio.get_running_loop()
         _, client = await loop.create_datagram_endpoint(
             lambda: cls(now_ns), remote_addr=(host, port)
@@ -291,7 +282,7 @@ class _ClockClient(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # The event loop's own class does not derive from DatagramTransport.
-        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Any) -> None:
         received_ns = self._now_ns()  # first of all
@@ -311,7 +302,7 @@ class _ClockClient(asyncio.DatagramProtocol):
         if self._transport is None:
             raise CameraLost("the clock port is closed")
         nonce = next(self._nonces)
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[ClockExchange] = asyncio.get_running_loop().create_future()
         self._waiting[nonce] = answer
         try:
             self._transport.sendto(struct.pack("<qq", nonce, self._now_ns()))

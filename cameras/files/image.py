@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def _in_order(
         return list(paths), list(range(len(paths))), (said,)
     order = sorted(range(len(paths)), key=lambda i: numbers[i])
     ordered, sorted_numbers = [paths[i] for i in order], [numbers[i] for i in order]
-    for a, b in zip(order, order[1:], strict=False):
+    for a, b in pairwise(order):
         if numbers[a] == numbers[b]:
             raise FrameFileError(f"{paths[a]} and {paths[b]} carry the same number")
     said = "the last number in a file's name is its frame number"

@@ -78,15 +78,15 @@ def fixed_pattern_of(frames: Frames) -> float:
     return fixed_pattern_correlation(*pair) if len(pair) == 2 else 0.0
 
 
-def drift_columns(shifts: list[Shift]) -> dict[str, NDArray[np.generic]]:
+def drift_columns(shifts: list[Shift]) -> dict[str, NDArray[np.float64]]:
     """Return shifts as columns of the session's drift table."""
-    columns: dict[str, NDArray[np.generic]] = {
+    columns = {
         "dx": np.array([s.dx_px for s in shifts]),
         "dy": np.array([s.dy_px for s in shifts]),
         "sigma_x": np.array([s.sigma_x_px for s in shifts]),
         "sigma_y": np.array([s.sigma_y_px for s in shifts]),
         "quality": np.array([s.quality for s in shifts]),
-        "valid": np.array([s.valid for s in shifts], dtype=np.uint8),
+        "valid": np.array([float(s.valid) for s in shifts]),
     }
     columns["sigma"] = np.hypot(columns["sigma_x"], columns["sigma_y"])
     return columns

@@ -73,9 +73,7 @@ class FrontTracker:
         """
         lines, rough = self._first_pass(frames)
         film = self._find_film(lines, rough)
-        band = Band(
-            left_px=film.collector_px + CLEAR_PX, right_px=film.interface_px - CLEAR_PX
-        )
+        band = Band(left_px=film.collector_px + CLEAR_PX, right_px=film.interface_px - CLEAR_PX)
         shifts = _register(frames, self._settings.shape, band)
         film = self._find_film(lines, shifts)
         dx = np.array([s.dx_px for s in shifts])
@@ -123,12 +121,14 @@ class FrontTracker:
             )
         collector, _ = _edge_in_mean(mean, best[1])
         interface, sigma = _edge_in_mean(mean, best[2])
-        return Film(
-            collector_px=collector, interface_px=interface, interface_sigma_px=sigma
-        )
+        return Film(collector_px=collector, interface_px=interface, interface_sigma_px=sigma)
 
     def _result(
-        self, fits: list[EdgeFit | str], shifts: list[Shift], film: Film, width_px: float
+        self,
+        fits: list[EdgeFit | str],
+        shifts: list[Shift],
+        film: Film,
+        width_px: float,
     ) -> Track:
         size_m = self._settings.pixel_size_m
         valid = np.array([isinstance(fit, EdgeFit) for fit in fits])
@@ -168,15 +168,11 @@ class FrontTracker:
 
 def _register(frames: Frames, shape: tuple[int, int], band: Band) -> list[Shift]:
     few = abs(fixed_pattern_of(frames)) > FIXED_PATTERN_LIMIT
-    estimator = DriftEstimator(
-        shape, band=band, reference_frames=1 if few else LONG_REFERENCE
-    )
+    estimator = DriftEstimator(shape, band=band, reference_frames=1 if few else LONG_REFERENCE)
     return [estimator.update(pixels) for pixels in frames()]
 
 
-def _mean_profile(
-    lines: NDArray[np.float64], dx: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _mean_profile(lines: NDArray[np.float64], dx: NDArray[np.float64]) -> NDArray[np.float64]:
     """Average lines in reference coordinates, sharing counts between two neighbours."""
     n, width = lines.shape
     total, weight = np.zeros(width + 1), np.zeros(width + 1)
@@ -207,7 +203,9 @@ def _edge_in_mean(mean: NDArray[np.float64], near: int) -> tuple[float, float]:
     low, high = max(near - int(EDGE_REACH_PX), 0), near + int(EDGE_REACH_PX) + 1
     x, y = np.arange(low, min(high, len(mean)), dtype=float), mean[low:high]
 
-    def model(x: NDArray[np.float64], x0: float, w: float, a: float, b: float) -> object:
+    def model(
+        x: NDArray[np.float64], x0: float, w: float, a: float, b: float, /
+    ) -> NDArray[np.float64]:
         return a + (b - a) * step_shape(x, x0, abs(w))
 
     start = (float(near), FIRST_WIDTH_PX, float(y[:4].mean()), float(y[-4:].mean()))
@@ -279,7 +277,7 @@ def _fit_line(
     low = max(place - REACH_PX, film.collector_px + CLEAR_PX)
     high = min(place + REACH_PX, film.interface_px - CLEAR_PX)
     part = np.flatnonzero((at >= low) & (at <= high))
-    shade = np.interp(at[part], np.arange(len(texture)), texture)
+    shade = np.asarray(np.interp(at[part], np.arange(len(texture)), texture), dtype=np.float64)
     return fit_edge(at[part], line[part], place, width_px, texture=shade)
 
 
@@ -347,7 +345,9 @@ def _width_of(profile: NDArray[np.float64], offsets: NDArray[np.int_]) -> float:
     near = np.abs(offsets) <= 15
     x, y = offsets[near].astype(float), profile[near]
 
-    def model(x: NDArray[np.float64], x0: float, w: float, a: float, b: float) -> object:
+    def model(
+        x: NDArray[np.float64], x0: float, w: float, a: float, b: float, /
+    ) -> NDArray[np.float64]:
         return a + (b - a) * step_shape(x, x0, abs(w))
 
     try:

@@ -59,7 +59,7 @@ class Track:
     valid: NDArray[np.bool_]
     reasons: Mapping[str, int]
     attributes: Mapping[str, float] = field(default_factory=dict)
-    drift: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    drift: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
 
 class Tracker(Protocol):

@@ -13,7 +13,13 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, UnsafeRequest
+from potentiostat.errors import (
+    LinkError,
+    NoReply,
+    NotApplied,
+    ReplyError,
+    UnsafeRequest,
+)
 from potentiostat.limits import Envelope
 from potentiostat.noise import current_sigma_A, voltage_sigma_V
 from potentiostat.protocol import ClockExchange, SafeState, Setpoint
@@ -35,13 +41,22 @@ VOLTAGE_STEP_V = 1e-4
 VOLTAGE_NOISE_V = 5e-5  # at one power-line cycle; the calibration measures it anew
 
 # Data sheet: accuracy within a year, resolution, settling (6430 specifications).
-RANGES = (
-    RangeSpec(full_scale_A=1e-12, gain_ratio=0.010, offset_A=7e-15, resolution_A=1e-17, settling_s=2.0),
-    RangeSpec(full_scale_A=1e-11, gain_ratio=0.005, offset_A=7e-15, resolution_A=1e-16, settling_s=2.0),
-    RangeSpec(full_scale_A=1e-10, gain_ratio=0.0015, offset_A=3e-14, resolution_A=1e-15, settling_s=0.05),
-    RangeSpec(full_scale_A=1e-9, gain_ratio=0.0005, offset_A=2e-13, resolution_A=1e-14, settling_s=0.05),
-    RangeSpec(full_scale_A=1e-8, gain_ratio=0.0005, offset_A=2e-12, resolution_A=1e-13, settling_s=0.05),
-)  # fmt: skip
+RANGES = tuple(
+    RangeSpec(
+        full_scale_A=full,
+        gain_ratio=gain,
+        offset_A=offset,
+        resolution_A=step,
+        settling_s=settling,
+    )
+    for full, gain, offset, step, settling in (
+        (1e-12, 0.010, 7e-15, 1e-17, 2.0),
+        (1e-11, 0.005, 7e-15, 1e-16, 2.0),
+        (1e-10, 0.0015, 3e-14, 1e-15, 0.05),
+        (1e-9, 0.0005, 2e-13, 1e-14, 0.05),
+        (1e-8, 0.0005, 2e-12, 1e-13, 0.05),
+    )
+)
 
 
 class Keithley6430:
@@ -220,11 +235,9 @@ class Keithley6430:
         return self._envelope
 
     def _changed(self, setpoint: Setpoint) -> None:
-        """Readings are unsettled for a while after a change."""
+        """Note a change: readings are unsettled for a while after it."""
         self._setpoint = setpoint
-        settling_s = next(
-            r.settling_s for r in RANGES if r.full_scale_A == setpoint.range_A
-        )
+        settling_s = next(r.settling_s for r in RANGES if r.full_scale_A == setpoint.range_A)
         self._settled_ns = self._now_ns() + round(settling_s * 1e9)
 
     # --- reading -----------------------------------------------------------------------
@@ -242,7 +255,10 @@ class Keithley6430:
         row["read_start_ns"], row["read_end_ns"] = reply.sent_ns, reply.received_ns
         row["aperture_s"] = 2 * self._window_s
         if self._setpoint is not None:
-            row["setpoint"], row["range_A"] = self._setpoint.level, self._setpoint.range_A
+            row["setpoint"], row["range_A"] = (
+                self._setpoint.level,
+                self._setpoint.range_A,
+            )
         status = Status(0)
         if reply.sent_ns < self._settled_ns:
             status |= Status.SETTLING
@@ -268,9 +284,7 @@ class Keithley6430:
             window_s=self._window_s,
             step_V=VOLTAGE_STEP_V,
         )
-        spec = next(
-            (r for r in RANGES if r.full_scale_A == float(row["range_A"][0])), RANGES[2]
-        )
+        spec = next((r for r in RANGES if r.full_scale_A == float(row["range_A"][0])), RANGES[2])
         row["current_sigma_A"] = current_sigma_A(
             current_A if math.isfinite(current_A) else 0.0,
             feedback_ohm=1.0 / spec.full_scale_A,

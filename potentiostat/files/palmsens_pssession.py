@@ -121,9 +121,7 @@ def _start(chosen: Mapping[str, Any]) -> str:
     return start.isoformat()
 
 
-def _assumptions(
-    measurement: int, count: int, arrays: Mapping[int, Any]
-) -> tuple[str, ...]:
+def _assumptions(measurement: int, count: int, arrays: Mapping[int, Any]) -> tuple[str, ...]:
     said = ["the maker's anodic current is taken as the current that charges the cell"]
     if count > 1:
         said.append(f"measurement {measurement + 1} of {count} was taken")
@@ -131,4 +129,3 @@ def _assumptions(
         said.append("no measured potential in the file: the applied one was taken")
     said.append("times are the nominal ones of the file")
     return tuple(said)
-

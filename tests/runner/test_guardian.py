@@ -26,9 +26,7 @@ from runner.messages import (
     Tripped,
 )
 
-ENVELOPE = Envelope(
-    voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9
-)
+ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
 READ_NS = 50_000_000
 
 
@@ -81,9 +79,7 @@ class ScriptedInstrument:
 
     def exchange_clock(self):
         self.calls.append(("clock",))
-        return ClockExchange(
-            sent_ns=self.now_ns, device_time_s=0.0, received_ns=self.now_ns
-        )
+        return ClockExchange(sent_ns=self.now_ns, device_time_s=0.0, received_ns=self.now_ns)
 
     def ensure_safe(self):
         self.calls.append(("safe",))
@@ -310,9 +306,7 @@ def test_a_set_point_that_is_not_taken_trips():
 def test_a_rest_that_is_not_taken_trips():
     scene = Scene()
     scene.say(charge_step(condition("t", ">", 0.12)))
-    scene.instrument.before_read[1] = lambda: setattr(
-        scene.instrument, "fail_apply", True
-    )
+    scene.instrument.before_read[1] = lambda: setattr(scene.instrument, "fail_apply", True)
     scene.at(4, Finish(reason="done"))
     heard = scene.play()
     assert only(Tripped, heard)[0].kind is EndKind.FAULT
@@ -363,9 +357,7 @@ def test_the_operator_ends_a_step_and_a_second_request_does_nothing():
     scene.at(2, EndStep(reason="stopped"), EndStep(reason="stopped"))
     scene.at(4, Finish(reason="done"))
     heard = scene.play()
-    assert [(e.kind, e.reason) for e in only(StepEnded, heard)] == [
-        (EndKind.COMMAND, "stopped")
-    ]
+    assert [(e.kind, e.reason) for e in only(StepEnded, heard)] == [(EndKind.COMMAND, "stopped")]
 
 
 def test_clock_exchanges_come_at_their_interval():

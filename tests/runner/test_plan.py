@@ -9,9 +9,7 @@ from runner.control import Control, Wish
 from runner.messages import EndKind, StepEnded
 from runner.plan import Ending, ExitCode, Plan, choose_range
 
-ENVELOPE = Envelope(
-    voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9
-)
+ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
 
 
 def time_stop(seconds: float) -> Condition:
@@ -20,8 +18,7 @@ def time_stop(seconds: float) -> Condition:
 
 def steps(*currents: float) -> list[Step]:
     return [
-        Step(name="cp" if i else "ocv", current_A=i, until=(time_stop(10.0),))
-        for i in currents
+        Step(name="cp" if i else "ocv", current_A=i, until=(time_stop(10.0),)) for i in currents
     ]
 
 

@@ -110,9 +110,7 @@ def write_session(tmp_path: Path) -> Callable[..., Path]:
         with SessionWriter(path, make_header()) as writer:
             writer.append_samples(make_samples(samples))
             for index in range(frames):
-                writer.append_frame(
-                    "camera", make_frame_header(index), make_pixels(index)
-                )
+                writer.append_frame("camera", make_frame_header(index), make_pixels(index))
             writer.append_event(1_000, "step", "runner", "step 0", '{"step": 0}')
             writer.append_exchanges("camera", make_exchanges(5))
             writer.append_exchanges("potentiostat", make_exchanges(3))

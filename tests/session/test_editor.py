@@ -97,8 +97,7 @@ def test_ledger_and_drift_and_frame_samples_fit_the_schema(path):
         f"{term}{end}": np.zeros(4) for term in terms for end in ("", "_sigma")
     }
     drift = {"t_ns": T_NS, "valid": np.ones(4, "u1")} | {
-        name: np.zeros(4)
-        for name in ("dx", "dy", "sigma_x", "sigma_y", "sigma", "quality")
+        name: np.zeros(4) for name in ("dx", "dy", "sigma_x", "sigma_y", "sigma", "quality")
     }
     means = {"t_ns": T_NS} | {
         name: np.zeros(4)
@@ -131,9 +130,7 @@ def test_free_tables_hold_any_shape(path):
             {"p": 0.01, "tested": "velocity against current"},
             units={"lag_s": "s"},
         )
-        editor.put_table(
-            "calibration", {"voltage": [1.0, 2.0]}, {"capacitance_F": 1e-12}
-        )
+        editor.put_table("calibration", {"voltage": [1.0, 2.0]}, {"capacitance_F": 1e-12})
         editor.put_table("correlation/empty", {"nothing": []})
     with Session.open(path) as session:
         table = session.table("correlation/lag")
@@ -198,9 +195,7 @@ def test_provisional_columns_are_rewritten(path):
         before = session.sample_columns()
         frames = session.frame_table("camera")
     with SessionEditor.open(path) as editor:
-        editor.update_columns(
-            "samples", {"t_ns": before["t_ns"] + 7, "charge_ionic": np.ones(30)}
-        )
+        editor.update_columns("samples", {"t_ns": before["t_ns"] + 7, "charge_ionic": np.ones(30)})
         editor.update_columns("frames/camera", {"t_start_ns": frames["t_start_ns"] + 9})
     with Session.open(path) as session:
         after = session.sample_columns()

@@ -62,9 +62,7 @@ def soft_link(file):
 
 
 def external_storage(file):
-    file["entry"].create_dataset(
-        "secret", shape=(4,), dtype="u1", external=[("/etc/passwd", 0, 4)]
-    )
+    file["entry"].create_dataset("secret", shape=(4,), dtype="u1", external=[("/etc/passwd", 0, 4)])
 
 
 def virtual_dataset(file):
@@ -110,9 +108,7 @@ def huge_frame(file):
         "bomb", (0, 2**15, 2**15), "u2", maxshape=(None, 2**15, 2**15), chunks=True
     )
     del file["entry/bomb"]
-    file["entry"].create_dataset(
-        "bomb", (1, 2**15, 2**15), "u2", chunks=(1, 2**15, 2**15)
-    )
+    file["entry"].create_dataset("bomb", (1, 2**15, 2**15), "u2", chunks=(1, 2**15, 2**15))
 
 
 def deep_groups(file):

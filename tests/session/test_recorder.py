@@ -181,9 +181,7 @@ async def test_a_full_ring_waits_and_loses_nothing(tmp_path, make):
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(4):
-                    await recorder.frame(
-                        "camera", make.frame_header(index), make.pixels(index)
-                    )
+                    await recorder.frame("camera", make.frame_header(index), make.pixels(index))
                 late = [
                     group.create_task(
                         recorder.frame("camera", make.frame_header(i), make.pixels(i))

@@ -130,9 +130,7 @@ def test_an_empty_session_can_be_read(tmp_path, make):
 
 
 def test_many_samples_at_once_do_not_wait_in_memory(tmp_path, make):
-    with SessionWriter(
-        tmp_path / "s.h5", make.header(), monotonic_ns=lambda: 0
-    ) as writer:
+    with SessionWriter(tmp_path / "s.h5", make.header(), monotonic_ns=lambda: 0) as writer:
         for block in range(5):
             writer.append_samples(make.samples(2_000, 2_000 * block))
         assert writer.sample_count == 10_000
@@ -146,9 +144,7 @@ def test_many_samples_at_once_do_not_wait_in_memory(tmp_path, make):
 
 def test_flush_is_due_after_a_fifth_of_a_second(tmp_path, make):
     now_ns = 0
-    with SessionWriter(
-        tmp_path / "s.h5", make.header(), monotonic_ns=lambda: now_ns
-    ) as writer:
+    with SessionWriter(tmp_path / "s.h5", make.header(), monotonic_ns=lambda: now_ns) as writer:
         column = writer._file["entry/samples/t_ns"]
         writer.append_samples(make.samples(1))
         assert column.shape == (0,)
@@ -173,9 +169,7 @@ def test_wrong_rows_and_frames_are_refused(tmp_path, make):
         with pytest.raises(TypeError, match="would do"):
             writer.append_samples(make.exchanges(1))
         with pytest.raises(SessionRefused, match=r"uint8.*uint16.*expected"):
-            writer.append_frame(
-                "camera", make.frame_header(0), make.pixels(0).astype("u1")
-            )
+            writer.append_frame("camera", make.frame_header(0), make.pixels(0).astype("u1"))
         with pytest.raises(SessionRefused, match="it has camera"):
             writer.append_frame("other", make.frame_header(0), make.pixels(0))
         with pytest.raises(SessionRefused, match="clock name"):
