@@ -167,7 +167,8 @@ def find_resets(exchanges: NDArray[np.void], *, step_ns: float = 50e6) -> list[i
     rate = 1.0
     if np.any(forward):
         rate = float(np.median(host_step[forward] / device_step[forward]))
-    allowed = step_ns + (exchanges["t3_ns"] - exchanges["t0_ns"])[1:]
+    trip = exchanges["t3_ns"] - exchanges["t0_ns"]
+    allowed = step_ns + (trip[1:] + trip[:-1]) / 2
     jumped = np.abs(host_step - rate * device_step) > allowed
     return [int(i) + 1 for i in np.flatnonzero(jumped | (device_step < 0))]
 
@@ -206,7 +207,10 @@ def to_host(
     chosen = np.zeros(len(stamps), dtype=np.int64)
     now = 0
     for i, stamp in enumerate(stamps):
-        while now + 1 < len(segments) and _nearer(segments, now, int(stamp), stamps, i):
+        # A step back is one reset, so it ends one stretch.
+        if i > 0 and stamp < stamps[i - 1] and now + 1 < len(segments):
+            now += 1
+        while now + 1 < len(segments) and _next_is_nearer(segments, now, int(stamp)):
             now += 1
         chosen[i] = now
     host = np.empty(len(stamps), dtype=np.int64)
@@ -218,17 +222,8 @@ def to_host(
     return host, sigma
 
 
-def _nearer(
-    segments: Sequence[ClockFit],
-    now: int,
-    stamp: int,
-    stamps: NDArray[np.int64],
-    i: int,
-) -> bool:
-    """Tell whether the next stretch has begun at this stamp."""
-    went_back = i > 0 and stamp < int(stamps[i - 1])
-    here, then = _distance(segments[now], stamp), _distance(segments[now + 1], stamp)
-    return went_back or then < here
+def _next_is_nearer(segments: Sequence[ClockFit], now: int, stamp: int) -> bool:
+    return _distance(segments[now + 1], stamp) < _distance(segments[now], stamp)
 
 
 def _distance(segment: ClockFit, stamp: int) -> int:

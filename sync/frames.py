@@ -42,10 +42,11 @@ def account_for_frames(index: NDArray[np.int64]) -> FrameAccount:
     before[1:] = np.maximum(index[1:] - highest[:-1] - 1, 0)
     step = np.diff(index)
     late = index[1:] < highest[:-1]
-    # A frame that comes late fills a gap that was counted as a loss.
+    # A frame that comes late fills a gap, unless it has come before.
+    came = np.unique(index[index >= index[0]])
     return FrameAccount(
         dropped_before=before,
-        dropped=int(before.sum()) - int(np.sum(late)),
+        dropped=int(highest[-1] - index[0]) + 1 - len(came),
         repeated=int(np.sum(step == 0)),
         reordered=int(np.sum(late)),
     )
