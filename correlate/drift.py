@@ -23,6 +23,7 @@ WINDOW_STEP_PX = 0.02  # a smaller move of the window changes nothing
 MAX_CLIMB_PX = 4.0  # from the highest pixel of the surface
 LN2 = math.log(2)  # the median of an exponential distribution is ln 2 of its mean
 TINY = 1e-300
+FEW_FRAMES_PENALTY = 0.25
 SOFT_PX = 10.0
 MIN_SIDE_PX = 48
 SATURATED_RATIO = 0.2
@@ -374,7 +375,10 @@ class DriftEstimator:
             return math.nan, math.nan
         inverse = np.linalg.inv(h)
         covariance = inverse @ g @ inverse
-        return math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1])
+        # The weights come from the reference's own noise, which the formula does not
+        # know; how much that costs was found by simulation.
+        scale = 1 + FEW_FRAMES_PENALTY / self._count
+        return scale * math.sqrt(covariance[0, 0]), scale * math.sqrt(covariance[1, 1])
 
     def _learn(self, spectrum: _Spectrum, dx: float, dy: float) -> None:
         """Average a registered frame into the reference."""

@@ -1,6 +1,7 @@
 """The simulated bench: instruments on loopback sockets in front of one world."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
@@ -11,6 +12,8 @@ from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
 LOOPBACK = "127.0.0.1"
+
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Bench:
@@ -50,8 +53,8 @@ class Bench:
             lambda: _ClockPort(self), local_addr=(LOOPBACK, 0)
         )
         self.camera.clock_port = self._udp.get_extra_info("sockname")[1]
-        smu = await asyncio.start_server(self._serve_smu, LOOPBACK, 0)
-        camera = await asyncio.start_server(self.camera.serve, LOOPBACK, 0)
+        smu = await asyncio.start_server(self._attending(self._serve_smu), LOOPBACK, 0)
+        camera = await asyncio.start_server(self._attending(self.camera.serve), LOOPBACK, 0)
         self._servers = [smu, camera]
         self.smu_port = smu.sockets[0].getsockname()[1]
         self.camera_port = camera.sockets[0].getsockname()[1]
@@ -76,9 +79,22 @@ class Bench:
                 await task
 
     def _spawn(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=name)
+        self._keep(asyncio.create_task(work, name=name))
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _attending(self, serve: Serve) -> Serve:
+        """Return a client's handler that ends with the bench."""
+
+        async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.current_task()
+            if task is not None:
+                self._keep(task)
+            await serve(reader, writer)
+
+        return attend
 
     # --- the source-measure unit: one client at a time -----------------------------------
 

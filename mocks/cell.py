@@ -191,7 +191,7 @@ class Cell:
             residual_A = node_S * voltage_V + ion_A - given_A
             change_A = residual_A / (node_S * self._slope_ohm(ion_A) + 1.0)
             ion_A -= change_A
-            if abs(change_A) <= 1e-9 * abs(ion_A) + 1e-24:
+            if abs(change_A) <= 1e-11 * abs(ion_A) + 1e-26:
                 break
         return self._polarised_V(rest_V, ion_A), ion_A
 
@@ -203,7 +203,7 @@ class Cell:
         for _ in range(NEWTON_LIMIT):
             change_A = (self._polarised_V(rest_V, ion_A) - voltage_V) / self._slope_ohm(ion_A)
             ion_A -= change_A
-            if abs(change_A) <= 1e-9 * abs(ion_A) + 1e-24:
+            if abs(change_A) <= 1e-11 * abs(ion_A) + 1e-26:
                 break
         return ion_A
 

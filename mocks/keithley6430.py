@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable  # noqa: TC003 - used when an ob
 from mocks.cell import Source
 from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, short_form, words
-from mocks.smu_noise import RANGES, ReadingErrors, range_for
+from mocks.smu_noise import ReadingErrors, range_for
 from mocks.world import World
 
 IDENTITY = "KEITHLEY INSTRUMENTS INC.,MODEL 6430,1234567,C32 Oct  4 2010 14:20:11/A02 /D/B"
@@ -169,10 +169,7 @@ class Keithley6430:
 
     @staticmethod
     def _range_value(value: float) -> float:
-        try:
-            return range_for(abs(value) / 1.05).full_scale_A
-        except ValueError:
-            return 10.0 ** math.ceil(math.log10(abs(value)) - 1e-9)
+        return range_for(abs(value) / 1.05).full_scale_A
 
     def _set_word(self, header: str, argument: str) -> None:
         if not argument:
@@ -328,7 +325,7 @@ class Keithley6430:
             # Output off is a short circuit with a limit, in every mode of this model.
             return Source(mode="voltage", level=0.0, clamp=OFF_LIMIT_RATIO * range_A)
         if self._settings["SOUR:FUNC"] == "CURR":
-            model = next((m for m in RANGES if m.full_scale_A == range_A), RANGES[-1])
+            model = range_for(range_A / 1.05)
             return Source(
                 mode="current",
                 level=self._errors.sourced_A(model, self._numbers["SOUR:CURR"]),

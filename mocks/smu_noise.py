@@ -1,7 +1,7 @@
 """What a source-measure unit adds to the truth: offsets, gains, noise, settling."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,7 +59,9 @@ def range_for(current_A: float) -> RangeModel:
     for model in RANGES:
         if abs(current_A) <= 1.05 * model.full_scale_A:
             return model
-    raise ValueError(f"{current_A} A is beyond the largest simulated range")
+    # Beyond the ranges of interest the simulation is plain: decades without errors.
+    full_scale_A = 10.0 ** math.ceil(math.log10(abs(current_A) / 1.05))
+    return replace(RANGES[-1], full_scale_A=full_scale_A, resolution_A=full_scale_A / 1e5)
 
 
 class ReadingErrors:
@@ -79,7 +81,7 @@ class ReadingErrors:
 
     def sourced_A(self, model: RangeModel, level_A: float) -> float:
         """Return the current that really flows for a level."""
-        gain, offset = self._source[model.full_scale_A]
+        gain, offset = self._source.get(model.full_scale_A, (0.0, 0.0))
         return level_A * (1 + gain * model.gain_ratio) + offset * model.offset_A
 
     def sourced_V(self, level_V: float) -> float:
@@ -88,7 +90,7 @@ class ReadingErrors:
 
     def current_A(self, model: RangeModel, true_A: float, window_s: float) -> float:
         """Return a reading of a current that was integrated over a window."""
-        gain, offset = self._measure[model.full_scale_A]
+        gain, offset = self._measure.get(model.full_scale_A, (0.0, 0.0))
         bandwidth_Hz = 1 / (2 * window_s)
         density = 2 * ELEMENTARY_C * abs(true_A) + 4 * BOLTZMANN_J_K * ROOM_K / model.feedback_ohm
         read_A = (

@@ -14,6 +14,7 @@ MAX_QUEUED_ERRORS = 20
 # Each of these can put 0 V or defaults on a cell (6430 manual, chapters 13 and 17).
 _NEVER = (
     (r"^\*RST\b", "it restores the NORMAL output-off state, a 0 V source"),
+    (r"^\*RCL\b", "it restores a stored setup and switches the output off"),
     (r"^:?SYST\w*:PRES", "it restores defaults"),
     (r"^:?MEAS", "it restores defaults and switches the output on"),
     (r"^:?CONF", "it restores defaults and switches the output on"),
@@ -54,7 +55,7 @@ def refuse_unsafe(command: str, *, off_is_short: bool) -> None:
         True when switching the output off puts a source on the cell's terminals, and a
         cell is attached.
     """
-    for part in command.split(";"):
+    for part in re.split(r"[;\r\n]", command):
         text = part.strip()
         for pattern, why in _NEVER:
             if re.match(pattern, text, re.IGNORECASE):

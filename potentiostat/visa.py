@@ -83,18 +83,23 @@ class VisaLink:
                 write_termination="\n",
                 timeout=self._timeout_ms,
             )
-        except (VisaIOError, ValueError, OSError) as error:
+            self._prepare_socket()
+        except Exception as error:  # noqa: BLE001 - pyvisa-py raises no better
+            self.close()
             raise UnknownInstrument(
                 f"{self.resource}: cannot be opened ({_first_line(error)}); check the "
                 "resource name, the cable, and that no other program holds the link"
             ) from error
-        self._without_delay()
 
-    def _without_delay(self) -> None:
-        """Send small commands at once; pyvisa-py leaves Nagle's algorithm on."""
+    def _prepare_socket(self) -> None:
+        """Make sure of the peer, and send small commands at once.
+
+        pyvisa-py opens a refused connection too, and leaves Nagle's algorithm on.
+        """
         session = getattr(self._visa.visalib, "sessions", {}).get(self._visa.session)
         raw = getattr(session, "interface", None)
         if isinstance(raw, socket.socket):
+            raw.getpeername()
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def close(self) -> None:

@@ -78,8 +78,6 @@ class FrontTracker:
         film = self._find_film(lines, shifts)
         dx = np.array([s.dx_px for s in shifts])
         usable = np.array([s.valid for s in shifts])
-        if not np.any(usable):
-            raise CannotTrack("no frame could be registered")
         texture, width_px = np.ones(lines.shape[1]), FIRST_WIDTH_PX
         fits = _follow(lines, dx, usable, film, texture, width_px)
         for _ in range(TEXTURE_ROUNDS):
@@ -102,6 +100,8 @@ class FrontTracker:
         """Find the two strong edges that stand one film apart."""
         dx = np.array([s.dx_px for s in shifts])
         usable = np.isfinite(dx)
+        if not np.any(usable):
+            raise CannotTrack("no frame could be registered")
         mean = _mean_profile(lines[usable], dx[usable])
         slope = ndimage.gaussian_filter1d(mean, 2.0, order=1, mode="nearest")
         slope[: int(EDGE_REACH_PX)] = slope[-int(EDGE_REACH_PX) :] = 0.0

@@ -128,7 +128,7 @@ class Keithley6430:
         self._flag_setting(":SOUR:CLE:AUTO", on=False)
         self._source_current(rest)
         self._prepare_readings(rest)
-        if not output_on:
+        if not self._flag(":OUTP?"):  # a change of function has switched it off, too
             self._send(":OUTP ON")
             if not self._flag(":OUTP?"):
                 raise NotApplied(f"{self._link.resource}: the output stays off")
@@ -201,12 +201,13 @@ class Keithley6430:
                 raise UnsafeRequest(f"a clamp of {setpoint.clamp:g} V is not in the window")
 
     def _source_current(self, setpoint: Setpoint) -> None:
-        if not self._word(":SOUR:FUNC?").startswith("CURR"):
+        was_voltage = not self._word(":SOUR:FUNC?").startswith("CURR")
+        if was_voltage:
             self._send(":SOUR:FUNC CURR")
             self._send(":SOUR:CURR:MODE FIX")
         # The clamp first: no level ever stands without it.
         self._set_number(":SENS:VOLT:PROT", setpoint.clamp)
-        if not math.isclose(self._number(":SOUR:CURR:RANG?"), setpoint.range_A):
+        if was_voltage or not math.isclose(self._number(":SOUR:CURR:RANG?"), setpoint.range_A):
             self._set_number(":SOUR:CURR", 0.0)  # a range changes only at 0 A
             self._set_number(":SOUR:CURR:RANG", setpoint.range_A)
             self._set_number(":SENS:CURR:RANG", setpoint.range_A)
@@ -317,17 +318,17 @@ class Keithley6430:
             return self._rest()
 
     def _rest(self) -> SafeState:
+        range_A = RANGES[2].full_scale_A if self._setpoint is None else self._setpoint.range_A
         if self._word(":SOUR:FUNC?").startswith("VOLT"):
             if self._cell_attached:
                 raise UnsafeRequest("it sources a voltage; disconnect the cell")
-            self._source_current(self._rest_setpoint(RANGES[2].full_scale_A))
+            self._source_current(self._rest_setpoint(range_A))
         self._set_number(":SOUR:CURR", 0.0)
         self._set_number(":SENS:VOLT:PROT", self._known_envelope().voltage_max_V)
         if not self._flag(":OUTP?"):
             self._send(":OUTP ON")
             if not self._flag(":OUTP?"):
                 raise NotApplied(f"{self._link.resource}: the output stays off")
-        range_A = RANGES[2].full_scale_A if self._setpoint is None else self._setpoint.range_A
         self._changed(self._rest_setpoint(range_A))
         return SafeState.S1
 

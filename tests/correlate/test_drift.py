@@ -1,0 +1,188 @@
+"""Drift: true under Poisson noise and fixed pattern, with an honest sigma."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import fft, ndimage
+
+from correlate.drift import DriftEstimator, fixed_pattern_correlation, why_unusable
+from correlate.trackers.drift import DriftTracker
+from correlate.trackers.protocol import CannotTrack, SceneSettings
+from correlate.window import Band
+from mocks.camera import Scene
+from mocks.scenario import load
+
+REAL = Path(os.environ.get("LAMELLA_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
+TI = REAL / "ti_annealing_tem"
+# Shifts onto the first frame of each group by matching of patches, (y, x) in px, as the
+# folder's README tells them.
+PATCHES = {
+    1733: {
+        1734: (8.39, 9.48),
+        1735: (9.45, 10.56),
+        1736: (10.58, 11.45),
+        1737: (11.18, 11.70),
+        1738: (12.56, 12.75),
+        1739: (10.68, 10.17),
+    },
+    1751: {
+        1752: (3.38, 3.72),
+        1753: (3.19, 3.04),
+        1754: (5.39, 5.31),
+        1755: (9.01, 9.04),
+        1756: (7.97, 7.60),
+    },
+}
+
+
+class Specimen:
+    """A periodic band-limited scene that can be shifted exactly."""
+
+    def __init__(self, shape, seed, *, contrast=0.2):
+        rng = np.random.default_rng(seed)
+        grains = ndimage.gaussian_filter(rng.standard_normal(shape), 3.0, mode="wrap")
+        self._modes = fft.rfft2(contrast * grains / grains.std())
+        self._shape = shape
+
+    def at(self, dx, dy):
+        """Return the scene displaced by (dx, dy), mean 1."""
+        fy = fft.fftfreq(self._shape[0])[:, None]
+        fx = fft.rfftfreq(self._shape[1])[None, :]
+        turn = np.exp(-2j * np.pi * (fx * dx + fy * dy))
+        return np.maximum(1 + fft.irfft2(self._modes * turn, s=self._shape), 0.05)
+
+
+@pytest.mark.parametrize("shape", [(128, 128), (96, 256)])
+@pytest.mark.parametrize("pattern", [0.0, 0.02])
+def test_shift_and_sigma_are_true_on_poisson_frames(shape, pattern):
+    pulls, errors = [], []
+    for seed in range(24):
+        rng = np.random.default_rng([seed, 3])
+        scene = Specimen(shape, seed)
+        gain = 1 + pattern * rng.standard_normal(shape)
+        true = rng.uniform(-6, 6, 2)
+        first = rng.poisson(20 * scene.at(0, 0) * gain)
+        second = rng.poisson(20 * scene.at(*true) * gain)
+        estimator = DriftEstimator(shape)
+        assert estimator.update(first).dx_px == 0.0
+        shift = estimator.update(second)
+        assert shift.valid
+        error = np.array([shift.dx_px + true[0], shift.dy_px + true[1]])
+        errors.extend(error)
+        pulls.extend(error / [shift.sigma_x_px, shift.sigma_y_px])
+    assert np.sqrt(np.mean(np.square(errors))) < 0.1
+    assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.35
+
+
+def test_a_growing_reference_is_better_than_one_frame():
+    shape = (96, 128)
+    scene = Specimen(shape, 5)
+    rng = np.random.default_rng(8)
+    path = np.cumsum(rng.normal(0, 0.3, (60, 2)), axis=0)
+    path[0] = 0
+    frames = [rng.poisson(8 * scene.at(*place)) for place in path]
+
+    def spread(count):
+        estimator = DriftEstimator(shape, reference_frames=count)
+        found = [estimator.update(frame) for frame in frames]
+        error = np.array([s.dx_px for s in found]) + path[:, 0]
+        return error[20:].std()
+
+    assert spread(32) < 0.85 * spread(1)
+
+
+def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
+    scenario = load("lco_lipon_li", dose_rate_e_m2_s=3e20)
+    scene = Scene(scenario, 3)
+    band = Band(left_px=scene.collector_px + 12, right_px=scene.interface_px - 12)
+
+    def drift_seen(band):
+        estimator = DriftEstimator((160, 400), band=band)
+        estimator.update(scene.frame(0, 60e-9, (0.0, 0.0)))
+        moved = [scene.frame(i, 200e-9, (0.0, 0.0)) for i in range(1, 13)]
+        return np.mean([estimator.update(frame).dx_px for frame in moved])
+
+    assert abs(drift_seen(band)) < 0.1
+    assert abs(drift_seen(None)) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("pixels", "reason"),
+    [
+        (np.zeros((64, 64), np.uint8), "blank"),
+        (np.full((64, 64), 7.0), "blank"),
+        (np.where(np.arange(4096).reshape(64, 64) % 3, 255, 9).astype(np.uint8), "saturated"),
+        (np.full((64, 64), np.nan), "not numbers"),
+    ],
+)
+def test_unusable_frames_are_told_apart(pixels, reason):
+    assert reason in why_unusable(pixels)
+    estimator = DriftEstimator((64, 64))
+    estimator.update(np.random.default_rng(0).poisson(9, (64, 64)).astype(np.uint8))
+    shift = estimator.update(pixels)
+    assert not shift.valid
+    assert reason in shift.reason
+    assert np.isnan(shift.dx_px)
+
+
+def test_frames_of_other_shapes_or_too_small_are_refused():
+    with pytest.raises(ValueError, match="too small"):
+        DriftEstimator((20, 400))
+    with pytest.raises(ValueError, match="not of"):
+        DriftEstimator((64, 64)).update(np.ones((64, 65)))
+
+
+def test_noise_alone_gives_no_confident_shift():
+    rng = np.random.default_rng(1)
+    estimator = DriftEstimator((64, 64))
+    estimator.update(rng.poisson(10, (64, 64)))
+    found = [estimator.update(rng.poisson(10, (64, 64))) for _ in range(8)]
+    assert all(not s.valid or s.sigma_x_px > 0.1 for s in found)
+
+
+def test_a_fixed_pattern_is_noticed():
+    rng = np.random.default_rng(2)
+    scene, pattern = Specimen((128, 128), 1), rng.standard_normal((128, 128))
+    pair = [rng.poisson(50 * scene.at(d, 0)) + 5 * pattern for d in (0, 4)]
+    assert fixed_pattern_correlation(*pair) > 0.15
+    clean = [rng.poisson(50 * scene.at(d, 0)).astype(float) for d in (0, 4)]
+    assert abs(fixed_pattern_correlation(*clean)) < 0.05
+
+
+def test_the_tracker_counts_what_it_could_not_use():
+    rng = np.random.default_rng(4)
+    scene = Specimen((64, 96), 3)
+    frames = [rng.poisson(30 * scene.at(d, 0)).astype(np.uint8) for d in (0.0, 1.0, 2.0)]
+    frames.insert(2, np.zeros((64, 96), np.uint8))
+    track = DriftTracker(SceneSettings(shape=(64, 96))).track(lambda: frames)
+    assert track.valid.tolist() == [True, True, False, True]
+    assert sum(track.reasons.values()) == 1
+    assert track.drift["dx"][3] == pytest.approx(-2.0, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    ("frames", "says"),
+    [([np.zeros((64, 64), np.uint8)], "no frame could be"), ([], "no frame could be")],
+)
+def test_the_tracker_says_when_there_is_nothing_to_register(frames, says):
+    with pytest.raises(CannotTrack, match=says):
+        DriftTracker(SceneSettings(shape=(64, 64))).track(lambda: frames)
+    with pytest.raises(CannotTrack, match="too small"):
+        DriftTracker(SceneSettings(shape=(8, 8))).track(lambda: frames)
+
+
+@pytest.mark.skipif(not TI.is_dir(), reason=f"the measured TEM frames are not in {TI}")
+@pytest.mark.parametrize("first", sorted(PATCHES))
+def test_measured_tem_frames_agree_with_matched_patches(first):
+    def frames():
+        for number in (first, *PATCHES[first]):
+            yield np.asarray(Image.open(TI / f"{number}.png"))
+
+    track = DriftTracker(SceneSettings(shape=(1024, 1024))).track(frames)
+    assert track.attributes["fixed_pattern_correlation"] > 0.1
+    for row, (number, (y, x)) in enumerate(PATCHES[first].items(), 1):
+        assert abs(track.drift["dy"][row] - y) < 0.5, number
+        assert abs(track.drift["dx"][row] - x) < 0.5, number

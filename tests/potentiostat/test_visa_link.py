@@ -1,0 +1,283 @@
+"""The link over real sockets: one owner, and never the reply to another question."""
+
+import itertools
+import socket
+import threading
+
+import pytest
+
+from potentiostat.errors import LinkError, NoReply, UnknownInstrument
+from potentiostat.visa import VisaLink
+
+IDENTITY = "MAKER,MODEL 6430,1,A"
+
+
+@pytest.fixture
+def connect(serve):
+    links = []
+
+    def start(answer):
+        instrument = serve(answer)
+        ticks = itertools.count(1000)
+        link = VisaLink(instrument.resource, now_ns=lambda: next(ticks), timeout_s=0.2)
+        link.open()
+        links.append(link)
+        return link, instrument
+
+    yield start
+    for link in links:
+        link.close()
+
+
+def plain(line):
+    if line == "*IDN?":
+        return f"{IDENTITY}\n"
+    return f"answer to {line}\n" if line.endswith("?") else None
+
+
+def test_a_question_gets_its_reply_between_two_stamps(connect):
+    link, _ = connect(plain)
+    reply = link.query("A?")
+    assert reply.text == "answer to A?"
+    assert reply.sent_ns < reply.received_ns
+
+
+def test_a_command_is_sent_as_one_line(connect):
+    link, instrument = connect(plain)
+    link.write(":SOUR:CURR 0")
+    link.query("A?")
+    assert instrument.lines == [":SOUR:CURR 0", "A?"]
+
+
+def test_small_commands_leave_at_once(connect):
+    link, _ = connect(plain)
+    raw = link._visa.visalib.sessions[link._visa.session].interface
+    assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+class Late:
+    """Keeps the reply to ``SLOW?`` until the next question has been asked."""
+
+    def __init__(self, first=b"", rest=b"late\n"):
+        self.first, self.rest, self.waiting = first, rest, b""
+
+    def __call__(self, line):
+        if line == "SLOW?":
+            self.waiting = self.rest
+            return self.first
+        late, self.waiting = self.waiting, b""
+        return late + (plain(line) or "").encode()
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        Late(),
+        Late(rest=b"late\nlater\n"),
+        Late(first=b"1.5", rest=b"E-9\n"),
+        Late(rest=b"\xff\xfe\n"),
+    ],
+    ids=["whole", "two", "cut in half", "not text"],
+)
+def test_a_late_reply_is_never_taken_for_the_next_answer(connect, late):
+    link, _ = connect(late)
+    link.query("*IDN?")
+    with pytest.raises(NoReply, match=r"no reply to SLOW\? within 0.2 s"):
+        link.query("SLOW?")
+    assert link.query("A?").text == "answer to A?"
+    assert link.query("B?").text == "answer to B?"
+
+
+def test_a_reply_that_was_already_on_the_way_is_read_away(connect):
+    # The instrument says more than was asked, so a stale line waits in the buffer.
+    link, _ = connect(lambda line: "one\ntwo\n" if line == "A?" else plain(line))
+    link.query("*IDN?")
+    assert link.query("A?").text == "one"
+    link.resync()
+    assert link.query("B?").text == "answer to B?"
+
+
+def test_the_first_answer_to_the_fence_is_remembered_as_the_identity(connect):
+    silent = iter([True])
+    link, _ = connect(
+        lambda line: None if line == "A?" and next(silent, False) else plain(line)
+    )
+    with pytest.raises(NoReply):
+        link.query("A?")
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_an_identity_that_comes_at_the_second_fence_is_enough(connect):
+    fences = itertools.count()
+
+    def answer(line):
+        if line == "SLOW?":
+            return None
+        if line == "*IDN?" and next(fences) == 1:
+            return None
+        return plain(line)
+
+    link, instrument = connect(answer)
+    link.query("*IDN?")
+    with pytest.raises(NoReply):
+        link.query("SLOW?")
+    assert instrument.lines.count("*IDN?") == 3
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_an_instrument_that_never_answers_is_given_up(connect):
+    link, instrument = connect(lambda line: None)
+    with pytest.raises(LinkError, match="out of step") as caught:
+        link.query("A?")
+    assert not isinstance(caught.value, NoReply)
+    asked = len(instrument.lines)
+    with pytest.raises(LinkError, match="not used again"):
+        link.query("A?")
+    with pytest.raises(LinkError, match="not used again"):
+        link.write("B")
+    assert len(instrument.lines) == asked
+
+
+def test_another_identity_after_a_timeout_is_not_trusted(connect):
+    names = iter([IDENTITY])
+    link, _ = connect(
+        lambda line: f"{next(names, 'SOMEBODY ELSE')}\n" if line == "*IDN?" else None
+    )
+    link.query("*IDN?")
+    with pytest.raises(LinkError, match="out of step"):
+        link.query("A?")
+
+
+def test_an_endless_stream_of_stale_replies_is_given_up(connect, monkeypatch):
+    monkeypatch.setattr("potentiostat.visa.MAX_STALE_REPLIES", 3)
+    link, _ = connect(lambda line: None if line == "A?" else "noise\n" * 20)
+    link._identity = IDENTITY
+    with pytest.raises(LinkError, match="out of step"):
+        link.query("A?")
+
+
+def test_a_reply_that_is_no_text_fails_the_link(connect):
+    link, _ = connect(lambda line: b"\xff\xfe\n")
+    with pytest.raises(LinkError, match=r"A\?"):
+        link.query("A?")
+    with pytest.raises(LinkError, match="not used again"):
+        link.query("A?")
+
+
+def test_a_closed_socket_fails_the_link(connect, hang_up):
+    link, _ = connect(lambda line: hang_up)
+    with pytest.raises(LinkError) as caught:
+        link.query("A?")
+    assert not isinstance(caught.value, NoReply)
+    with pytest.raises(LinkError, match="not used again"):
+        link.query("A?")
+
+
+def test_a_reset_connection_fails_a_write(connect, monkeypatch):
+    link, _ = connect(plain)
+
+    def broken(command):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(link._visa, "write", broken)
+    with pytest.raises(LinkError, match="reset by peer"):
+        link.write("A")
+    with pytest.raises(LinkError, match="not used again"):
+        link.write("A")
+
+
+@pytest.mark.parametrize("where", ["query", "read", "read_raw"])
+def test_a_link_that_breaks_is_not_used_again(connect, monkeypatch, where):
+    from pyvisa import constants
+    from pyvisa.errors import VisaIOError
+
+    link, _ = connect(lambda line: None)
+
+    def broken(*_):
+        raise VisaIOError(constants.StatusCode.error_connection_lost)
+
+    monkeypatch.setattr(link._visa, where, broken)
+    with pytest.raises(LinkError, match="(?i)connection"):
+        link.query("A?")
+    with pytest.raises(LinkError, match="not used again"):
+        link.query("A?")
+
+
+def test_a_second_thread_is_turned_away(connect):
+    link, instrument = connect(plain)
+    link.query("A?")
+    found = []
+
+    def elsewhere():
+        for use in (lambda: link.query("B?"), lambda: link.write("C"), link.resync):
+            try:
+                use()
+            except LinkError as error:
+                found.append(str(error))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join(5)
+    assert len(found) == 3
+    assert all("second thread" in text for text in found)
+    assert link.query("D?").text == "answer to D?"
+    assert instrument.lines == ["A?", "D?"]
+
+
+@pytest.mark.parametrize("resource", ["NOSUCH::1::INSTR", "TCPIP::", ""])
+def test_a_name_that_is_no_resource_is_unknown(resource):
+    with pytest.raises(UnknownInstrument, match="cannot be opened"):
+        VisaLink(resource, now_ns=lambda: 0, timeout_s=0.2).open()
+
+
+def test_a_port_where_nobody_listens_is_unknown():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(UnknownInstrument, match="cannot be opened"):
+        VisaLink(f"TCPIP::127.0.0.1::{port}::SOCKET", now_ns=lambda: 0, timeout_s=0.2).open()
+
+
+def test_a_host_that_does_not_answer_is_unknown(monkeypatch):
+    def silent(*_):
+        raise Exception("could not connect: timeout")  # noqa: TRY002 - as pyvisa-py does
+
+    monkeypatch.setattr("pyvisa_py.tcpip.TCPIPSocketSession._connect", silent)
+    with pytest.raises(UnknownInstrument, match="could not connect"):
+        VisaLink("TCPIP::127.0.0.1::1::SOCKET", now_ns=lambda: 0, timeout_s=0.2).open()
+
+
+def test_a_link_that_is_not_open_says_so():
+    link = VisaLink("TCPIP::127.0.0.1::1::SOCKET", now_ns=lambda: 0)
+    with pytest.raises(LinkError, match="is not open"):
+        link.query("A?")
+    link.close()
+
+
+def test_the_context_opens_and_closes(serve):
+    instrument = serve(plain)
+    with VisaLink(instrument.resource, now_ns=lambda: 0, timeout_s=0.2) as link:
+        assert link.query("A?").text == "answer to A?"
+    with pytest.raises(LinkError, match="is not open"):
+        link.query("A?")
+
+
+def test_a_backend_without_sockets_of_ours_is_left_alone():
+    link = VisaLink("X", now_ns=lambda: 0)
+
+    class Visa:
+        visalib = object()
+        session = 1
+
+    link._visa = Visa()
+    link._prepare_socket()
+
+
+def test_an_error_without_words_is_named_by_its_kind(connect, monkeypatch):
+    link, _ = connect(plain)
+
+    def broken(command):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(link._visa, "query", broken)
+    with pytest.raises(LinkError, match="BrokenPipeError"):
+        link.query("A?")

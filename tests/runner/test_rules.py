@@ -1,0 +1,55 @@
+"""The grammar of ``until``."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner.rules import RuleError, parse_rule
+
+
+@pytest.mark.parametrize(
+    ("text", "quantity", "relation", "value"),
+    [
+        ("V > 4.2 V", "V", ">", 4.2),
+        ("t>120 s", "t", ">", 120.0),
+        ("  I <  1 pA ", "I", "<", 1e-12),
+        ("Q > 3 nC", "Q", ">", 3e-9),
+        ("t > 2 min", "t", ">", 120.0),
+    ],
+)
+def test_reads_a_comparison(text, quantity, relation, value):
+    rule = parse_rule(text)
+    assert (rule.quantity, rule.relation, rule.value) == (quantity, relation, value)
+    assert rule.text == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("front.position > 400 nm", "column 1: rules on what the images show"),
+        ("distance(dendrite.tip, cathode.edge) < 200 nm", "what the images show"),
+        ("dose > 500 e/angstrom^2", "what the images show"),
+        ("v > 3 V", "did you mean V"),
+        ("T > 3 s", "did you mean t"),
+        ("U > 3 V", "'U' is not known; write for example"),
+        ("V >= 3 V", "column 3: a rule compares with > or <"),
+        ("V == 3 V", "compares with > or <"),
+        ("V > 4,2 V", "column 5: '4,2 V' has a comma"),
+        ("I < 1 pV", "column 5: '1 pV' is a voltage"),
+        ("V 4.2 V", "is no rule"),
+        ("", "is no rule"),
+        (3, "3 is no rule"),
+    ],
+)
+def test_refuses_with_the_place_in_the_line(text, says):
+    with pytest.raises(RuleError) as refused:
+        parse_rule(text)
+    assert says in str(refused.value)
+
+
+@given(st.text(max_size=60))
+def test_no_text_does_anything_but_be_read_or_refused(text):
+    try:
+        parse_rule(text)
+    except RuleError as refused:
+        assert str(refused)
