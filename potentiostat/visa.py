@@ -84,7 +84,7 @@ class VisaLink:
                 timeout=self._timeout_ms,
             )
             self._prepare_socket()
-        except Exception as error:  # noqa: BLE001 - pyvisa-py raises no better
+        except Exception as error:
             self.close()
             raise UnknownInstrument(
                 f"{self.resource}: cannot be opened ({_first_line(error)}); check the "

@@ -23,6 +23,8 @@ from sync.pairs import EXCHANGE_DTYPE
 CAMERA = "camera"
 FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
+SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
+LIVE_EXCHANGES = 600  # of the last ones, for the provisional fit
 
 
 @dataclass(slots=True)
@@ -50,6 +52,9 @@ class LiveState:
 Watcher = Callable[[LiveState], None]
 """Called after every block of readings; must return at once."""
 
+Show = Callable[[str, object], None]
+"""Shows a message under a topic to whoever listens; must return at once."""
+
 
 class Acquisition:
     """Runs a plan on a cell while a camera films it, and records both.
@@ -66,7 +71,7 @@ class Acquisition:
         Not begun.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - one argument for each part that it joins
         self,
         experiment: Experiment,
         *,
@@ -77,6 +82,7 @@ class Acquisition:
         clock: HostClock,
         control: Control,
         watcher: Watcher,
+        show: Show,
     ) -> None:
         self._experiment = experiment
         self._cell = cell
@@ -86,6 +92,8 @@ class Acquisition:
         self._clock = clock
         self._control = control
         self._watcher = watcher
+        self._show_others = show
+        self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
         self._step_start_ns = self._start_ns
         self._why_end: str | None = None
@@ -254,6 +262,18 @@ class Acquisition:
         state.elapsed_s = (now_ns - self._start_ns) / 1e9
         state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
         self._watcher(state)
+        self._unshown.append(rows)
+        if sum(len(part) for part in self._unshown) >= SHOWN_TOGETHER:
+            self._show_samples()
+
+    def _show_samples(self) -> None:
+        rows = np.concatenate(self._unshown)
+        self._unshown.clear()
+        finite = np.isfinite(rows["voltage"]) & np.isfinite(rows["current"])
+        self._show_others(
+            "samples",
+            {name: rows[name][finite].tolist() for name in ("t_ns", "voltage", "current")},
+        )
 
     # --- frames ------------------------------------------------------------------------
 
@@ -261,6 +281,10 @@ class Acquisition:
         async for frame in camera.frames():
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
+            self._show_others(
+                "frames",
+                {"index": stamps.index, "t_start_ns": stamps.t_start_ns},
+            )
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
             self.state.dose_e_m2 = stamps.dose_per_m2
@@ -321,5 +345,6 @@ class Acquisition:
         await self._recorder.exchanges(CAMERA, row)
         self._camera_exchanges.append(row)
         if len(self._camera_exchanges) >= 2:
+            self._camera_exchanges = self._camera_exchanges[-LIVE_EXCHANGES:]
             self._camera_fit = fit_clock(np.concatenate(self._camera_exchanges))
             self.state.clock_sigma_ns = self._camera_fit.offset_sigma_ns

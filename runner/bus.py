@@ -44,7 +44,8 @@ class _StrictClient(aiomqtt.Client):
         super().__init__(*arguments, **options)
         self.refusals: dict[int, str] = {}
         self.last_id = 0
-        heard = self._client.on_publish
+        paho: Any = self._client
+        heard = paho.on_publish
 
         def on_publish(
             client: Any,
@@ -58,15 +59,15 @@ class _StrictClient(aiomqtt.Client):
             if heard is not None:
                 heard(client, userdata, mid, reason, properties)
 
-        self._client.on_publish = on_publish
-        send = self._client.publish
+        paho.on_publish = on_publish
+        send = paho.publish
 
         def publish(*args: Any, **kwargs: Any) -> Any:
             info = send(*args, **kwargs)
             self.last_id = info.mid
             return info
 
-        self._client.publish = publish  # type: ignore[method-assign]
+        paho.publish = publish
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +222,7 @@ class BusFeed:
         self.status("ended")
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER_S):
-                while self._queue and self.counters.connects:
+                while self._queue and self.counters.connects:  # noqa: ASYNC110 - a moment
                     await asyncio.sleep(0.01)
         if self._task is not None:
             self._task.cancel()

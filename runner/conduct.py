@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cameras.protocol import FrameSource
-from runner.acquisition import Acquisition, LiveState, Watcher
+from potentiostat.protocol import SafeState
+from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
+from runner.bus import BusAddress, BusFeed
 from runner.calibrate import HolderRecord, load_holder, measure_holder
 from runner.cell import GuardedCell
 from runner.check import refuse_unfit
@@ -22,6 +25,7 @@ from runner.outputs import Outputs
 from runner.plan import Ending, Plan
 from runner.report import write_report
 from runner.summary import RunSummary, summarise
+from session.editor import SessionEditor
 from session.recorder import Recorder
 
 VIRTUAL_LEASE_S = 30.0  # real seconds; in virtual time a busy machine is no danger
@@ -37,6 +41,10 @@ def _watch_nothing(_state: LiveState) -> None:
 
 def _say_nothing(_text: str) -> None:
     """Say nothing."""
+
+
+def _show_nobody(_topic: str, _message: object) -> None:
+    """Show nobody anything."""
 
 
 async def run(
@@ -89,7 +97,9 @@ async def run(
             holder = await _load_holder_with_cell(experiment, lab, holder, stage)
         stage("running the plan")
         ending, cell = await _play(experiment, lab, outputs, holder, control or Control(), watcher)
+        left_ns = lab.clock.now_ns()
     stage("fitting the time base, tracking, correlating")
+    await asyncio.to_thread(_note_left, outputs.session, left_ns, cell.left_in)
     await asyncio.to_thread(analyse_session, outputs.session, holder)
     if outputs.report is not None:
         stage("writing the report")
@@ -97,6 +107,13 @@ async def run(
     return await asyncio.to_thread(
         summarise, outputs.session, exit_code=ending.code, left_in=cell.left_in
     )
+
+
+def _note_left(session: Path, t_ns: int, state: SafeState | None) -> None:
+    """Say in the file where the cell was left: the recorder ends before the cell does."""
+    left = "not confirmed" if state is None else state.value
+    with SessionEditor.open(session) as editor:
+        editor.add_event(t_ns, "cell_left", "guardian", f"cell left in: {left}", {"state": left})
 
 
 async def _load_holder_with_cell(
@@ -171,6 +188,7 @@ async def _play(
                 f"open-holder calibration: {holder.source}",
                 holder.attributes(),
             )
+        feed = await _enter_bus(experiment, outputs, stack)
         acquisition = Acquisition(
             experiment,
             cell=cell,
@@ -180,11 +198,31 @@ async def _play(
             clock=lab.clock,
             control=control,
             watcher=watcher,
+            show=_show_nobody if feed is None else feed.put,
         )
         ending = await acquisition.run()
         cell.reason = ending.reason
+        if camera is not None:
+            ring = recorder.ring_counters(CAMERA)
+            await recorder.queue_counters(CAMERA, asdict(ring))
+        if feed is not None:
+            await recorder.queue_counters("bus", asdict(feed.counters))
         await recorder.finish(ending.reason, datetime.now(UTC).isoformat())
     return ending, cell
+
+
+async def _enter_bus(
+    experiment: Experiment, outputs: Outputs, stack: AsyncExitStack
+) -> BusFeed | None:
+    if experiment.bus is None:
+        return None
+    address = BusAddress(
+        host=experiment.bus.host,
+        port=experiment.bus.port,
+        lab=experiment.bus.lab,
+        session=outputs.session.stem,
+    )
+    return await stack.enter_async_context(BusFeed(address))
 
 
 async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:

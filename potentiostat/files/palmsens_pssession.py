@@ -62,12 +62,12 @@ def read(path: Path, *, measurement: int = 0) -> Recording:
         measured = arrays.get(MEASURED_POTENTIAL, arrays.get(POTENTIAL))
         voltage_V = np.full(len(time_s), np.nan) if measured is None else _values(measured)
         charge_C = _values(arrays[CHARGE]) if CHARGE in arrays else None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise RecordingError(f"{path}: lacks or misspells {error} in its data") from error
     columns = [time_s, current_A, voltage_V, *([] if charge_C is None else [charge_C])]
     if len({len(column) for column in columns}) != 1:
         raise RecordingError(f"{path}: its columns have different lengths")
-    if len(time_s) < 2 or np.any(np.diff(time_s) <= 0):
+    if len(time_s) < 2 or not (np.all(np.isfinite(time_s)) and np.all(np.diff(time_s) > 0)):
         raise RecordingError(f"{path}: its times do not rise")
     return Recording(
         time_s=time_s,

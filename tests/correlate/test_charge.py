@@ -106,9 +106,7 @@ def test_readings_that_are_not_numbers_are_bridged():
     voltage, current, true_C = experiment()
     current[100:105] = np.nan
     voltage[500] = np.inf
-    assert book(voltage, current, holder()).columns["ionic"][-1] == pytest.approx(
-        true_C, rel=2e-3
-    )
+    assert book(voltage, current, holder()).columns["ionic"][-1] == pytest.approx(true_C, rel=2e-3)
     blind = book(voltage, np.full(N, np.nan), holder())
     assert np.isnan(blind.columns["ionic"][-1])
 
@@ -144,9 +142,7 @@ def test_faraday_balance_finds_the_slope_and_what_the_geometry_expects():
     sigma = np.full(400, 0.8e-9)
     position = 60e-9 + 40.0 * charge + rng.normal(0, 0.8e-9, 400)
     position[7] = np.nan
-    found = faraday_balance(
-        charge, position, sigma, charge_scale_sigma=0.002, expected_m_C=40.0
-    )
+    found = faraday_balance(charge, position, sigma, charge_scale_sigma=0.002, expected_m_C=40.0)
     assert found.n == 399
     assert abs(found.ratio - 1) < 3 * found.ratio_sigma
     assert 0.002 < found.ratio_sigma < 0.01

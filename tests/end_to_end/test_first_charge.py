@@ -28,6 +28,7 @@ def first_charge(tmp_path_factory):
             *("-o", "first_charge.h5", "--report", "first_charge.html"),
             *("--speed", "max", "--json"),
         ],
+        check=False,
         cwd=folder,
         capture_output=True,
         text=True,
@@ -84,9 +85,7 @@ def test_front_is_within_half_a_pixel_and_its_sigma_is_honest(session, truth):
 def _charge_between(truth, term, start_ns, stop_ns):
     ledger = truth["ledger"]
     origin = ledger["t_ns"][0]
-    at = np.interp(
-        np.array([start_ns, stop_ns]) - origin, ledger["t_ns"] - origin, ledger[term]
-    )
+    at = np.interp(np.array([start_ns, stop_ns]) - origin, ledger["t_ns"] - origin, ledger[term])
     return at[1] - at[0]
 
 
@@ -94,9 +93,7 @@ def _charge_between(truth, term, start_ns, stop_ns):
 def test_ionic_charge_is_true_where_the_instrument_is_far_off(session, truth, step):
     table = session.table("correlation/kinematics")
     row = int(np.flatnonzero(table["step"] == step)[0])
-    true_C = _charge_between(
-        truth, "ionic", table["t_start_ns"][row], table["t_end_ns"][row]
-    )
+    true_C = _charge_between(truth, "ionic", table["t_start_ns"][row], table["t_end_ns"][row])
     assert abs(table["ionic"][row] / true_C - 1) < 0.01
     assert abs(table["ionic"][row] - true_C) < 4 * table["ionic_sigma"][row]
     assert abs(table["instrument"][row] / true_C - 1) > 0.05
@@ -179,6 +176,7 @@ def test_a_second_run_refuses_to_overwrite_and_leaves_all_as_it_was(first_charge
             str(ROOT / "examples" / "lco_lipon_li.toml"),
             *("-o", "first_charge.h5", "--speed", "max"),
         ],
+        check=False,
         cwd=folder,
         capture_output=True,
         text=True,

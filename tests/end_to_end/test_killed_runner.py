@@ -49,9 +49,7 @@ until = ["V > 4.2 V", "t > 600 s"]
 
 pytestmark = [
     pytest.mark.timeout(90),
-    pytest.mark.skipif(
-        not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"
-    ),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
 ]
 
 
@@ -132,9 +130,7 @@ def test_sigkill_in_mid_charge(trial, holder, tmp_path):
 
     truth = _wait_until_written(tmp_path / "killed.truth.h5")
     source = truth["source"]
-    safe = np.flatnonzero(
-        (source["t_ns"] >= killed_ns) & (np.abs(source["level"]) < 1e-13)
-    )
+    safe = np.flatnonzero((source["t_ns"] >= killed_ns) & (np.abs(source["level"]) < 1e-13))
     assert len(safe) > 0, "the source was never brought to 0 A"
     assert (source["t_ns"][safe[0]] - killed_ns) / 1e9 < LEASE_S
     assert source["mode"][-1] == "current"

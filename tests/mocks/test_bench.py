@@ -110,9 +110,7 @@ async def test_readings_carry_the_noise_and_errors_of_the_data_sheet():
     world, pace, _ = lockstep(dielectric_F=0.0)
     smu = Keithley6430(world, pace)
     await galvanostat(smu)
-    rows = np.array(
-        [[float(x) for x in (await ask(smu, ":READ?")).split(",")] for _ in range(400)]
-    )
+    rows = np.array([[float(x) for x in (await ask(smu, ":READ?")).split(",")] for _ in range(400)])
     current = rows[10:, 1]
     model = RANGES[2]
     assert abs(current.mean() - 2e-11) < 2 * (0.0015 * 2e-11 + 3e-14)
@@ -307,7 +305,7 @@ async def test_the_camera_films_in_lockstep_and_accounts_for_every_frame():
 
 
 async def test_clock_exchanges_hold_the_truth_between_their_stamps():
-    world, pace, stamp = lockstep()
+    world, pace, _ = lockstep()
     async with Bench(world, pace) as bench:
         before = world.now_ns
         answer = await bench.camera.answer_clock(struct.pack("<qq", 3, before))

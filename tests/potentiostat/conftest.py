@@ -41,7 +41,9 @@ class WireInstrument:
                     if answer is HANG_UP:
                         return
                     if answer is not None:
-                        self._client.sendall(answer if isinstance(answer, bytes) else answer.encode())
+                        self._client.sendall(
+                            answer if isinstance(answer, bytes) else answer.encode()
+                        )
             except OSError:
                 return
 

@@ -73,9 +73,7 @@ def pulls(fits, name, column):
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "column"), [("capacitance{}_F", 0), ("conductance{}_S", 1)]
-)
+@pytest.mark.parametrize(("name", "column"), [("capacitance{}_F", 0), ("conductance{}_S", 1)])
 def test_the_true_value_lies_within_the_stated_uncertainty(fits, name, column):
     pull = pulls(fits, name, column)
     assert 0.7 < np.sqrt(np.mean(pull**2)) < 1.3, pull
@@ -97,9 +95,7 @@ def test_uncertainties_are_small_enough_to_be_of_use(fits):
 
 
 def test_dielectric_absorption_is_kept_apart_from_leakage():
-    found = fit(
-        *simulate(1, capacitance_F=150e-12, leak_ohm=1e12, dielectric_F=3e-12, tau_s=15.0)
-    )
+    found = fit(*simulate(1, capacitance_F=150e-12, leak_ohm=1e12, dielectric_F=3e-12, tau_s=15.0))
     assert found.dielectric_F == pytest.approx(3e-12, rel=0.2)
     assert found.dielectric_tau_s == pytest.approx(15.0, rel=0.3)
     assert found.capacitance_F == pytest.approx(150e-12, rel=0.01)

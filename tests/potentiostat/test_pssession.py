@@ -76,7 +76,7 @@ def test_who_measured_and_when_is_kept(write):
     found = read(write(GOOD))
     assert found.model.endswith("device code 15")
     assert (found.serial, found.technique) == ("ES0000", "Chronoamperometry")
-    assert found.start_time == "2025-12-10T12:20:41.584921+00:00"
+    assert found.start_time == "2025-12-10T10:14:01.584921+00:00"
     assert found.details == {"firmware": "1.406", "software": "5.12"}
     assert len(found.assumptions) == 2
 

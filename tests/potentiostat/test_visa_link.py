@@ -99,9 +99,7 @@ def test_a_reply_that_was_already_on_the_way_is_read_away(connect):
 
 def test_the_first_answer_to_the_fence_is_remembered_as_the_identity(connect):
     silent = iter([True])
-    link, _ = connect(
-        lambda line: None if line == "A?" and next(silent, False) else plain(line)
-    )
+    link, _ = connect(lambda line: None if line == "A?" and next(silent, False) else plain(line))
     with pytest.raises(NoReply):
         link.query("A?")
     assert link.query("A?").text == "answer to A?"
@@ -140,9 +138,7 @@ def test_an_instrument_that_never_answers_is_given_up(connect):
 
 def test_another_identity_after_a_timeout_is_not_trusted(connect):
     names = iter([IDENTITY])
-    link, _ = connect(
-        lambda line: f"{next(names, 'SOMEBODY ELSE')}\n" if line == "*IDN?" else None
-    )
+    link, _ = connect(lambda line: f"{next(names, 'SOMEBODY ELSE')}\n" if line == "*IDN?" else None)
     link.query("*IDN?")
     with pytest.raises(LinkError, match="out of step"):
         link.query("A?")

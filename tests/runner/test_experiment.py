@@ -45,12 +45,10 @@ def test_the_example_is_what_it_says():
 
 
 def test_currents_may_be_densities_or_rates():
-    text = changed(("30 pA\" }                   #", "0.3 mA/cm^2\" } #"), ("-30 pA", "-C/2"))
+    text = changed(('30 pA" }                   #', '0.3 mA/cm^2" } #'), ("-30 pA", "-C/2"))
     experiment = Experiment.loads(text)
     assert experiment.steps[1].current_A == pytest.approx(3e-11)
-    assert experiment.steps[3].current_A == pytest.approx(
-        -experiment.cell.capacity_C / 3600 / 2
-    )
+    assert experiment.steps[3].current_A == pytest.approx(-experiment.cell.capacity_C / 3600 / 2)
 
 
 def test_all_errors_are_told_together_in_the_order_of_their_lines():

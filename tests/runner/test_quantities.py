@@ -119,7 +119,9 @@ def test_whole_picoamperes_are_the_literals_themselves():
 
 
 @given(
-    number=st.decimals(allow_nan=False, allow_infinity=False, places=6, min_value=-1e6, max_value=1e6),
+    number=st.decimals(
+        allow_nan=False, allow_infinity=False, places=6, min_value=-1e6, max_value=1e6
+    ),
     choice=st.sampled_from([(k, u) for k, kind in KINDS.items() for u in kind.units]),
 )
 def test_every_unit_is_rounded_once(number, choice):
