@@ -19,6 +19,7 @@ CLAMP_RATIO = 0.9  # of the range: the ramp's current, within the range's reach
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
 CORNER_READINGS = 3
 MIN_STRETCH = 6
+SLOPE_ORDER = 3
 MIN_READINGS = 50
 FIRST_TAU_S = 10.0
 
@@ -94,7 +95,7 @@ def fit_holder(
     Raises
     ------
     ValueError
-        Too few readings, or no voltage step in them.
+        Too few readings, no voltage step in them, or a voltage that is never steady.
     """
     good = np.isfinite(voltage_V) & np.isfinite(current_A)
     t, v = t_s[good], voltage_V[good]
@@ -106,7 +107,12 @@ def fit_holder(
             "calibration: at least 50 readings and a step of voltage are needed"
         )
     smooth = _away_from_corners(v, t, volt_sigma)
-    slope = _slopes(v, t, smooth)
+    slope, slope_modes = _slopes(v, t, smooth)
+    if np.count_nonzero(smooth) < MIN_READINGS:
+        raise ValueError(
+            "the voltage is too unsteady for a calibration: open the holder, and keep it "
+            "away from movement and mains"
+        )
     weight = 1.0 / sigma[smooth]
 
     def design(tau_s: float) -> NDArray[np.float64]:
@@ -131,6 +137,10 @@ def fit_holder(
     # Without absorption tau says nothing; the pseudo-inverse leaves it out.
     slopes = np.asarray(fit.jac, dtype=np.float64)
     covariance = np.linalg.pinv(slopes.T @ slopes, rcond=1e-14) * max(chi2, 1.0)
+    # An error of a stretch's slope is common to all of its readings.
+    reach = covariance / max(chi2, 1.0) @ fit.jac.T @ (slope_modes[smooth] * weight[:, None])
+    slope_A = fit.x[2] * scale[2] * float(np.median(volt_sigma))
+    covariance = covariance + slope_A**2 * reach @ reach.T
     value = fit.x[:4] * scale
     error = np.sqrt(np.diag(covariance)[:4]) * scale
     return HolderCalibration(
@@ -166,23 +176,32 @@ def _away_from_corners(
 
 def _slopes(
     v: NDArray[np.float64], t: NDArray[np.float64], smooth: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Return dV/dt from a parabola over each stretch between corners.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return dV/dt from a cubic over each stretch between corners, and its error modes.
 
     Differences of neighbouring readings are noisy, and the stray capacitance would turn
-    that noise into current.
+    that noise into current. A leaking holder bends its ramps, so a parabola is too stiff.
+    For voltage noise of 1 V the slopes' covariance is the modes, shape (n, modes), times
+    their transpose.
     """
     slope = np.zeros(len(v))
     stretches, count = ndimage.label(smooth)
-    for k in range(1, count + 1):
-        rows = np.flatnonzero(stretches == k)
+    modes = np.zeros((len(v), count * (SLOPE_ORDER + 1)))
+    for k in range(count):
+        rows = np.flatnonzero(stretches == k + 1)
         if len(rows) < MIN_STRETCH:
             smooth[rows] = False
             continue
-        middle = t[rows].mean()
-        curve = np.polynomial.Polynomial.fit(t[rows] - middle, v[rows], 2)
-        slope[rows] = curve.deriv()(t[rows] - middle)
-    return slope
+        half_s = 0.5 * float(np.ptp(t[rows]))
+        x = (t[rows] - t[rows].mean()) / half_s
+        powers = np.arange(SLOPE_ORDER + 1)
+        # Orthonormal columns: each carries the readings' noise, and none of the others'.
+        basis, mix = np.linalg.qr(x[:, None] ** powers)
+        derived = powers * x[:, None] ** np.maximum(powers - 1, 0) / half_s
+        rise = np.linalg.solve(mix.T, derived.T).T
+        slope[rows] = rise @ (basis.T @ v[rows])
+        modes[rows, k * len(powers) : (k + 1) * len(powers)] = rise
+    return slope, modes
 
 
 def _slow_voltage(

@@ -125,6 +125,7 @@ class Acquisition:
     # --- the plan ------------------------------------------------------------------
 
     async def _follow_plan(self) -> Ending:
+        self._cell.renew(0)
         await self._begin_next_step()
         while self._plan.ending is None or self._plan.step is not None:
             match await self._cell.receive():

@@ -54,7 +54,7 @@ class _StrictClient(aiomqtt.Client):
             reason: ReasonCode,
             properties: Properties | None,
         ) -> None:
-            if reason is not None and reason.is_failure:
+            if reason.is_failure:
                 self.refusals[mid] = str(reason)
             if heard is not None:
                 heard(client, userdata, mid, reason, properties)

@@ -87,6 +87,7 @@ async def measure_holder(
     async with GuardedCell(settings) as holder:
         ranges = holder.get_connected().ranges
         range_A = experiment.range_A(ranges)
+        holder.renew(0)
         for index, level in enumerate(staircase()):
             holder.start(
                 StartStep(

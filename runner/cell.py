@@ -138,7 +138,7 @@ class GuardedCell:
         self._guardian.send(EndStep(reason=reason))
 
     def renew(self, sequence: int) -> None:
-        """Renew the lease: block ``sequence`` has been dealt with."""
+        """Renew the lease: block ``sequence`` has been dealt with; 0 lets reading begin."""
         self._guardian.send(Renew(sequence=sequence))
 
     async def receive(self) -> FromGuardian:

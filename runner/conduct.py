@@ -89,8 +89,11 @@ async def run(
     LabError, InstrumentUnavailable, cameras.errors.CameraError
         Equipment cannot be had or was lost. The cell is in its safe state.
     """
-    refuse_unfit(experiment)
-    outputs = Outputs.claim(session=Path(output), report=report, overwrite=overwrite)
+    # Files are touched in a thread: nothing may hold up the loop that guards a cell.
+    await asyncio.to_thread(refuse_unfit, experiment)
+    outputs = await asyncio.to_thread(
+        Outputs.claim, session=Path(output), report=report, overwrite=overwrite
+    )
     holder = await asyncio.to_thread(load_holder, experiment)
     async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
@@ -170,7 +173,8 @@ async def _play(
             envelope=experiment.envelope,
             range_A=experiment.range_A(connected.ranges),
         )
-        header = session_header(
+        header = await asyncio.to_thread(
+            session_header,
             experiment,
             connected=connected,
             camera=None if camera is None else camera.info,
@@ -178,7 +182,7 @@ async def _play(
             start_time=datetime.now(UTC),
             host_start_ns=lab.clock.now_ns(),
         )
-        outputs.clear()
+        await asyncio.to_thread(outputs.clear)
         recorder = await stack.enter_async_context(Recorder(outputs.session, header))
         if holder is not None:
             await recorder.event(
@@ -228,7 +232,11 @@ async def _enter_bus(
 async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
     if lab.camera is None:
         return None
-    camera = open_camera(
-        lab.camera.driver, lab.camera.host, lab.camera.port, now_ns=lab.clock.now_ns
+    camera = await asyncio.to_thread(
+        open_camera,
+        lab.camera.driver,
+        lab.camera.host,
+        lab.camera.port,
+        now_ns=lab.clock.now_ns,
     )
     return await stack.enter_async_context(camera)

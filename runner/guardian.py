@@ -103,6 +103,9 @@ class Guardian:
     def run(self) -> None:
         """Guard until told to finish, or until the runner is gone."""
         try:
+            if self._settings.clock.lockstep:
+                # Virtual time begins when the runner says so, always at the same moment.
+                self._wait_for_renewal()
             while self._listen():
                 self._check_lease()
                 self._turn()

@@ -1,8 +1,9 @@
 """The equipment of one run: real instruments, or a simulated bench in their place."""
 
+import asyncio
 import math
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +116,7 @@ async def open_lab(
         real = RunningClock(ClockSpec(origin_ns=real_now_ns()))
         yield _with_bench(experiment, real, None, None)
         return
-    with _simulated_clock(speed) as clock:
+    async with _simulated_clock(speed) as clock:
         bench = PipedProcess(
             "bench",
             bench_main,
@@ -128,18 +129,18 @@ async def open_lab(
             await _put_away(bench)
 
 
-@contextmanager
-def _simulated_clock(speed: float) -> Iterator[HostClock]:
+@asynccontextmanager
+async def _simulated_clock(speed: float) -> AsyncIterator[HostClock]:
     start_ns = real_now_ns()
     if speed != MAX_SPEED:
         yield RunningClock(ClockSpec(origin_ns=start_ns, speed=speed))
         return
-    shared, path = SharedTime.create(start_ns)
+    shared, path = await asyncio.to_thread(SharedTime.create, start_ns)
     try:
         yield LockstepClock(ClockSpec(origin_ns=start_ns, path=str(path)), shared)
     finally:
         shared.close()
-        path.unlink(missing_ok=True)
+        await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
 async def _ready(bench: PipedProcess) -> BenchReady:

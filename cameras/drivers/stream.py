@@ -137,7 +137,7 @@ class StreamCamera:
                 pixel_size_m=float(greeting["pixel_size_m"] or math.nan),
             )
             port = int(greeting["clock_port"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FramingLost(
                 f"{self._name}: is no frame stream; its greeting lacks {error}"
             ) from error
@@ -202,7 +202,7 @@ class StreamCamera:
                 dropped_before=lost,
                 blanked=bool(header["blanked"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise FramingLost(f"{self._name}: a frame lacks {error}") from error
         if info.exposure_ns <= 0:
             raise FramingLost(f"{self._name}: an exposure of {info.exposure_ns} ns")
@@ -230,7 +230,7 @@ class StreamCamera:
             raise FramingLost(f"{self._name}: a header without an end") from error
         try:
             message = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise FramingLost(f"{self._name}: {line[:40]!r} is no header") from error
         if not isinstance(message, dict):
             raise FramingLost(f"{self._name}: {line[:40]!r} is no header")

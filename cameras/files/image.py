@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from cameras.files.recording import FrameFileError, FrameRecording
 
 MODES = {"L": "uint8", "I;16": "uint16", "I;16B": "uint16", "I": "int32"}
+MAX_NUMBER = 2**63 - 1
 _LAST_NUMBER = re.compile(r"(\d+)(?!.*\d)")
 
 
@@ -57,6 +58,8 @@ def _in_order(
         said = "file names carry no numbers: frames are taken as given, without gaps"
         return list(paths), list(range(len(paths))), (said,)
     order = sorted(range(len(paths)), key=lambda i: numbers[i])
+    if numbers and numbers[order[-1]] > MAX_NUMBER:
+        raise FrameFileError(f"{paths[order[-1]]}: its number is too large for a frame's")
     ordered, sorted_numbers = [paths[i] for i in order], [numbers[i] for i in order]
     for a, b in pairwise(order):
         if numbers[a] == numbers[b]:

@@ -383,6 +383,7 @@ def test_in_virtual_time_no_reading_is_taken_before_the_last_was_dealt_with():
     scene.guardian._settings = replace(
         scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
     )
+    scene.say(Renew(sequence=0))
     for reading in range(1, 4):
         scene.at(reading - 1, Renew(sequence=reading))
     scene.at(3, Finish(reason="done"))
@@ -395,7 +396,7 @@ def test_in_virtual_time_a_dead_runner_is_noticed_while_waiting():
     scene.guardian._settings = replace(
         scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
     )
-    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.say(charge_step(condition("t", ">", 100.0)), Renew(sequence=0))
     scene.instrument.before_read[0] = scene.ours.close
     scene.guardian.run()
     assert scene.instrument.reads == 1
@@ -408,7 +409,7 @@ def test_in_virtual_time_a_frozen_runner_loses_its_lease():
     scene.guardian._settings = replace(
         scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
     )
-    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.say(charge_step(condition("t", ">", 100.0)), Renew(sequence=0))
     scene.instrument.before_read[0] = lambda: setattr(scene, "lease_ns", 0)
 
     ticks = iter(range(0, 10**9, 20_000_000))

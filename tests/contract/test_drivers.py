@@ -1,0 +1,111 @@
+"""What every registered driver owes to those who use it."""
+
+import inspect
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from cameras.protocol import FrameSource
+from cameras.registry import camera_class, camera_names
+from potentiostat.protocol import Potentiostat, SafeState
+from potentiostat.registry import potentiostat_class, potentiostat_names
+from potentiostat.safety import hazards_of
+
+potentiostats = pytest.mark.parametrize("name", potentiostat_names())
+cameras = pytest.mark.parametrize("name", camera_names())
+
+
+def methods(protocol):
+    plain = {"__aenter__", "__aexit__"}
+    return [
+        name
+        for name, member in vars(protocol).items()
+        if inspect.isfunction(member) and (not name.startswith("_") or name in plain)
+    ]
+
+
+def test_there_is_something_to_check():
+    assert "keithley6430" in potentiostat_names()
+    assert "stream" in camera_names()
+    assert {"connect", "apply", "read", "ensure_safe", "close"} <= set(methods(Potentiostat))
+    assert {"start", "stop", "frames", "exchange_clock", "__aenter__"} <= set(methods(FrameSource))
+
+
+def parameters(function):
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+@potentiostats
+@pytest.mark.parametrize("method", methods(Potentiostat))
+def test_a_potentiostat_has_each_method_as_the_protocol_says(name, method):
+    found = getattr(potentiostat_class(name), method)
+    assert parameters(found) == parameters(getattr(Potentiostat, method))
+    assert not inspect.iscoroutinefunction(found)
+
+
+@potentiostats
+def test_a_potentiostat_names_its_model_ranges_and_off_states(name):
+    driver = potentiostat_class(name)
+    for member in Potentiostat.__annotations__:
+        assert hasattr(driver, member)
+    assert isinstance(driver.model, str)
+    assert driver.model
+
+
+@potentiostats
+def test_ranges_rise_and_can_be(name):
+    ranges = potentiostat_class(name).ranges
+    assert ranges
+    assert all(a.full_scale_A < b.full_scale_A for a, b in pairwise(ranges))
+    for each in ranges:
+        assert 0 < each.resolution_A < each.full_scale_A
+        assert 0 <= each.gain_ratio < 0.1
+        assert 0 <= each.offset_A < each.full_scale_A
+        assert each.settling_s >= 0
+        assert np.isfinite(each.settling_s)
+
+
+@potentiostats
+def test_a_potentiostat_rests_where_the_table_of_hazards_allows(name):
+    driver = potentiostat_class(name)
+    row = hazards_of(driver.model)
+    assert row is not None
+    assert driver.off_states
+    assert all(isinstance(state, SafeState) for state in driver.off_states)
+    assert SafeState.S1 in driver.off_states
+    assert set(driver.off_states) <= set(row.rest_states)
+
+
+def test_the_6430_offers_no_high_impedance():
+    assert SafeState.S2 not in potentiostat_class("keithley6430").off_states
+    assert SafeState.S2 not in hazards_of("6430").rest_states
+
+
+@potentiostats
+def test_a_potentiostat_is_made_from_a_link_and_a_clock(name):
+    first, *others = inspect.signature(potentiostat_class(name)).parameters.values()
+    assert first.name == "link"
+    required = {p.name for p in others if p.default is inspect.Parameter.empty}
+    assert required == {"now_ns"}
+
+
+@cameras
+@pytest.mark.parametrize("method", methods(FrameSource))
+def test_a_camera_has_each_method_as_the_protocol_says(name, method):
+    found, wanted = getattr(camera_class(name), method), getattr(FrameSource, method)
+    assert parameters(found) == parameters(wanted)
+    if method == "frames":
+        assert inspect.isasyncgenfunction(found)
+    else:
+        assert inspect.iscoroutinefunction(found)
+
+
+@cameras
+def test_a_camera_describes_itself_by_a_property(name):
+    assert isinstance(inspect.getattr_static(camera_class(name), "info"), property)
+
+
+@cameras
+def test_a_camera_is_made_with_a_clock(name):
+    assert "now_ns" in inspect.signature(camera_class(name)).parameters
