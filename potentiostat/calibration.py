@@ -21,7 +21,9 @@ CORNER_READINGS = 3
 MIN_STRETCH = 6
 SLOPE_ORDER = 3
 MIN_READINGS = 50
+AT_BOUND = 0.02
 FIRST_TAU_S = 10.0
+TAU_S = (1.0, 200.0)  # bounds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,16 +131,19 @@ def fit_holder(
     fit = optimize.least_squares(
         residual,
         np.append(start, np.log(FIRST_TAU_S)),
-        bounds=([-np.inf] * 4 + [np.log(1.0)], [np.inf] * 4 + [np.log(200.0)]),
+        bounds=([-np.inf] * 4 + [np.log(TAU_S[0])], [np.inf] * 4 + [np.log(TAU_S[1])]),
         x_scale="jac",
     )
     freedom = max(len(weight) - 5, 1)
     chi2 = float(2 * fit.cost / freedom)
-    # Without absorption tau says nothing; the pseudo-inverse leaves it out.
-    slopes = np.asarray(fit.jac, dtype=np.float64)
+    # Without absorption tau says nothing, nor does it where it ran against a bound: the
+    # pseudo-inverse leaves it out.
+    slopes = np.array(fit.jac, dtype=np.float64)
+    if np.min(np.abs(fit.x[4] - np.log(TAU_S))) < AT_BOUND:
+        slopes[:, 4] = 0.0
     covariance = np.linalg.pinv(slopes.T @ slopes, rcond=1e-14) * max(chi2, 1.0)
     # An error of a stretch's slope is common to all of its readings.
-    reach = covariance / max(chi2, 1.0) @ fit.jac.T @ (slope_modes[smooth] * weight[:, None])
+    reach = covariance / max(chi2, 1.0) @ slopes.T @ (slope_modes[smooth] * weight[:, None])
     slope_A = fit.x[2] * scale[2] * float(np.median(volt_sigma))
     covariance = covariance + slope_A**2 * reach @ reach.T
     value = fit.x[:4] * scale

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from cameras.files.recording import FrameFileError, FrameRecording
 
@@ -74,12 +74,7 @@ def _open(path: Path) -> Image.Image:
             # A picture that would fill the memory is refused before it is unpacked.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path)
-    except (
-        OSError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except Exception as error:  # noqa: BLE001 - damage makes Pillow raise anything
         raise FrameFileError(f"{path}: cannot be read as an image: {error}") from error
 
 
@@ -104,6 +99,6 @@ def load_image(path: Path) -> NDArray[np.generic]:
     with _open(path) as image:
         try:
             pixels = np.asarray(image)
-        except (OSError, SyntaxError) as error:
+        except Exception as error:  # noqa: BLE001 - damage makes Pillow raise anything
             raise FrameFileError(f"{path}: is damaged: {error}") from error
     return np.ascontiguousarray(pixels.astype(MODES[image.mode]))

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 
-from cameras.drivers.stream import MAX_LINE, StreamCamera
+from cameras.drivers.stream import MAX_LINE, StreamCamera, _ClockClient
 from cameras.errors import CameraLost, FramingLost
 from mocks.bench import Bench
 from mocks.camera import is_dropped
@@ -218,7 +218,7 @@ async def test_a_frame_cut_short_is_a_lost_camera():
 
 
 async def test_a_server_that_vanishes_between_frames_is_a_lost_camera():
-    async with served(frame(0)) as (camera, server), camera:
+    async with served(frame(0)) as (camera, _), camera:
         await camera.start()
         frames = camera.frames()
         await anext(frames)
@@ -395,6 +395,13 @@ async def test_a_closed_clock_port_is_told_as_a_silent_one():
         server.clock.transport.close()
         with pytest.raises(CameraLost, match="clock does not answer"):
             await camera.exchange_clock()
+
+
+async def test_a_clock_that_was_never_open_says_so():
+    client = _ClockClient(lambda: 0)
+    with pytest.raises(CameraLost, match="clock port is closed"):
+        await client.exchange()
+    client.close()
 
 
 # --- the simulated camera ------------------------------------------------------------------------

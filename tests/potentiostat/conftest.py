@@ -1,6 +1,7 @@
 """Instruments on loopback: a scripted one, and the simulated bench in its own thread."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 
@@ -50,10 +51,8 @@ class WireInstrument:
     def stop(self):
         for end in (self._client, self._listener):
             if end is not None:
-                try:
+                with contextlib.suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
         self._listener.close()
         self._thread.join(5)
         assert not self._thread.is_alive()

@@ -14,28 +14,31 @@ CURRENT_NOISE_A, VOLTAGE_NOISE_V = 8e-15, 5e-5
 def simulate(seed, *, capacitance_F, leak_ohm, offset_A=0.0, dielectric_F=0.0, tau_s=10.0):
     """Readings of an open holder on a staircase, from its equations alone."""
     rng = np.random.default_rng(seed)
-    step_s = 1e-3
+    step_s = 2e-3
     steps = round(len(LEVELS_V) * HOLD_S / step_s)
     voltage = np.empty(steps)
     current = np.empty(steps)
     v = slow = 0.0
+    stiff = 1 + step_s / (2 * leak_ohm * capacitance_F)
     keep = 1 - np.exp(-step_s / tau_s)
     for k in range(steps):
         target = LEVELS_V[int(k * step_s / HOLD_S)]
-        drained = v / leak_ohm + dielectric_F * (v - slow) / tau_s
-        wanted = capacitance_F * (target - v) / step_s + drained
+        absorbed = dielectric_F * (v - slow) / tau_s
+        # Leakage is taken at the middle of the step, or it would bend the ramps.
+        wanted = capacitance_F * (target - v) / step_s + 0.5 * (v + target) / leak_ohm + absorbed
         given = min(max(wanted, -RAMP_A), RAMP_A)
-        before, v = v, v + (given - drained) * step_s / capacitance_F
-        slow += (0.5 * (before + v) - slow) * keep
-        voltage[k], current[k] = 0.5 * (before + v), given
-    starts = np.arange(0, steps * step_s - READ_S, READ_S)
+        rise = (given - v / leak_ohm - absorbed) * step_s / capacitance_F / stiff
+        voltage[k], current[k] = v + 0.5 * rise, given
+        slow += (v + 0.5 * rise - slow) * keep
+        v += rise
     window = round(WINDOW_S / step_s)
-    rows = (np.round(starts / step_s).astype(int))[:, None] + np.arange(window)
+    first = np.round(np.arange(0, steps * step_s - 2 * WINDOW_S, READ_S) / step_s).astype(int)
+    rows = first[:, None] + np.arange(window)
     n = len(rows)
     # Voltage is integrated first and current after it, as the instrument does.
     volt = voltage[rows].mean(axis=1) + rng.normal(0, VOLTAGE_NOISE_V, n)
     amp = current[rows + window].mean(axis=1) + offset_A + rng.normal(0, CURRENT_NOISE_A, n)
-    return starts + WINDOW_S, volt, amp
+    return first * step_s + WINDOW_S, volt, amp
 
 
 def fit(t, v, i):

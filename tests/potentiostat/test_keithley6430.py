@@ -553,7 +553,7 @@ def test_connecting_never_drives_more_than_an_offset_through_the_cell(simulated)
 
 
 def test_the_simulated_instrument_takes_a_level_and_reads_it(simulated):
-    smu, bench, _ = simulated()
+    smu, _, _ = simulated()
     smu.connect(ENVELOPE)
     smu.apply(current(5e-11))
     rows = np.concatenate([smu.read() for _ in range(20)])

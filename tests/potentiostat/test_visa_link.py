@@ -76,8 +76,9 @@ class Late:
         Late(rest=b"late\nlater\n"),
         Late(first=b"1.5", rest=b"E-9\n"),
         Late(rest=b"\xff\xfe\n"),
+        Late(first=b"\xff", rest=b"\xfe\nlate\n"),
     ],
-    ids=["whole", "two", "cut in half", "not text"],
+    ids=["whole", "two", "cut in half", "not text", "not text in part"],
 )
 def test_a_late_reply_is_never_taken_for_the_next_answer(connect, late):
     link, _ = connect(late)

@@ -1,0 +1,217 @@
+"""The report in a real browser: slider, traces and frames move together, offline."""
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from websockets.sync.client import connect
+
+from runner.report import write_report
+from session.records import SESSION_SAMPLE_DTYPE, SessionHeader
+from session.writer import SessionWriter
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+pytestmark = [
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
+    pytest.mark.timeout(90),
+]
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--disable-quic", "--remote-debugging-port=0"),
+    "--window-size=1280,900",
+)
+
+
+class Page:
+    """A page, driven over the browser's debugging protocol."""
+
+    def __init__(self, socket):
+        self._socket = socket
+        self._number = 0
+        self.events = []
+
+    def call(self, method, **parameters):
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        self._socket.send(json.dumps(message))
+        while True:
+            answer = json.loads(self._socket.recv(timeout=30))
+            if answer.get("id") == self._number:
+                assert "error" not in answer, answer
+                return answer["result"]
+            self.events.append(answer)
+
+    def value(self, expression):
+        result = self.call(
+            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in result, result
+        return result["result"].get("value")
+
+    def settle(self):
+        """Let two pictures pass, so that what was asked for is drawn."""
+        self.value(
+            "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() =>"
+            " setTimeout(r, 60))))"
+        )
+
+    def of(self, method):
+        return [e["params"] for e in self.events if e.get("method") == method]
+
+
+@pytest.fixture
+def browse(tmp_path):
+    running = []
+
+    def start(page_path):
+        process = subprocess.Popen(
+            [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "about:blank"],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+        )
+        running.append(process)
+        for line in process.stderr:
+            if "DevTools listening on " in line:
+                address = line.split("DevTools listening on ")[1].strip()
+                break
+        else:
+            raise AssertionError("the browser did not start")
+        base = connect(address, max_size=None)
+        running.append(base)
+        top = Page(base)
+        target = top.call("Target.createTarget", url="about:blank")["targetId"]
+        host = address.split("/devtools/")[0]
+        socket = connect(f"{host}/devtools/page/{target}", max_size=None)
+        running.append(socket)
+        page = Page(socket)
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            page.call(f"{domain}.enable")
+        page.call("Page.navigate", url=page_path.as_uri())
+        page.value(
+            "new Promise(r => { const t = setInterval(() => { if (window.lamella &&"
+            " window.lamella.ready) { clearInterval(t); r(1); } }, 20); })"
+        )
+        page.settle()
+        return page
+
+    yield start
+    for thing in reversed(running):
+        if isinstance(thing, subprocess.Popen):
+            thing.kill()
+            thing.wait()
+            thing.stderr.close()
+        else:
+            thing.close()
+
+
+def fingerprint(page):
+    return page.value(
+        "(() => { const c = document.getElementById('frame'); const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; let s = 0;"
+        " for (let i = 0; i < d.length; i += 97) s = (s * 31 + d[i]) >>> 0; return s; })()"
+    )
+
+
+def move_slider(page, index):
+    page.value(
+        f"(() => {{ const s = document.getElementById('slider'); s.value = {index};"
+        " s.dispatchEvent(new Event('input')); })()"
+    )
+    page.settle()
+
+
+def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(
+    finished, tmp_path, browse
+):
+    path = tmp_path / "report.html"
+    write_report(finished, path)
+    page = browse(path)
+
+    count = page.value("document.getElementById('slider').max") 
+    seen = set()
+    for index in (0, int(count) // 2, int(count)):
+        move_slider(page, index)
+        assert page.value("lamella.drawn") == index
+        time_s = page.value("lamella.time")
+        cursors = page.value("lamella.cursors")
+        assert len(cursors) == 4  # voltage, current, front, ledger
+        span = page.value("lamella.charts[0].scales.x.max - lamella.charts[0].scales.x.min")
+        assert all(abs(c - time_s) < 0.01 * span for c in cursors)
+        assert f"t = {time_s:.3f} s" in page.value(
+            "document.getElementById('readout').textContent"
+        )
+        assert page.value("lamella.frontX") > 0
+        seen.add(fingerprint(page))
+    assert len(seen) == 3
+
+    # The other way round: a click in a chart moves the frame.
+    box = page.value(
+        "(() => { const b = lamella.charts[1].over.getBoundingClientRect();"
+        " return [b.left + 0.25 * b.width, b.top + b.height / 2]; })()"
+    )
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        page.call(
+            "Input.dispatchMouseEvent",
+            type=kind,
+            x=box[0],
+            y=box[1],
+            button="left",
+            clickCount=1,
+        )
+    page.settle()
+    index = page.value("lamella.index")
+    assert 0 < index < int(count)
+    assert page.value("Number(document.getElementById('slider').value)") == index
+    assert page.value("lamella.drawn") == index
+
+    page.call("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
+    page.settle()
+    assert page.value("lamella.index") == index + 1
+
+    requests = [r["request"]["url"] for r in page.of("Network.requestWillBeSent")]
+    assert [u for u in requests if not u.startswith(("data:", "blob:", path.as_uri()))] == []
+    assert page.of("Runtime.exceptionThrown") == []
+    assert [e for e in page.of("Log.entryAdded") if e["entry"]["level"] == "error"] == []
+    assert [e for e in page.of("Runtime.consoleAPICalled") if e["type"] == "error"] == []
+
+
+def test_a_page_without_frames_or_front_still_works(tmp_path, browse):
+    session = tmp_path / "bare.h5"
+    header = SessionHeader(
+        title="no frames",
+        experiment_text="",
+        start_time="2026-01-01T00:00:00+00:00",
+        host_start_ns=0,
+        simulated=False,
+    )
+    with SessionWriter(session, header) as writer:
+        rows = np.zeros(200, SESSION_SAMPLE_DTYPE)
+        rows["t_ns"] = np.arange(200) * 10**8
+        rows["voltage"] = 3.9
+        writer.append_samples(rows)
+        writer.finish("imported", "2026-01-01T00:01:00+00:00")
+    write_report(session, tmp_path / "bare.html")
+    page = browse(tmp_path / "bare.html")
+    assert page.value("document.getElementById('no-frames').hidden") is False
+    assert page.value("lamella.charts.length") == 2
+    assert page.of("Runtime.exceptionThrown") == []
+
+
+def test_playing_goes_on_by_itself(finished, tmp_path, browse):
+    path = tmp_path / "report.html"
+    write_report(finished, path)
+    page = browse(path)
+    move_slider(page, 3)
+    page.value("document.getElementById('play').click()")
+    page.value(
+        "new Promise(r => { const t = setInterval(() => { if (lamella.index > 6) {"
+        " clearInterval(t); r(1); } }, 20); })"
+    )
+    page.value("document.getElementById('play').click()")
+    assert page.value("lamella.playing") is False
