@@ -1,5 +1,6 @@
 """Open-holder calibration: plays the staircase on an empty holder and fits it."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -153,11 +154,12 @@ async def calibrate(
     """
     from runner.conduct import guardian_settings  # noqa: PLC0415 - it builds on this
 
-    refuse_existing(output, overwrite=overwrite)
+    await asyncio.to_thread(refuse_existing, output, overwrite=overwrite)
     async with open_lab(experiment, speed=speed, holder_open=True) as lab:
         settings = guardian_settings(experiment, lab, cell_attached=False)
         record = await measure_holder(experiment, lab, settings)
-    write_calibration(
+    await asyncio.to_thread(
+        write_calibration,
         output,
         {**record.attributes(), "source": record.source},
         record.columns,

@@ -74,7 +74,7 @@ def _open(path: Path) -> Image.Image:
             # A picture that would fill the memory is refused before it is unpacked.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             return Image.open(path)
-    except Exception as error:  # noqa: BLE001 - damage makes Pillow raise anything
+    except Exception as error:
         raise FrameFileError(f"{path}: cannot be read as an image: {error}") from error
 
 
@@ -99,6 +99,6 @@ def load_image(path: Path) -> NDArray[np.generic]:
     with _open(path) as image:
         try:
             pixels = np.asarray(image)
-        except Exception as error:  # noqa: BLE001 - damage makes Pillow raise anything
+        except Exception as error:
             raise FrameFileError(f"{path}: is damaged: {error}") from error
     return np.ascontiguousarray(pixels.astype(MODES[image.mode]))

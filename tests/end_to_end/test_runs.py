@@ -194,9 +194,7 @@ async def test_an_unknown_scenario_is_told(plan, tmp_path):
     assert not (tmp_path / "a.h5").exists()
 
 
-async def test_a_guardian_that_dies_is_replaced_to_make_the_cell_safe(
-    plan, tmp_path, monkeypatch
-):
+async def test_a_guardian_that_dies_is_replaced_to_make_the_cell_safe(plan, tmp_path, monkeypatch):
     cells = []
     from runner import conduct
 
@@ -222,9 +220,7 @@ async def test_a_guardian_that_dies_is_replaced_to_make_the_cell_safe(
         assert "InstrumentUnavailable" in session.exit_reason or session.exit_reason
 
 
-async def test_a_recorder_that_dies_ends_the_run_with_the_cell_safe(
-    plan, tmp_path, monkeypatch
-):
+async def test_a_recorder_that_dies_ends_the_run_with_the_cell_safe(plan, tmp_path, monkeypatch):
     recorders = []
     from runner import conduct
 
@@ -264,9 +260,7 @@ class Laboratory:
 
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        scenario = load(
-            "lco_lipon_li", pixel_size_m=4e-9, height=96, width=200, frame_rate_Hz=10.0
-        )
+        scenario = load("lco_lipon_li", pixel_size_m=4e-9, height=96, width=200, frame_rate_Hz=10.0)
         self.world = World(scenario, seed=2, start_ns=real_now_ns())
         async with Bench(self.world, RealPace(self.world, real_now_ns, 1.0)) as self.bench:
             for line in (":SOUR:FUNC CURR", ":SENS:VOLT:PROT 4.3", ":OUTP ON"):
@@ -287,7 +281,7 @@ def real_plan(plan, laboratory):
             f'[camera]\ndriver = "stream"\nport = {laboratory.bench.camera_port}',
         ),
         ("t > 6 s", "t > 2 s"),
-        ('[mock]\nseed = 3\n', ""),
+        ("[mock]\nseed = 3\n", ""),
     )
 
 
@@ -314,9 +308,7 @@ async def test_a_camera_that_is_lost_ends_the_run_with_the_cell_safe(plan, tmp_p
                 laboratory.cut_camera()
 
         with pytest.raises((ExceptionGroup, CameraError)) as failed:
-            await run(
-                real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher
-            )
+            await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
         assert exit_code_of(failed.value) is ExitCode.FAILED
         assert abs(laboratory.world.source.level) < 1e-13
         assert laboratory.bench.smu.output_on

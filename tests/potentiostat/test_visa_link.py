@@ -193,6 +193,10 @@ def test_a_link_that_breaks_is_not_used_again(connect, monkeypatch, where):
     def broken(*_):
         raise VisaIOError(constants.StatusCode.error_connection_lost)
 
+    def late(*_):
+        raise VisaIOError(constants.StatusCode.error_timeout)
+
+    monkeypatch.setattr(link._visa, "query", late)
     monkeypatch.setattr(link._visa, where, broken)
     with pytest.raises(LinkError, match="(?i)connection"):
         link.query("A?")

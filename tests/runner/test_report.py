@@ -83,7 +83,7 @@ def test_a_finished_run_has_every_panel(finished, tmp_path):
     assert data["front"]["valid"] > 0.9 * data["front"]["count"]
     assert data["reductions"] == []
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert "http-equiv=\"Content-Security-Policy\"" in page
+    assert 'http-equiv="Content-Security-Policy"' in page
     with pytest.raises(OutputRefused, match="--overwrite"):
         write_report(finished, tmp_path / "a.html")
     write_report(finished, tmp_path / "a.html", overwrite=True)

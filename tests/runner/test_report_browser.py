@@ -126,14 +126,12 @@ def move_slider(page, index):
     page.settle()
 
 
-def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(
-    finished, tmp_path, browse
-):
+def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(finished, tmp_path, browse):
     path = tmp_path / "report.html"
     write_report(finished, path)
     page = browse(path)
 
-    count = page.value("document.getElementById('slider').max") 
+    count = page.value("document.getElementById('slider').max")
     seen = set()
     for index in (0, int(count) // 2, int(count)):
         move_slider(page, index)
@@ -143,9 +141,7 @@ def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(
         assert len(cursors) == 4  # voltage, current, front, ledger
         span = page.value("lamella.charts[0].scales.x.max - lamella.charts[0].scales.x.min")
         assert all(abs(c - time_s) < 0.01 * span for c in cursors)
-        assert f"t = {time_s:.3f} s" in page.value(
-            "document.getElementById('readout').textContent"
-        )
+        assert f"t = {time_s:.3f} s" in page.value("document.getElementById('readout').textContent")
         assert page.value("lamella.frontX") > 0
         seen.add(fingerprint(page))
     assert len(seen) == 3
