@@ -76,6 +76,7 @@ class CameraServer:
             self._filming = True
             self._first_start_ns = self._world.now_ns
             self._index = self._sent = 0
+            self._say({"type": "started"})
             self._expect_frame(0)
         elif command == b"STOP":
             self._filming = False

@@ -60,7 +60,9 @@ class World:
     def advance_to(self, t_ns: int) -> None:
         """Move the world on; a time that has passed already changes nothing."""
         while self.now_ns < t_ns:
-            self._step(min(t_ns, (self.now_ns // GRID_NS + 1) * GRID_NS))
+            # Counted from the world's own start: the same seed takes the same steps.
+            done = (self.now_ns - self.start_ns) // GRID_NS
+            self._step(min(t_ns, self.start_ns + (done + 1) * GRID_NS))
 
     def _step(self, until_ns: int) -> None:
         dt_s = (until_ns - self.now_ns) / 1e9

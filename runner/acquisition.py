@@ -125,8 +125,8 @@ class Acquisition:
     # --- the plan ------------------------------------------------------------------
 
     async def _follow_plan(self) -> Ending:
-        self._cell.renew(0)
         await self._begin_next_step()
+        self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
         while self._plan.ending is None or self._plan.step is not None:
             match await self._cell.receive():
                 case Block() as block:

@@ -154,8 +154,23 @@ class StreamCamera:
     # --- frames --------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to expose."""
+        """Begin to expose; returns when the camera says that it does.
+
+        Raises
+        ------
+        CameraLost
+            No word from the camera within the time limit.
+        FramingLost
+            The camera answers something else.
+        """
         await self._command(b"START\n")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer = await self._line()
+        except TimeoutError as error:
+            raise CameraLost(f"{self._name}: did not start in {self._timeout_s:g} s") from error
+        if answer.get("type") != "started":
+            raise FramingLost(f"{self._name}: answered START with {answer.get('type')!r}")
 
     async def stop(self) -> None:
         """End after the present frame; `frames` then ends by itself."""

@@ -34,6 +34,9 @@ def line(message):
     return json.dumps(message).encode() + b"\n"
 
 
+STARTED = line({"type": "started"})
+
+
 def frame(index=0, pixels=PIXELS, **changes):
     header = {
         "type": "frame",
@@ -71,8 +74,9 @@ def prompt(question):
 class Server:
     """Says its greeting, then its stream on START; remembers what it was told."""
 
-    def __init__(self, greeting, stream, clock):
+    def __init__(self, greeting, stream, clock, started):
         self.greeting, self.stream, self.clock = greeting, stream, clock
+        self.started = started
         self.told = []
         self.gone = asyncio.Event()
 
@@ -84,7 +88,7 @@ class Server:
             while command := await reader.readline():
                 self.told.append(command)
                 if command == b"START\n":
-                    writer.write(self.stream)
+                    writer.write(self.started + self.stream)
                     if not self.stream.endswith(line(END)):
                         return
         except ConnectionError:
@@ -97,7 +101,9 @@ class Server:
 
 
 @asynccontextmanager
-async def served(stream=b"", *, greeting=GREETING, clock=prompt, timeout_s=2.0, **changes):
+async def served(
+    stream=b"", *, greeting=GREETING, clock=prompt, timeout_s=2.0, started=STARTED, **changes
+):
     loop = asyncio.get_running_loop()
     transport, answering = await loop.create_datagram_endpoint(
         lambda: Clock(clock), local_addr=("127.0.0.1", 0)
@@ -105,7 +111,7 @@ async def served(stream=b"", *, greeting=GREETING, clock=prompt, timeout_s=2.0, 
     if isinstance(greeting, dict):
         full = {"clock_port": transport.get_extra_info("sockname")[1], **greeting, **changes}
         greeting = line({k: v for k, v in full.items() if v is not ...})
-    state = Server(greeting, stream, answering)
+    state = Server(greeting, stream, answering, started)
     server = await asyncio.start_server(state.serve, "127.0.0.1", 0)
     ticks = iter(range(10_000, 10**9, 1000))
     camera = StreamCamera(
@@ -126,6 +132,23 @@ async def served(stream=b"", *, greeting=GREETING, clock=prompt, timeout_s=2.0, 
 async def film(camera):
     await camera.start()
     return [each async for each in camera.frames()]
+
+
+async def test_a_camera_that_does_not_start_says_so():
+    async with served(line(END), started=b"", timeout_s=0.2) as (camera, _), camera:
+        with pytest.raises(FramingLost, match="answered START with 'end'"):
+            await camera.start()
+    async with served(b"", started=line({"type": "frame"}), timeout_s=0.2) as (camera, _), camera:
+        with pytest.raises(FramingLost, match="answered START with 'frame'"):
+            await camera.start()
+
+
+async def test_a_camera_that_stays_silent_at_the_start_is_lost():
+    async with simulated() as (camera, _, _), camera:
+        camera._timeout_s = 0.1
+        await camera.start()
+        with pytest.raises(CameraLost, match=r"did not start in 0\.1 s"):
+            await camera.start()  # it films already, and says nothing
 
 
 # --- frames ----------------------------------------------------------------------------------
@@ -421,7 +444,6 @@ async def simulated(seed=1):
 async def test_the_simulated_camera_films_with_its_gaps():
     async with simulated() as (camera, world, pace), camera:
         await camera.start()
-        await camera.exchange_clock()  # the server has read START by now, or reads it soon
         wanted = [i for i in range(10) if not is_dropped(world.scenario.camera, 1, i)]
         found = []
         async with asyncio.TaskGroup() as group:

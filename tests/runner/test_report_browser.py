@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -66,48 +67,40 @@ class Page:
 
 @pytest.fixture
 def browse(tmp_path):
-    running = []
+    with ExitStack() as leaving:
 
-    def start(page_path):
-        process = subprocess.Popen(
-            [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "about:blank"],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-        )
-        running.append(process)
-        for line in process.stderr:
-            if "DevTools listening on " in line:
-                address = line.split("DevTools listening on ")[1].strip()
-                break
-        else:
-            raise AssertionError("the browser did not start")
-        base = connect(address, max_size=None)
-        running.append(base)
-        top = Page(base)
-        target = top.call("Target.createTarget", url="about:blank")["targetId"]
-        host = address.split("/devtools/")[0]
-        socket = connect(f"{host}/devtools/page/{target}", max_size=None)
-        running.append(socket)
-        page = Page(socket)
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            page.call(f"{domain}.enable")
-        page.call("Page.navigate", url=page_path.as_uri())
-        page.value(
-            "new Promise(r => { const t = setInterval(() => { if (window.lamella &&"
-            " window.lamella.ready) { clearInterval(t); r(1); } }, 20); })"
-        )
-        page.settle()
-        return page
+        def start(page_path):
+            process = subprocess.Popen(
+                [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "about:blank"],
+                stderr=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                text=True,
+            )
+            leaving.enter_context(process)
+            leaving.callback(process.kill)
+            for line in process.stderr:
+                if "DevTools listening on " in line:
+                    address = line.split("DevTools listening on ")[1].strip()
+                    break
+            else:
+                raise AssertionError("the browser did not start")
+            top = Page(leaving.enter_context(connect(address, max_size=None)))
+            target = top.call("Target.createTarget", url="about:blank")["targetId"]
+            host = address.split("/devtools/")[0]
+            page = Page(
+                leaving.enter_context(connect(f"{host}/devtools/page/{target}", max_size=None))
+            )
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                page.call(f"{domain}.enable")
+            page.call("Page.navigate", url=page_path.as_uri())
+            page.value(
+                "new Promise(r => { const t = setInterval(() => { if (window.lamella &&"
+                " window.lamella.ready) { clearInterval(t); r(1); } }, 20); })"
+            )
+            page.settle()
+            return page
 
-    yield start
-    for thing in reversed(running):
-        if isinstance(thing, subprocess.Popen):
-            thing.kill()
-            thing.wait()
-            thing.stderr.close()
-        else:
-            thing.close()
+        yield start
 
 
 def fingerprint(page):
