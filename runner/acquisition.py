@@ -116,7 +116,8 @@ class Acquisition:
         await self._camera.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._film(self._camera), name="runner.film")
-            keeper = group.create_task(self._keep_time(self._camera), name="runner.keep_time")
+            keeping = self._keep_time(self._camera, since_ns=self._clock.now_ns())
+            keeper = group.create_task(keeping, name="runner.keep_time")
             ending = await self._follow_plan()
             keeper.cancel()
             await self._camera.stop()
@@ -330,9 +331,9 @@ class Acquisition:
 
     # --- time ----------------------------------------------------------------------------
 
-    async def _keep_time(self, camera: FrameSource) -> None:
+    async def _keep_time(self, camera: FrameSource, *, since_ns: int) -> None:
         with self._clock.party():
-            next_ns = self._clock.now_ns()
+            next_ns = since_ns
             while True:
                 next_ns += int(EXCHANGE_INTERVAL_S * 1e9)
                 await self._clock.sleep_until(next_ns)

@@ -238,17 +238,28 @@ class Guardian:
                 raise TypeError(f"the guardian does not know {message!r}")
 
     def _wait_for_renewal(self) -> None:
-        """In virtual time, read on only when the runner has dealt with the block."""
+        """In virtual time, read on only when the runner has dealt with the block.
+
+        What it wishes meanwhile waits too: until then others may move the time.
+        """
+        wishes: list[object] = []
         while self.phase is not Phase.DONE and self._renewed < self._sequence:
             try:
                 if self._connection.poll(self._settings.lease_s):
-                    self._obey(self._connection.recv())
+                    message = self._connection.recv()
+                    if isinstance(message, StartStep | EndStep):
+                        wishes.append(message)
+                    else:
+                        self._obey(message)
                 else:
                     self._check_lease()
                     if self.phase is Phase.TRIPPED:
-                        return
+                        break
             except (EOFError, OSError):
                 self._runner_is_gone()
+        if self.phase is not Phase.DONE:
+            for wish in wishes:
+                self._obey(wish)
 
     def _check_lease(self) -> None:
         # At rest the cell is safe already; a lease is only for a set-point.
