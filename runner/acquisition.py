@@ -13,6 +13,7 @@ from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
 from runner.experiment import Experiment
+from runner.format import in_unit
 from runner.messages import Block, EndKind, Finished, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
 from session.recorder import Recorder
@@ -163,7 +164,7 @@ class Acquisition:
             self._step_start_ns,
             "step_started",
             "runner",
-            f"step {message.index + 1}: {step.name} at {step.current_A:.4g} A",
+            f"step {message.index + 1}: {step.name} at {in_unit(step.current_A, 'A')}",
             {
                 "step": message.index,
                 "name": step.name,

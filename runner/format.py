@@ -8,7 +8,8 @@ _PREFIXES = {
 }  # fmt: skip
 
 
-def _prefix(size: float) -> tuple[float, str]:
+def prefix_of(size: float) -> tuple[float, str]:
+    """Return the power of ten and the SI prefix in which a size reads well."""
     if size == 0 or not math.isfinite(size):
         return 1.0, ""
     power = 3 * math.floor(math.log10(size) / 3 + 1e-12)
@@ -20,7 +21,7 @@ def in_unit(value: float, unit: str, digits: int = 4) -> str:
     """Return ``value`` with an SI prefix, such as ``20.01 pA``; ``-`` where unknown."""
     if not math.isfinite(value):
         return "-"
-    factor, prefix = _prefix(abs(value))
+    factor, prefix = prefix_of(abs(value))
     return f"{value / factor:.{digits}g} {prefix}{unit}"
 
 
@@ -33,7 +34,7 @@ def with_sigma(value: float, sigma: float, unit: str) -> str:
         return "unknown"
     if not math.isfinite(sigma):
         return f"{in_unit(value, unit)} (uncertainty unknown)"
-    factor, prefix = _prefix(max(abs(value), sigma))
+    factor, prefix = prefix_of(max(abs(value), sigma))
     scaled = sigma / factor
     places = 2 if scaled == 0 else max(0, 1 - math.floor(math.log10(scaled)))
     return f"{value / factor:.{places}f} ± {scaled:.{places}f} {prefix}{unit}"

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runner.format import in_unit, with_sigma
+from runner.format import in_unit, prefix_of, with_sigma
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
 from session.reader import Session
 
@@ -117,11 +117,19 @@ def _traces(session: Session, origin_ns: int) -> tuple[dict[str, Any] | None, li
     voltage, current = columns["voltage"], columns["current"]
     rows = reduce_trace([voltage, current])
     note = [] if len(rows) == n else [f"traces: {len(rows)} of {n} readings, extremes kept"]
+    factor_A, prefix = _axis_prefix(current)
     return {
         "t": _seconds(columns["t_ns"][rows], origin_ns),
         "voltage": numbers(voltage[rows]),
-        "current": numbers(current[rows] * 1e12),
+        "current": numbers(current[rows] / factor_A),
+        "current_unit": f"{prefix}A",
     }, note
+
+
+def _axis_prefix(*values: NDArray[np.float64]) -> tuple[float, str]:
+    """Return one power of ten and its prefix for an axis that holds all values."""
+    known = np.concatenate([v[np.isfinite(v)] for v in values])
+    return prefix_of(float(np.max(np.abs(known), initial=0.0)))
 
 
 def _spans(session: Session, origin_ns: int) -> list[dict[str, Any]]:
@@ -239,15 +247,20 @@ def _ledger(session: Session, origin_ns: int) -> dict[str, Any] | None:
         return None
     table = session.table("ledger")
     rows = reduce_trace([table["instrument"]], 2000)
+    factor_C, prefix = _axis_prefix(*(table[term] for term in LEDGER_TERMS))
     terms = {
         term: {
-            "value": numbers(table[term][rows] * 1e9),
-            "low": numbers((table[term] - table[f"{term}_sigma"])[rows] * 1e9),
-            "high": numbers((table[term] + table[f"{term}_sigma"])[rows] * 1e9),
+            "value": numbers(table[term][rows] / factor_C),
+            "low": numbers((table[term] - table[f"{term}_sigma"])[rows] / factor_C),
+            "high": numbers((table[term] + table[f"{term}_sigma"])[rows] / factor_C),
         }
         for term in LEDGER_TERMS
     }
-    return {"t": _seconds(table["t_ns"][rows], origin_ns), "terms": terms}
+    return {
+        "t": _seconds(table["t_ns"][rows], origin_ns),
+        "terms": terms,
+        "unit": f"{prefix}C",
+    }
 
 
 def _ledger_total(session: Session) -> list[dict[str, str]]:

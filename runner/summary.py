@@ -102,7 +102,7 @@ def summarise(
             exit_reason=session.exit_reason,
             left_in=None if left_in is None else left_in.value,
             simulated=session.simulated,
-            duration_s=float(t_ns[-1] - t_ns[0]) / 1e9 if len(t_ns) else 0.0,
+            duration_s=_duration_s(session),
             samples=len(t_ns),
             frames=frames,
             frames_dropped=dropped,
@@ -112,6 +112,18 @@ def summarise(
             steps=_steps(session),
             correlations=_correlations(session),
         )
+
+
+def _duration_s(session: Session) -> float:
+    """From the first reading or exposure to the last."""
+    spans = [session.sample_columns()["t_ns"]]
+    for camera in session.cameras:
+        table = session.frame_table(camera)
+        spans += [table["t_start_ns"], table["t_start_ns"] + table["exposure_ns"]]
+    known = [span for span in spans if len(span)]
+    if not known:
+        return 0.0
+    return (max(int(s.max()) for s in known) - min(int(s.min()) for s in known)) / 1e9
 
 
 def _frame_counts(session: Session) -> tuple[int, int]:

@@ -163,7 +163,7 @@
     if (D.traces) {
       const v = at(D.traces.t, D.traces.voltage, t), i = at(D.traces.t, D.traces.current, t);
       if (v !== null) parts.push(`V = ${v.toFixed(4)} V`);
-      if (i !== null) parts.push(`I = ${i.toFixed(2)} pA`);
+      if (i !== null) parts.push(`I = ${Number(i.toPrecision(5))} ${D.traces.current_unit}`);
     }
     if (P) {
       const k = F ? F.row[state.index] : nearest(P.t, t), x = P.position[k];
@@ -186,7 +186,7 @@
   const traces = $("traces");
   if (D.traces) {
     chart(traces, "terminal voltage", [D.traces.t, D.traces.voltage], [{ stroke: css("--voltage"), width: 1.4 }], 190, { y: "V", time: true });
-    chart(traces, "current, positive charges the cell", [D.traces.t, D.traces.current], [{ stroke: css("--current"), width: 1.4 }], 170, { y: "pA", time: true });
+    chart(traces, "current, positive charges the cell", [D.traces.t, D.traces.current], [{ stroke: css("--current"), width: 1.4 }], 170, { y: D.traces.current_unit, time: true });
   } else absent(traces, "This session has no electrical readings.");
   if (P) {
     chart(traces, "front, depth from the electrolyte, with ± 1 sigma", [P.t, P.high, P.low, P.position],
@@ -227,7 +227,7 @@
     const legend = element("p", undefined, "chart-title");
     known.forEach((t) => { const key = element("span", "", "key"); key.style.borderColor = css(colours[t]); legend.append(key, t); });
     $("ledger").append(legend);
-    chart($("ledger"), "cumulative, with ± 1 sigma", data, series, 260, { y: "nC", time: true, bands });
+    chart($("ledger"), "cumulative, with ± 1 sigma", data, series, 260, { y: D.ledger.unit, time: true, bands });
     if (known.length < Object.keys(D.ledger.terms).length)
       absent($("ledger"), "No open-holder calibration: what the holder took, and so the ionic charge, is unknown.");
     table($("ledger-total"), ["term", "whole run"], D.ledger_total.map((r) => [r.term, r.value]));
@@ -247,7 +247,7 @@
     : "Needs a tracked front, a calibrated holder and a known material.";
   if (!D.faraday) $("faraday").className = "absent";
   D.facts.forEach((f) => { const row = element("tr"); row.append(element("td", f.name), element("td", f.value)); $("facts").append(row); });
-  table($("events"), [], D.events.map((e) => [`${e.t.toFixed(2)} s`, e.text]));
+  table($("events"), [], D.events.map((e) => [`${e.t.toFixed(2).replace(/^-(0\.00)$/, "$1")} s`, e.text]));
   const versions = Object.entries(D.versions).map(([k, v]) => `${k} ${v}`).join(", ");
   $("footer").textContent = [...D.reductions.map((r) => `Reduced: ${r}.`), `Software: ${versions}.`].join(" ");
 

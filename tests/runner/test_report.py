@@ -13,6 +13,8 @@ from PIL import Image
 from runner.outputs import OutputRefused
 from runner.report import render, write_report
 from runner.report_data import ReportData, gather, numbers, reduce_trace
+from runner.summary import summarise
+from session import Session
 from session.records import SESSION_SAMPLE_DTYPE, CameraHeader, FrameHeader, SessionHeader
 from session.writer import SessionWriter
 
@@ -52,6 +54,7 @@ def bare_session(path, *, samples=0, frames=0, title="bare", size=(64, 80)):
         rows = np.zeros(samples, SESSION_SAMPLE_DTYPE)
         rows["t_ns"] = np.arange(samples) * 10**8
         rows["voltage"] = 3.9 + 0.01 * rng.standard_normal(samples)
+        rows["current"] = -3.9e-9 + 5e-12 * rng.standard_normal(samples)
         if samples:
             writer.append_samples(rows)
         for i in range(frames):
@@ -98,6 +101,20 @@ def test_frames_are_pictures_at_their_own_times(tmp_path):
     assert picture.size == (80, 64)
     assert data["pixel_nm"] is None
     assert not data["drift_known"]
+
+
+def test_axes_have_the_unit_in_which_their_values_read_well(tmp_path):
+    session = bare_session(tmp_path / "s.h5", samples=50)
+    traces = gather(session, frames_budget_bytes=10**6).content["traces"]
+    with Session.open(session) as opened:
+        current_A = opened.sample_columns()["current"]
+    assert traces["current_unit"] == "nA"
+    assert np.allclose(np.array(traces["current"]) * 1e-9, current_A, rtol=1e-6)
+
+
+def test_a_session_of_frames_alone_has_a_duration(tmp_path):
+    session = bare_session(tmp_path / "s.h5", frames=6)
+    assert summarise(session).duration_s == 11.0
 
 
 def test_what_is_too_large_is_reduced_and_said(tmp_path):
