@@ -312,8 +312,8 @@ def test_a_reading_becomes_a_row(connected):
     assert (row["voltage_V"], row["current_A"], row["device_time_s"]) == (3.9, 1e-11, 4.567)
     assert (row["setpoint"], row["range_A"], row["aperture_s"]) == (1e-11, 1e-10, 0.04)
     assert row["status"] == 0
-    # Johnson noise of 10 gigaohm over 20 ms, and the last digit.
-    assert row["current_sigma_A"] == pytest.approx(6.44e-15, rel=0.05)
+    # Johnson noise of 10 gigaohm, shot noise of 10 pA, both over 20 ms.
+    assert row["current_sigma_A"] == pytest.approx(math.hypot(6.42e-15, 8.95e-15), rel=0.01)
     assert row["voltage_sigma_V"] == pytest.approx(5.8e-5, rel=0.05)
 
 

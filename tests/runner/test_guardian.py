@@ -391,6 +391,46 @@ def test_in_virtual_time_no_reading_is_taken_before_the_last_was_dealt_with():
     assert [b.sequence for b in only(Block, heard)] == [1, 2, 3, 4]
 
 
+class OverheardPipe:
+    """The guardian's end of the pipe; writes down what it takes from it."""
+
+    def __init__(self, pipe, heard):
+        self._pipe, self._heard = pipe, heard
+
+    def __getattr__(self, name):
+        return getattr(self._pipe, name)
+
+    def recv(self):
+        message = self._pipe.recv()
+        self._heard.append(type(message).__name__)
+        return message
+
+
+def test_in_virtual_time_a_wish_waits_until_the_last_block_was_dealt_with():
+    scene = Scene(lease_s=5.0)
+    scene.guardian._settings = replace(
+        scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
+    )
+    order = scene.instrument.calls
+    scene.guardian._connection = OverheardPipe(scene.theirs, order)
+    scene.say(Renew(sequence=0))
+    scene.at(0, charge_step(condition("t", ">", 100.0)), Renew(sequence=1))
+    scene.at(1, EndStep(reason="enough"), Finish(reason="done"))
+    scene.play()
+    begun = order.index("StartStep")
+    assert order[begun : begun + 3] == ["StartStep", "Renew", ("apply", "current", 2e-11, 4.3)]
+
+
+def test_charge_is_counted_by_trapezia_over_the_middles_of_the_readings():
+    scene = Scene([{"current_A": 0.0}, {"current_A": 4e-12}, {"current_A": 1e-11}])
+    scene.at(2, Finish(reason="done"))
+    blocks = only(Block, scene.play())
+    dt_s = READ_NS / 1e9
+    assert [float(b.charge_C[0]) for b in blocks] == pytest.approx(
+        [0.0, 2e-12 * dt_s, 9e-12 * dt_s], rel=1e-12, abs=0
+    )
+
+
 def test_in_virtual_time_a_dead_runner_is_noticed_while_waiting():
     scene = Scene(lease_s=5.0)
     scene.guardian._settings = replace(
