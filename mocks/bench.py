@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from mocks.camera_server import CameraServer
-from mocks.keithley6430 import Keithley6430
+from mocks.instruments import simulated_smu
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
@@ -25,12 +25,16 @@ class Bench:
         The truth behind all of them.
     pace
         How time passes.
+    driver
+        Name of the driver whose instrument stands there.
     """
 
-    def __init__(self, world: World, pace: LockstepPace | RealPace) -> None:
+    def __init__(
+        self, world: World, pace: LockstepPace | RealPace, *, driver: str = "keithley6430"
+    ) -> None:
         self.world = world
         self._pace = pace
-        self.smu = Keithley6430(world, pace)
+        self.smu = simulated_smu(driver, world, pace)
         self.camera = CameraServer(world, pace)
         self.refused_clients = 0
         self._attended = asyncio.Event()
@@ -110,7 +114,8 @@ class Bench:
                 while line := await reader.readline():
                     reply = await self.smu.handle(line.decode("ascii", "replace"))
                     if reply is not None:
-                        writer.write(reply.encode() + b"\n")
+                        raw = reply if isinstance(reply, bytes) else reply.encode()
+                        writer.write(raw + b"\n")
                         await writer.drain()
         finally:
             # The source stays as it was: the instrument does not care who listens.

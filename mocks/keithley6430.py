@@ -13,16 +13,14 @@ from collections.abc import Awaitable, Callable  # noqa: TC003 - used when an ob
 from mocks.cell import Source
 from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, short_form, words
-from mocks.smu_noise import ReadingErrors, range_for
+from mocks.smu import OPEN, Terminals
+from mocks.smu_noise import SMU_6430
 from mocks.world import World
 
-IDENTITY = "KEITHLEY INSTRUMENTS INC.,MODEL 6430,1234567,C32 Oct  4 2010 14:20:11/A02 /D/B"
 OVERFLOW = 9.9e37
 NOT_A_NUMBER = 9.91e37
 TICKS_PER_S = 1024
 LINE_HZ = 50.0
-ANSWER_S = 0.7e-3  # each way, before jitter
-READ_OVERHEAD_S = 7e-3
 OFF_LIMIT_RATIO = 0.005  # of the range, as a 0 V source
 VOLTS_MAX = 21.0
 
@@ -40,15 +38,15 @@ class Keithley6430:
         How time passes while it works.
     """
 
+    identity = "KEITHLEY INSTRUMENTS INC.,MODEL 6430,1234567,C32 Oct  4 2010 14:20:11/A02 /D/B"
+    data_sheet = SMU_6430
+    off_modes: tuple[str, ...] = ("NORM", "ZERO", "GUAR")  # no high impedance on this model
+
     def __init__(self, world: World, pace: Pace) -> None:
         self._world = world
-        self._pace = pace
-        self._errors = ReadingErrors(world.seed, world.scenario.smu)
+        self._terminals = Terminals(world, pace, self.data_sheet)
         self._queue: deque[str] = deque(maxlen=10)
         self._time_zero_ns = world.now_ns - 12_345_678_901
-        self._changed_ns = world.now_ns
-        self._before_A = 0.0
-        self._compliance = False
         self.output_on = False
         self._set_defaults()
         self._commands: dict[str, Callable[[str], Awaitable[str | None]]] = {
@@ -65,6 +63,7 @@ class Keithley6430:
             "MEAS:VOLT?": self._measure,
             "OUTP": self._set_output,
             "OUTP?": self._get_output,
+            "OUTP:SMOD?": self._get_off_mode,
             "OUTP:SMOD": self._set_off_mode,
             "SENS:VOLT:PROT:TRIP?": self._tripped,
             "SENS:CURR:PROT:TRIP?": self._tripped,
@@ -127,7 +126,7 @@ class Keithley6430:
         return None
 
     async def _query(self, header: str) -> str:
-        await self._take_answer_time()
+        await self._terminals.answer_time()
         if header in self._numbers:
             return f"{self._numbers[header]:+.9E}"
         if header in self._settings:
@@ -167,9 +166,8 @@ class Keithley6430:
             self._numbers["SENS:CURR:NPLC"] = self._numbers["SENS:VOLT:NPLC"] = value
         self._numbers[header] = value
 
-    @staticmethod
-    def _range_value(value: float) -> float:
-        return range_for(abs(value) / 1.05).full_scale_A
+    def _range_value(self, value: float) -> float:
+        return self.data_sheet.range_for(abs(value) / 1.05).full_scale_A
 
     def _set_word(self, header: str, argument: str) -> None:
         if not argument:
@@ -196,11 +194,11 @@ class Keithley6430:
     # --- what is simple ------------------------------------------------------------------
 
     async def _identify(self, _argument: str) -> str:
-        await self._take_answer_time()
-        return IDENTITY
+        await self._terminals.answer_time()
+        return self.identity
 
     async def _complete(self, _argument: str) -> str:
-        await self._take_answer_time()
+        await self._terminals.answer_time()
         return "1"
 
     async def _reset(self, _argument: str) -> None:
@@ -213,33 +211,33 @@ class Keithley6430:
         self._queue.clear()
 
     async def _next_error(self, _argument: str) -> str:
-        await self._take_answer_time()
+        await self._terminals.answer_time()
         return self._queue.popleft() if self._queue else '0,"No error"'
 
     async def _tripped(self, _argument: str) -> str:
-        await self._take_answer_time()
-        return _ON_OFF[self._world.cell.clamped and self.output_on]
+        await self._terminals.answer_time()
+        return _ON_OFF[self._terminals.in_compliance and self.output_on]
 
     async def _set_output(self, argument: str) -> None:
         self.output_on = boolean(argument)
         self._drive()
 
     async def _get_output(self, _argument: str) -> str:
-        await self._take_answer_time()
+        await self._terminals.answer_time()
         return _ON_OFF[self.output_on]
+
+    async def _get_off_mode(self, _argument: str) -> str:
+        await self._terminals.answer_time()
+        return self._settings["OUTP:SMOD"]
 
     async def _set_off_mode(self, argument: str) -> None:
         mode = argument.upper()[:4]
-        if mode not in ("NORM", "ZERO", "GUAR"):  # no HIMP on this model
+        if mode not in self.off_modes:
             raise ScpiError(-224, "Illegal parameter value")
         self._settings["OUTP:SMOD"] = mode
         self._drive()
 
     # --- time ----------------------------------------------------------------------------
-
-    async def _take_answer_time(self) -> None:
-        latency_s = self._errors.latency_s(ANSWER_S) + self._errors.latency_s(ANSWER_S)
-        await self._pace.take(round(latency_s * 1e9))
 
     def device_time_s(self, host_ns: int) -> float:
         """Return what the instrument's clock shows: 1024 ticks told as 1000 ms."""
@@ -248,9 +246,9 @@ class Keithley6430:
         return ticks / 1000
 
     async def _tell_time(self, _argument: str) -> str:
-        await self._pace.take(round(self._errors.latency_s(ANSWER_S) * 1e9))
+        await self._terminals.answer_half()
         shown_s = self.device_time_s(self._world.now_ns)
-        await self._pace.take(round(self._errors.latency_s(ANSWER_S) * 1e9))
+        await self._terminals.answer_half()
         return f"{shown_s:.3f}"
 
     async def _reset_time(self, _argument: str) -> None:
@@ -268,71 +266,53 @@ class Keithley6430:
     async def _read(self, _argument: str) -> str:
         if not self.output_on:
             raise ScpiError(803, "Not permitted with OUTPUT off")
-        window_ns = round(self._numbers["SENS:CURR:NPLC"] / LINE_HZ * 1e9)
-        jitter_s = self._errors.latency_s(READ_OVERHEAD_S / 2)
-        await self._pace.take(round(jitter_s * 1e9))
-        start_ns = self._world.now_ns
-        await self._pace.take(2 * window_ns)
-        voltage_V = self._read_voltage(start_ns, start_ns + window_ns)
-        current_A = self._read_current(start_ns + window_ns, start_ns + 2 * window_ns)
-        self._compliance = self._world.cell.clamped
-        elements = {
-            "VOLT": f"{voltage_V:+.6E}",
-            "CURR": f"{current_A:+.6E}",
-            "RES": f"{NOT_A_NUMBER:+.6E}",
-            "TIME": f"{self.device_time_s(start_ns):.3f}",
-            "STAT": f"{float(8 * self._compliance):+.6E}",
-        }
-        self._world.record(
-            "samples",
-            t_ns=start_ns + window_ns,
-            voltage=self._world.mean("voltage", start_ns, start_ns + 2 * window_ns),
-            current=self._world.mean("current", start_ns, start_ns + 2 * window_ns),
-            current_ionic=self._world.mean("ion", start_ns, start_ns + 2 * window_ns),
+        got = await self._terminals.measure(
+            window_s=self._numbers["SENS:CURR:NPLC"] / LINE_HZ,
+            range_A=self._numbers["SENS:CURR:RANG"],
         )
-        await self._pace.take(round(self._errors.latency_s(READ_OVERHEAD_S / 2) * 1e9))
+        elements = {
+            "VOLT": f"{got.voltage_V:+.6E}",
+            "CURR": f"{_shown(got.current_A):+.6E}",
+            "RES": f"{NOT_A_NUMBER:+.6E}",
+            "TIME": f"{self.device_time_s(got.start_ns):.3f}",
+            "STAT": f"{float(8 * got.compliance):+.6E}",
+        }
         # The instrument tells its elements in its own order, whatever was asked.
         chosen = self._settings["FORM:ELEM"].replace(" ", "").split(",")
         return ",".join(text for name, text in elements.items() if name in chosen)
-
-    def _read_voltage(self, from_ns: int, to_ns: int) -> float:
-        true_V = self._world.mean("voltage", from_ns, to_ns)
-        return self._errors.voltage_V(true_V, (to_ns - from_ns) / 1e9)
-
-    def _read_current(self, from_ns: int, to_ns: int) -> float:
-        model = range_for(self._numbers["SENS:CURR:RANG"] / 1.05)
-        true_A = self._world.mean("current", from_ns, to_ns)
-        since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
-        lag = math.exp(-max(since_s, 0.0) / model.settling_tau_s)
-        settled_A = true_A + (self._before_A - true_A) * lag
-        if abs(settled_A) > 1.05 * model.full_scale_A:
-            return math.copysign(OVERFLOW, settled_A)
-        return self._errors.current_A(model, settled_A, (to_ns - from_ns) / 1e9)
 
     # --- the terminals ---------------------------------------------------------------------
 
     def _drive(self) -> None:
         """Put on the terminals what the settings say."""
-        source = self._source()
-        if source != self._world.source:
-            self._before_A = self._world.cell.source_A
-            self._changed_ns = self._world.now_ns
-            self._world.set_source(source, output_on=self.output_on)
+        self._terminals.drive(self._source(), output_on=self.output_on)
 
     def _source(self) -> Source:
-        range_A = self._numbers["SOUR:CURR:RANG"]
         if not self.output_on:
-            # Output off is a short circuit with a limit, in every mode of this model.
-            return Source(mode="voltage", level=0.0, clamp=OFF_LIMIT_RATIO * range_A)
+            return self._off_source()
         if self._settings["SOUR:FUNC"] == "CURR":
-            model = range_for(range_A / 1.05)
-            return Source(
-                mode="current",
-                level=self._errors.sourced_A(model, self._numbers["SOUR:CURR"]),
-                clamp=self._numbers["SENS:VOLT:PROT"],
+            return self._terminals.current_source(
+                self._numbers["SOUR:CURR"],
+                range_A=self._numbers["SOUR:CURR:RANG"],
+                limit_V=self._numbers["SENS:VOLT:PROT"],
             )
-        return Source(
-            mode="voltage",
-            level=self._errors.sourced_V(self._numbers["SOUR:VOLT"]),
-            clamp=self._numbers["SENS:CURR:PROT"],
+        return self._terminals.voltage_source(
+            self._numbers["SOUR:VOLT"], limit_A=self._numbers["SENS:CURR:PROT"]
         )
+
+    def _off_source(self) -> Source:
+        """Output off: a short circuit with a limit, or 0 A that pulls the cell down."""
+        mode = self._settings["OUTP:SMOD"]
+        if mode == "HIMP":
+            return OPEN
+        if mode == "GUAR":
+            return Source(mode="current", level=0.0, clamp=OFF_LIMIT_RATIO * 20.0)
+        if mode == "ZERO":
+            return Source(mode="voltage", level=0.0, clamp=self._numbers["SENS:CURR:PROT"])
+        # The larger of both ranges: the manual says only 'the present current range'.
+        range_A = max(self._numbers["SOUR:CURR:RANG"], self._numbers["SENS:CURR:RANG"])
+        return Source(mode="voltage", level=0.0, clamp=OFF_LIMIT_RATIO * range_A)
+
+
+def _shown(current_A: float) -> float:
+    return math.copysign(OVERFLOW, current_A) if math.isinf(current_A) else current_A

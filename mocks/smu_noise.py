@@ -32,8 +32,49 @@ class RangeModel:
         return 1.0 / self.full_scale_A
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SmuModel:
+    """What a data sheet says of a source-measure unit, as far as it shapes readings.
+
+    Parameters
+    ----------
+    ranges
+        Current ranges, smallest first.
+    source_offset_A
+        Zero of the current source, by range; the measuring zero where it is None.
+    volt_gain_ratio, volt_offset_V, volt_step_V, volt_noise_V
+        Of the voltmeter; noise at one power-line cycle.
+    current_noise_A
+        At one power-line cycle, beside shot and Johnson noise.
+    input_ohm
+        Of the voltmeter across the cell.
+    answer_s, read_overhead_s
+        Time for an answer each way, and for a reading beside its integration.
+    """
+
+    ranges: tuple[RangeModel, ...]
+    source_offset_A: tuple[float, ...] | None = None
+    volt_gain_ratio: float
+    volt_offset_V: float
+    volt_step_V: float
+    volt_noise_V: float
+    current_noise_A: float = 0.0
+    input_ohm: float = math.inf
+    answer_s: float = 0.7e-3
+    read_overhead_s: float = 7e-3
+
+    def range_for(self, current_A: float) -> RangeModel:
+        """Return the smallest range that holds a current (with the usual 5 % beyond)."""
+        for model in self.ranges:
+            if abs(current_A) <= 1.05 * model.full_scale_A:
+                return model
+        # Beyond the ranges of interest the simulation is plain: decades without errors.
+        full_scale_A = 10.0 ** math.ceil(math.log10(abs(current_A) / 1.05))
+        return replace(self.ranges[-1], full_scale_A=full_scale_A, resolution_A=full_scale_A / 1e5)
+
+
 # Settling to 10 % in 2 s and 50 ms, as first-order time constants.
-RANGES = tuple(
+_RANGES_6430 = tuple(
     RangeModel(
         full_scale_A=full,
         gain_ratio=gain,
@@ -50,24 +91,21 @@ RANGES = tuple(
     )
 )
 
-VOLT_GAIN_RATIO, VOLT_OFFSET_V, VOLT_STEP_V = 0.00015, 1.5e-3, 1e-4  # 20 V range
-VOLT_NOISE_V = 5e-5
-
-
-def range_for(current_A: float) -> RangeModel:
-    """Return the smallest range that holds a current (with the usual 5 % beyond)."""
-    for model in RANGES:
-        if abs(current_A) <= 1.05 * model.full_scale_A:
-            return model
-    # Beyond the ranges of interest the simulation is plain: decades without errors.
-    full_scale_A = 10.0 ** math.ceil(math.log10(abs(current_A) / 1.05))
-    return replace(RANGES[-1], full_scale_A=full_scale_A, resolution_A=full_scale_A / 1e5)
+SMU_6430 = SmuModel(
+    ranges=_RANGES_6430,
+    volt_gain_ratio=0.00015,  # 20 V range
+    volt_offset_V=1.5e-3,
+    volt_step_V=1e-4,
+    volt_noise_V=5e-5,
+    input_ohm=1e16,
+)
 
 
 class ReadingErrors:
     """The errors of one simulated instrument, drawn once by the seed."""
 
-    def __init__(self, seed: int, errors: SmuErrors) -> None:
+    def __init__(self, seed: int, errors: SmuErrors, model: SmuModel = SMU_6430) -> None:
+        self._model = model
         self._noise = np.random.default_rng([seed, 2])
         fixed = np.random.default_rng([seed, 3])
         share = errors.share_of_specification
@@ -75,18 +113,23 @@ class ReadingErrors:
         def draw() -> float:
             return share * float(fixed.uniform(-1.0, 1.0))
 
-        self._measure = {m.full_scale_A: (draw(), draw()) for m in RANGES}
-        self._source = {m.full_scale_A: (draw(), draw()) for m in RANGES}
+        self._measure = {m.full_scale_A: (draw(), draw()) for m in model.ranges}
+        self._source = {m.full_scale_A: (draw(), draw()) for m in model.ranges}
+        zeros = model.source_offset_A or tuple(m.offset_A for m in model.ranges)
+        self._source_zero_A = {
+            m.full_scale_A: zero for m, zero in zip(model.ranges, zeros, strict=True)
+        }
         self._volt = (draw(), draw())
 
     def sourced_A(self, model: RangeModel, level_A: float) -> float:
         """Return the current that really flows for a level."""
         gain, offset = self._source.get(model.full_scale_A, (0.0, 0.0))
-        return level_A * (1 + gain * model.gain_ratio) + offset * model.offset_A
+        zero_A = self._source_zero_A.get(model.full_scale_A, model.offset_A)
+        return level_A * (1 + gain * model.gain_ratio) + offset * zero_A
 
     def sourced_V(self, level_V: float) -> float:
         """Return the voltage that is really there for a level."""
-        return level_V * (1 + self._volt[0] * VOLT_GAIN_RATIO)
+        return level_V * (1 + self._volt[0] * self._model.volt_gain_ratio)
 
     def current_A(self, model: RangeModel, true_A: float, window_s: float) -> float:
         """Return a reading of a current that was integrated over a window."""
@@ -96,20 +139,25 @@ class ReadingErrors:
         read_A = (
             true_A * (1 + gain * model.gain_ratio)
             + offset * model.offset_A
-            + math.sqrt(density * bandwidth_Hz) * float(self._noise.standard_normal())
+            + math.hypot(
+                math.sqrt(density * bandwidth_Hz),
+                self._model.current_noise_A * math.sqrt(0.02 / window_s),
+            )
+            * float(self._noise.standard_normal())
         )
         return round(read_A / model.resolution_A) * model.resolution_A
 
     def voltage_V(self, true_V: float, window_s: float) -> float:
         """Return a reading of a voltage that was integrated over a window."""
         gain, offset = self._volt
-        noise_V = VOLT_NOISE_V * math.sqrt(0.02 / window_s)
+        noise_V = self._model.volt_noise_V * math.sqrt(0.02 / window_s)
         read_V = (
-            true_V * (1 + gain * VOLT_GAIN_RATIO)
-            + offset * VOLT_OFFSET_V
+            true_V * (1 + gain * self._model.volt_gain_ratio)
+            + offset * self._model.volt_offset_V
             + noise_V * float(self._noise.standard_normal())
         )
-        return round(read_V / VOLT_STEP_V) * VOLT_STEP_V
+        step_V = self._model.volt_step_V
+        return round(read_V / step_V) * step_V
 
     def latency_s(self, mean_s: float) -> float:
         """Return how long an exchange takes on one of its two ways."""

@@ -59,13 +59,18 @@ class Potentiostat(Protocol):
     model: str  # as in the table of hazards
     ranges: tuple[RangeSpec, ...]
     off_states: tuple[SafeState, ...]  # rest states that the model has
+    input_ohm: float  # of the voltmeter across the cell, as the data sheet guarantees it
 
     def connect(self, envelope: Envelope, *, cell_attached: bool = True) -> Identity:
         """Identify, adopt the present state, make it safe, lock the settings."""
         ...
 
     def apply(self, setpoint: Setpoint) -> None:
-        """Source ``setpoint``, read it back, and check the error queue."""
+        """Source ``setpoint``, read it back, and check the error queue.
+
+        With a cell attached, a change between current and voltage never puts 0 V on it:
+        the voltage source comes on at the voltage that the cell has.
+        """
         ...
 
     def read(self) -> NDArray[np.void]:

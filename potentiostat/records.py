@@ -1,5 +1,6 @@
 """What a potentiostat says: one row for each reading, alike in memory and on the wire."""
 
+import math
 from dataclasses import dataclass
 from enum import IntFlag
 
@@ -56,6 +57,10 @@ class RangeSpec:
         Smallest step of a reading.
     settling_s
         Time after a change until readings are taken as settled.
+    source_gain_ratio, source_offset_A
+        The same limit for the current source; NaN where the data sheet was not read.
+    sources
+        False for a range that only measures.
     """
 
     full_scale_A: float
@@ -63,3 +68,6 @@ class RangeSpec:
     offset_A: float
     resolution_A: float
     settling_s: float
+    source_gain_ratio: float = math.nan
+    source_offset_A: float = math.nan
+    sources: bool = True

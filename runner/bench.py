@@ -26,6 +26,8 @@ class BenchSettings:
     ----------
     scenario, seed, overrides
         Which world, and what an experiment changes in it.
+    driver
+        Name of the potentiostat's driver, for the instrument to stand in.
     truth_path
         Where the hidden truth goes when the bench ends; None for nowhere.
     holder_open
@@ -35,6 +37,7 @@ class BenchSettings:
     scenario: str
     seed: int
     overrides: tuple[tuple[str, float], ...]
+    driver: str
     clock: ClockSpec
     truth_path: str | None
     holder_open: bool
@@ -80,11 +83,13 @@ def bench_main(connection: "Connection[Any, Any]", settings: BenchSettings) -> N
 async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) -> None:
     mocks_bench: Any = importlib.import_module("mocks.bench")
     scenario: Any = importlib.import_module("mocks.scenario")
+    instruments: Any = importlib.import_module("mocks.instruments")
     pace_module: Any = importlib.import_module("mocks.pace")
     world_module: Any = importlib.import_module("mocks.world")
     now_ns = settings.clock.reader()
     try:
         chosen = scenario.load(settings.scenario, **dict(settings.overrides))
+        instruments.refuse_unknown(settings.driver)
     except ValueError as error:
         connection.send(BenchFailed(error=str(error)))
         return
@@ -94,7 +99,7 @@ async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) ->
         pace = pace_module.LockstepPace(world, shared.publish)
     else:
         pace = pace_module.RealPace(world, now_ns, settings.clock.speed)
-    async with mocks_bench.Bench(world, pace) as bench:
+    async with mocks_bench.Bench(world, pace, driver=settings.driver) as bench:
         if settings.holder_open:
             await bench.open_holder()
         connection.send(

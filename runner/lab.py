@@ -28,6 +28,7 @@ from runner.experiment import Experiment
 from runner.process import PipedProcess, ProcessLost
 
 MOCK = "mock"
+ANY_SIMULATED = "keithley6430"  # stands on a bench whose camera alone is asked for
 MAX_SPEED = math.inf
 JOIN_TIMEOUT_S = 20.0
 
@@ -186,6 +187,9 @@ def _bench_settings(
     return BenchSettings(
         scenario=experiment.mock.scenario,
         seed=experiment.mock.seed,
+        driver=experiment.potentiostat.driver
+        if experiment.potentiostat.resource == MOCK
+        else ANY_SIMULATED,
         overrides=tuple(overrides.items()),
         clock=clock.spec,
         truth_path=None if truth_path is None else str(truth_path),

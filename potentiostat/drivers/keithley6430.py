@@ -77,6 +77,7 @@ class Keithley6430:
     model = "6430"
     ranges = RANGES
     off_states = (SafeState.S1,)
+    input_ohm = 1e16
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from mocks.keithley6430 import Keithley6430
 from mocks.pace import LockstepPace, RealPace
 from mocks.scenario import load
 from mocks.scpi import ScpiError, boolean, number, short_form
-from mocks.smu_noise import RANGES, range_for
+from mocks.smu_noise import SMU_6430
 from mocks.world import World
 from runner.clock import real_now_ns
 
@@ -93,7 +93,7 @@ def test_the_grammar():
     assert boolean("on")
     with pytest.raises(ScpiError):
         boolean("")
-    assert range_for(1e-4).full_scale_A == pytest.approx(1e-4)
+    assert SMU_6430.range_for(1e-4).full_scale_A == pytest.approx(1e-4)
 
 
 async def test_time_is_told_by_1024_ticks_as_1000_ms():
@@ -112,7 +112,7 @@ async def test_readings_carry_the_noise_and_errors_of_the_data_sheet():
     await galvanostat(smu)
     rows = np.array([[float(x) for x in (await ask(smu, ":READ?")).split(",")] for _ in range(400)])
     current = rows[10:, 1]
-    model = RANGES[2]
+    model = SMU_6430.ranges[2]
     assert abs(current.mean() - 2e-11) < 2 * (0.0015 * 2e-11 + 3e-14)
     expected = np.sqrt(
         (2 * 1.602e-19 * 2e-11 + 4 * 1.381e-23 * 298.15 / model.feedback_ohm) * 25

@@ -1,0 +1,49 @@
+"""Which simulated instrument stands behind which driver's name."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from mocks.keithley6430 import Keithley6430
+from mocks.pace import Pace
+from mocks.world import World
+
+
+class SimulatedSmu(Protocol):
+    """An instrument on the wire: lines in, lines out."""
+
+    output_on: bool
+
+    async def handle(self, line: str) -> str | bytes | None:
+        """Obey one line; return the reply without its line end, or None."""
+        ...
+
+
+_MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
+    "keithley6430": Keithley6430,
+}
+
+
+def driver_names() -> tuple[str, ...]:
+    """Return the drivers that have a simulated instrument."""
+    return tuple(sorted(_MODELS))
+
+
+def refuse_unknown(driver: str) -> None:
+    """Raise ValueError for a driver that has no simulated instrument."""
+    if driver not in _MODELS:
+        raise ValueError(
+            f"there is no simulated instrument for the driver {driver!r}; "
+            f"there is {', '.join(driver_names())}"
+        )
+
+
+def simulated_smu(driver: str, world: World, pace: Pace) -> SimulatedSmu:
+    """Return the simulated instrument of a driver.
+
+    Raises
+    ------
+    ValueError
+        There is none.
+    """
+    refuse_unknown(driver)
+    return _MODELS[driver](world, pace)
