@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SWEEP_STEP_V = 2.5e-3  # of a held voltage: takes a millisecond or two to charge the holder
 JUMP_SIGMAS = 10.0  # between neighbouring readings: more than noise, a step of the source
 
 
@@ -75,7 +76,7 @@ def charge_ledger(
     voltage_sigma_V: NDArray[np.float64],
     accuracy: Accuracy,
     holder: Holder | None,
-    slow_start_V: float | None = None,
+    moved_V: NDArray[np.float64] | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -89,9 +90,14 @@ def charge_ledger(
         Of the current range.
     holder
         From the open-holder calibration; None makes every term but the instrument's NaN.
-    slow_start_V
-        Voltage on the slow dielectric branch at the first reading; at rest with the
-        terminal where None.
+    moved_V
+        By how much a held voltage was moved since the reading before, shape (n,); 0
+        where a current was held. None for all zero.
+
+    Notes
+    -----
+    A held voltage that is moved charges the stray capacitance within milliseconds,
+    between two readings. That charge is added to the instrument's, which really gave it.
     """
     seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9 if len(t_ns) else np.zeros(0)
     current = _bridged(seconds, current_A)
@@ -104,6 +110,11 @@ def charge_ledger(
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
     instrument = _running(current - offset_A, seconds)
     random_C = _random_of_integral(seconds, current, current_sigma_A)
+    if moved_V is not None and holder is not None:
+        unseen_C = holder.capacitance_F * moved_V
+        instrument = instrument + np.cumsum(unseen_C)
+        random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V))
+        random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V))
     instrument_sigma = np.sqrt(
         (gain_sigma * instrument) ** 2 + (offset_sigma_A * seconds) ** 2 + random_C**2
     )
@@ -118,7 +129,6 @@ def charge_ledger(
             voltage,
             voltage_sigma_V,
             holder,
-            slow_start_V,
             instrument,
             random_C,
             gain_sigma,
@@ -128,12 +138,38 @@ def charge_ledger(
     return Ledger(t_ns=t_ns, columns=columns, beam_status="not measured, taken as zero")
 
 
+def _partly_seen(
+    unseen_C: NDArray[np.float64], moved_V: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the running sigma of charges that a reading may have seen in part.
+
+    The steps of a sweep are over before the next reading; a large one may not be: an
+    even spread between none and all.
+    """
+    large = np.abs(moved_V) > SWEEP_STEP_V
+    variance: NDArray[np.float64] = np.cumsum(np.where(large, unseen_C**2 / 12, 0.0))
+    return np.sqrt(variance)
+
+
+def _late_seen(
+    seconds: NDArray[np.float64], current: NDArray[np.float64], moved_V: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the running sigma of currents that changed at an unknown time between readings.
+
+    Each move of a held voltage changes the current somewhere between two readings, and in
+    a sweep always on the same side: these errors add up one by one, not in quadrature.
+    """
+    late_C = np.zeros(len(seconds))
+    late_C[1:] = np.abs(np.diff(current)) * np.diff(seconds) / math.sqrt(12.0)
+    total: NDArray[np.float64] = np.cumsum(np.where(moved_V != 0, late_C, 0.0))
+    return total
+
+
 def _holder_terms(
     seconds: NDArray[np.float64],
     voltage: NDArray[np.float64],
     voltage_sigma_V: NDArray[np.float64],
     holder: Holder,
-    slow_start_V: float | None,
     instrument: NDArray[np.float64],
     random_C: NDArray[np.float64],
     gain_sigma: float,
@@ -141,7 +177,7 @@ def _holder_terms(
     rise = voltage - voltage[:1]
     rise_sigma = np.hypot(voltage_sigma_V, voltage_sigma_V[:1])
     volt_seconds = _running(voltage, seconds)
-    slow = slow_voltage(seconds, voltage, holder.dielectric_tau_s, slow_start_V)
+    slow = slow_voltage(seconds, voltage, holder.dielectric_tau_s, None)
     slow_rise = slow - slow[:1]
     capacitive = holder.capacitance_F * rise
     leak = holder.conductance_S * volt_seconds

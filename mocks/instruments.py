@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from mocks.keithley6430 import Keithley6430
+from mocks.keithley6430 import Keithley2400, Keithley6430
 from mocks.pace import Pace
 from mocks.world import World
 
@@ -19,6 +19,7 @@ class SimulatedSmu(Protocol):
 
 
 _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
+    "keithley2400": Keithley2400,
     "keithley6430": Keithley6430,
 }
 

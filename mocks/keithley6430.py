@@ -14,7 +14,7 @@ from mocks.cell import Source
 from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, short_form, words
 from mocks.smu import OPEN, Terminals
-from mocks.smu_noise import SMU_6430
+from mocks.smu_noise import SMU_2400, SMU_6430
 from mocks.world import World
 
 OVERFLOW = 9.9e37
@@ -316,3 +316,11 @@ class Keithley6430:
 
 def _shown(current_A: float) -> float:
     return math.copysign(OVERFLOW, current_A) if math.isinf(current_A) else current_A
+
+
+class Keithley2400(Keithley6430):
+    """The same dialect on a coarser instrument that can open its output relay."""
+
+    identity = "KEITHLEY INSTRUMENTS INC.,MODEL 2400,1234568,C30   Mar 17 2006 09:29:29/A02  /K/J"
+    data_sheet = SMU_2400
+    off_modes: tuple[str, ...] = ("NORM", "ZERO", "GUAR", "HIMP")

@@ -101,6 +101,32 @@ SMU_6430 = SmuModel(
 )
 
 
+SMU_2400 = SmuModel(
+    ranges=tuple(
+        RangeModel(
+            full_scale_A=full,
+            gain_ratio=gain,
+            offset_A=offset,
+            resolution_A=step,
+            settling_tau_s=1e-3,
+        )
+        for full, gain, offset, step in (
+            (1e-6, 0.00029, 3e-10, 1e-11),
+            (1e-5, 0.00027, 7e-10, 1e-10),
+            (1e-4, 0.00025, 6e-9, 1e-9),
+            (1e-3, 0.00027, 6e-8, 1e-8),
+        )
+    ),
+    source_offset_A=(6e-10, 2e-9, 2e-8, 2e-7),
+    volt_gain_ratio=0.00015,
+    volt_offset_V=1.5e-3,
+    volt_step_V=1e-4,
+    volt_noise_V=5e-5,
+    current_noise_A=5e-11,
+    input_ohm=1e10,
+)
+
+
 class ReadingErrors:
     """The errors of one simulated instrument, drawn once by the seed."""
 

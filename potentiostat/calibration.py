@@ -15,7 +15,6 @@ from scipy import ndimage, optimize
 
 LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
 HOLD_S = 15.0
-CLAMP_RATIO = 0.9  # of the range: the ramp's current, within the range's reach
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
 CORNER_READINGS = 3
 MIN_STRETCH = 6

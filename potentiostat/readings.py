@@ -90,6 +90,8 @@ def sample_rows(
     status |= np.where(infinite, int(Status.OVERFLOW), 0)
     status |= np.where(unknown & ~infinite, int(Status.INVALID), 0)
     status |= np.where(raw.compliance, int(Status.COMPLIANCE), 0)
+    if setpoint is not None and setpoint.mode == "voltage":
+        status |= int(Status.POTENTIOSTATIC)
     rows["status"] = status
     rows["voltage_sigma_V"] = voltage_sigma_V(
         noise_V_at_1_plc=noise.voltage_V, window_s=window_s, step_V=noise.voltage_step_V

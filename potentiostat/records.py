@@ -24,12 +24,13 @@ SAMPLE_DTYPE = np.dtype(
 
 
 class Status(IntFlag):
-    """Flags of a reading; 0 is a good one."""
+    """Flags of a reading; 0 is a good one at a held current."""
 
     COMPLIANCE = 1  # the source is held by its clamp, not by its set-point
     OVERFLOW = 2  # beyond the measuring range; the value is not a number
     INVALID = 4  # garbage or not a number: no limit is evaluated on it
     SETTLING = 8  # within the settling time after a change of level or range
+    POTENTIOSTATIC = 16  # the set-point is a voltage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

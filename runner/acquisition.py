@@ -1,6 +1,7 @@
 """The live part of a run: readings and frames, stamped and recorded as they come."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,8 +14,8 @@ from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
 from runner.experiment import Experiment
-from runner.format import in_unit
-from runner.messages import Block, EndKind, Finished, StepEnded, Tripped
+from runner.format import held_text
+from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
 from session.recorder import Recorder
 from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
@@ -136,6 +137,8 @@ class Acquisition:
                     await self._clock.settle()
                     self._heed_operator()
                     self._cell.renew(block.sequence)
+                case SegmentEnded() as segment:
+                    await self._note_segment(segment)
                 case StepEnded() as ended:
                     await self._note_end(ended)
                     if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
@@ -164,11 +167,12 @@ class Acquisition:
             self._step_start_ns,
             "step_started",
             "runner",
-            f"step {message.index + 1}: {step.name} at {in_unit(step.current_A, 'A')}",
+            f"step {message.index + 1}: {step.name} at {held_text(step)}",
             {
                 "step": message.index,
                 "name": step.name,
-                "current_A": step.current_A,
+                "held": held_text(step),
+                "current_A": None if math.isnan(step.current_A) else step.current_A,
                 "until": [condition.text for condition in step.until],
             },
         )
@@ -181,6 +185,20 @@ class Acquisition:
             self._discharged = False
         elif current_A < 0:
             self._discharged = True
+
+    async def _note_segment(self, ended: SegmentEnded) -> None:
+        await self._recorder.event(
+            ended.t_ns,
+            "segment_ended",
+            "guardian",
+            f"step {ended.index + 1}: {ended.segment} ended: {ended.reason}",
+            {
+                "step": ended.index,
+                "segment": ended.segment,
+                "reason": ended.reason,
+                "latency_ns": ended.latency_ns,
+            },
+        )
 
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None

@@ -16,6 +16,7 @@ from correlate.ledger import Accuracy, Holder, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
+from potentiostat.records import Status
 from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.timebase import fit_time_base
@@ -266,15 +267,32 @@ def _ledger(
     rows: slice | NDArray[np.int_],
 ) -> Ledger:
     part = {name: np.asarray(column[rows]) for name, column in columns.items()}
+    # While a voltage is held, nothing else tells the current: a reading that had not
+    # settled yet is bridged by its neighbours.
+    unsettled = int(Status.POTENTIOSTATIC | Status.SETTLING)
+    settled = (np.asarray(part["status"], np.uint32) & unsettled) != unsettled
     return charge_ledger(
         part["t_ns"],
-        part["current"],
+        np.where(settled, part["current"], np.nan),
         part["voltage"],
         current_sigma_A=part["current_sigma"],
         voltage_sigma_V=part["voltage_sigma"],
         accuracy=accuracy,
         holder=holder,
+        moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
     )
+
+
+def moved_voltage(
+    setpoint: NDArray[np.generic], voltage: NDArray[np.generic], status: NDArray[np.generic]
+) -> NDArray[np.float64]:
+    """Return by how much a held voltage was moved since the reading before, shape (n,)."""
+    held = (np.asarray(status, np.uint32) & int(Status.POTENTIOSTATIC)) != 0
+    level = np.where(held, setpoint, np.nan).astype(np.float64)
+    before = np.where(np.isnan(level[:-1]), voltage[:-1], level[:-1])
+    moved = np.zeros(len(level))
+    moved[1:] = np.nan_to_num(level[1:] - before, nan=0.0)
+    return moved
 
 
 def _steps(

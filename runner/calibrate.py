@@ -9,15 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from potentiostat.calibration import (
-    CLAMP_RATIO,
-    HolderCalibration,
-    fit_holder,
-    staircase,
-)
-from potentiostat.limits import Condition
-from potentiostat.protocol import Setpoint
+from potentiostat.calibration import HolderCalibration, fit_holder, staircase
 from potentiostat.records import Status
+from potentiostat.technique import Level, Segment, Step, after
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.experiment import Experiment
 from runner.format import with_sigma
@@ -26,6 +20,7 @@ from runner.messages import (
     Block,
     Finished,
     GuardianSettings,
+    HolderTerms,
     StartStep,
     StepEnded,
     Tripped,
@@ -41,6 +36,14 @@ class HolderRecord:
     calibration: HolderCalibration
     columns: Mapping[str, NDArray[np.generic]]
     source: str
+
+    def terms(self) -> HolderTerms:
+        """Return what a guardian needs to count ionic charge."""
+        return HolderTerms(
+            capacitance_F=self.calibration.capacitance_F,
+            conductance_S=self.calibration.conductance_S,
+            offset_A=self.calibration.offset_A,
+        )
 
     def attributes(self) -> dict[str, float]:
         """Return the fitted numbers by name."""
@@ -88,21 +91,9 @@ async def measure_holder(
     async with GuardedCell(settings) as holder:
         ranges = holder.get_connected().ranges
         range_A = experiment.range_A(ranges)
+        holder.start(StartStep(index=0, step=_staircase_step(), range_A=range_A))
         holder.renew(0)
-        for index, level in enumerate(staircase()):
-            holder.start(
-                StartStep(
-                    index=index,
-                    setpoint=Setpoint(
-                        mode="voltage",
-                        level=level.voltage_V,
-                        clamp=CLAMP_RATIO * range_A,
-                        range_A=range_A,
-                    ),
-                    until=(Condition(quantity="t", relation=">", value=level.hold_s, text="held"),),
-                )
-            )
-            await _until_step_ends(holder, lab, blocks)
+        await _until_step_ends(holder, lab, blocks)
         holder.reason = "the calibration is done"
     samples = np.concatenate(blocks)
     return HolderRecord(
@@ -113,6 +104,20 @@ async def measure_holder(
         }
         | {"voltage": samples["voltage_V"], "current": samples["current_A"]},
         source=f"measured with {holder.get_connected().identity.raw}",
+    )
+
+
+def _staircase_step() -> Step:
+    return Step(
+        name="holder",
+        segments=tuple(
+            Segment(
+                name=f"{level.voltage_V:g} V",
+                voltage=Level(volts=level.voltage_V),
+                until=(after(level.hold_s),),
+            )
+            for level in staircase()
+        ),
     )
 
 

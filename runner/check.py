@@ -11,12 +11,15 @@ from potentiostat.errors import UnknownInstrument
 from potentiostat.noise import current_sigma_A
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
+from potentiostat.technique import Step
 from runner.experiment import MOCK, Experiment
 from runner.format import in_unit
 from runner.problems import ExperimentError, Problem, find_line, spelled
 
 OFFSET_FACTOR = 5.0  # a set-point below this many source offsets cannot be trusted
 TYPICAL_STRAY_F = 150e-12
+LEAK_WARN, LEAK_REFUSE = 0.01, 1.0  # shares of the current that is asked for
+SWEEP_WARN, SWEEP_REFUSE = 0.1, 0.9  # shares of the limit of the current
 BYTES_PER_SAMPLE = 130
 
 
@@ -135,8 +138,12 @@ def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Fi
     used = next(r for r in ranges if r.full_scale_A == range_A)
     yield _ok("current range, locked for the run", in_unit(range_A, "A"))
     for i, step in enumerate(experiment.steps):
-        if step.current_A != 0:
-            yield from _galvanostatic(experiment, used, i, step.current_A)
+        if step.largest_current_A > 0:
+            own_A = step.current_A
+            current_A = own_A if math.isfinite(own_A) and own_A != 0 else step.largest_current_A
+            yield from _galvanostatic(experiment, used, i, current_A)
+        yield from _sweeps(experiment, i, step)
+    yield from _conditions(experiment)
     yield from _leakage(experiment)
 
 
@@ -152,14 +159,16 @@ def _galvanostatic(
         f"{in_unit(current_A, 'A')} = {density:.3g} mA/cm2 = {rate:.3g} C; "
         f"the front moves at {in_unit(speed, 'm/s')}",
     )
-    ratio = abs(current_A) / used.offset_A
+    zero_A = used.source_offset_A if math.isfinite(used.source_offset_A) else used.offset_A
+    ratio = abs(current_A) / zero_A
     yield Finding(
         severity=Severity.OK if ratio >= OFFSET_FACTOR else Severity.REFUSE,
         what=f"{name}: set-point against the zero of the range",
         arithmetic=f"{in_unit(abs(current_A), 'A')} is {ratio:.3g} times "
-        f"{in_unit(used.offset_A, 'A')}; {OFFSET_FACTOR:g} times are needed",
-        key=("step", index, "cp", "current"),
+        f"{in_unit(zero_A, 'A')}; {OFFSET_FACTOR:g} times are needed",
+        key=("step", index),
     )
+    yield _input_leakage(experiment, index, current_A)
     error_A = used.gain_ratio * abs(current_A) + used.offset_A
     window_s = experiment.potentiostat.nplc / experiment.potentiostat.line_frequency_Hz
     noise_A = current_sigma_A(
@@ -173,6 +182,53 @@ def _galvanostatic(
         f"± {in_unit(error_A, 'A')} ({100 * error_A / abs(current_A):.2g} %) at most, "
         f"{in_unit(noise_A, 'A')} rms at {experiment.potentiostat.nplc:g} NPLC",
     )
+
+
+def _input_leakage(experiment: Experiment, index: int, current_A: float) -> Finding:
+    """Compare what the voltmeter may draw from the cell with the current that is asked for."""
+    ohm = potentiostat_class(experiment.potentiostat.driver).input_ohm
+    drawn_A = experiment.cell.window_V[1] / ohm
+    ratio = drawn_A / abs(current_A)
+    severity = Severity.OK if ratio < LEAK_WARN else Severity.WARN
+    return Finding(
+        severity=Severity.REFUSE if ratio > LEAK_REFUSE else severity,
+        what=f"step {index + 1}: input leakage of the voltmeter",
+        arithmetic=f"{experiment.cell.window_V[1]:g} V / {in_unit(ohm, 'ohm')} = "
+        f"{in_unit(drawn_A, 'A')}, {100 * ratio:.3g} % of {in_unit(abs(current_A), 'A')}",
+        key=("step", index),
+    )
+
+
+def _sweeps(experiment: Experiment, index: int, step: Step) -> Iterator[Finding]:
+    """Compare what the stray capacitance takes in a sweep with the limit of the current."""
+    rates = [segment.ramp.rate_V_s for segment in step.segments if segment.ramp is not None]
+    if not rates:
+        return
+    taken_A = TYPICAL_STRAY_F * max(rates)
+    limit_A = experiment.envelope.current_max_A
+    severity = Severity.WARN if taken_A > SWEEP_WARN * limit_A else Severity.OK
+    yield Finding(
+        severity=Severity.REFUSE if taken_A > SWEEP_REFUSE * limit_A else severity,
+        what=f"step {index + 1}: current into the stray capacitance",
+        arithmetic=f"{in_unit(TYPICAL_STRAY_F, 'F')} (typical) x {in_unit(max(rates), 'V/s')} = "
+        f"{in_unit(taken_A, 'A')}; the limit is {in_unit(limit_A, 'A')}",
+        key=("step", index),
+    )
+
+
+def _conditions(experiment: Experiment) -> Iterator[Finding]:
+    potentiostat = experiment.potentiostat
+    if potentiostat.calibration is not None or potentiostat.resource == MOCK:
+        return
+    for i, step in enumerate(experiment.steps):
+        if any(c.quantity == "Q_ionic" for c in step.until):
+            yield Finding(
+                severity=Severity.REFUSE,
+                what=f"step {i + 1}: a rule on the ionic charge",
+                arithmetic="needs an open-holder calibration; name one under [potentiostat], or "
+                "write the rule on Q",
+                key=("step", i, "until"),
+            )
 
 
 def _leakage(experiment: Experiment) -> Iterator[Finding]:

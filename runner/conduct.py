@@ -138,7 +138,11 @@ async def _load_holder_with_cell(
 
 
 def guardian_settings(
-    experiment: Experiment, lab: Lab, *, cell_attached: bool = True
+    experiment: Experiment,
+    lab: Lab,
+    *,
+    cell_attached: bool = True,
+    holder: HolderRecord | None = None,
 ) -> GuardianSettings:
     """Return what a guardian needs for an experiment in a lab."""
     potentiostat = experiment.potentiostat
@@ -150,6 +154,7 @@ def guardian_settings(
         cell_attached=cell_attached,
         nplc=potentiostat.nplc,
         line_frequency_Hz=potentiostat.line_frequency_Hz,
+        holder=None if holder is None else holder.terms(),
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
     )
 
@@ -163,16 +168,12 @@ async def _play(
     watcher: Watcher,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
-    cell = GuardedCell(guardian_settings(experiment, lab))
+    cell = GuardedCell(guardian_settings(experiment, lab, holder=holder))
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)
         connected = cell.get_connected()
-        plan = Plan(
-            experiment.steps,
-            envelope=experiment.envelope,
-            range_A=experiment.range_A(connected.ranges),
-        )
+        plan = Plan(experiment.steps, range_A=experiment.range_A(connected.ranges))
         header = await asyncio.to_thread(
             session_header,
             experiment,

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from potentiostat.limits import Condition
+from potentiostat.technique import OCV, Level
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
-from runner.quantities import parse, parse_any
+from runner.quantities import parse, parse_any, parse_level
 from runner.rules import parse_rule
 
 
@@ -24,6 +25,9 @@ Length = Annotated[float, _reader("length")]
 FrameRate = Annotated[float, _reader("frame_rate")]
 Dose = Annotated[float, _reader("dose")]
 DoseRate = Annotated[float, _reader("dose_rate")]
+
+ScanRate = Annotated[float, _reader("scan_rate")]
+VoltageLevel = Annotated[Level, BeforeValidator(parse_level)]
 
 AnyCurrent = Annotated[
     tuple[float, str],
@@ -61,6 +65,7 @@ class PotentiostatTable(_Table):
     driver: str
     resource: str
     calibration: str | None = None
+    range: Current | None = None
     nplc: float | int = 1.0
     line_frequency: FrameRate = 50.0
 
@@ -114,6 +119,81 @@ class CpTable(_Table):
     current: AnyCurrent
 
 
+class CaTable(_Table):
+    """``ca = { voltage, for }``."""
+
+    voltage: VoltageLevel
+    duration: Time
+
+
+class LsvTable(_Table):
+    """``lsv = { from, to, rate }``."""
+
+    start: VoltageLevel = OCV
+    to: VoltageLevel
+    rate: ScanRate
+
+
+class CvTable(_Table):
+    """``cv = { from, first, second, to, rate, cycles, hold }``."""
+
+    start: VoltageLevel = OCV
+    first: VoltageLevel
+    second: VoltageLevel
+    to: VoltageLevel = OCV
+    rate: ScanRate
+    cycles: int = 1
+    hold: Time = 0.0
+
+
+class GcplTable(_Table):
+    """``gcpl = { current, voltage, longest, hold_until, hold_for, rest }``."""
+
+    current: AnyCurrent
+    voltage: Voltage
+    longest: Time
+    hold_until: Current
+    hold_for: Time
+    rest: Time = 0.0
+
+
+class GittTable(_Table):
+    """``gitt = { current, pulse, rest, pulses, relaxed }``."""
+
+    current: AnyCurrent
+    pulse: Time
+    rest: Time
+    pulses: int
+    relaxed: ScanRate | None = None
+
+
+class PittTable(_Table):
+    """``pitt = { from, step, levels, hold_for, hold_until }``."""
+
+    start: VoltageLevel = OCV
+    step: Voltage
+    levels: int
+    hold_for: Time
+    hold_until: Current = 0.0
+
+
+class PulsesTable(_Table):
+    """``pulses = { current, on, off, count, base }``."""
+
+    current: AnyCurrent
+    on: Time
+    off: Time
+    count: int
+    base: AnyCurrent = (0.0, "current")
+
+
+class LoopTable(_Table):
+    """``loop = { steps, times }``: the steps before it, so many times in all."""
+
+    steps: int
+    times: int
+
+
 class BusTable(_Table):
     """``[bus]``."""
 
@@ -126,6 +206,14 @@ class StepTable(_Table):
 
     ocv: OcvTable | None = None
     cp: CpTable | None = None
+    ca: CaTable | None = None
+    lsv: LsvTable | None = None
+    cv: CvTable | None = None
+    gcpl: GcplTable | None = None
+    gitt: GittTable | None = None
+    pitt: PittTable | None = None
+    pulses: PulsesTable | None = None
+    loop: LoopTable | None = None
     until: list[Rule] = []
 
 
@@ -143,6 +231,10 @@ class ExperimentTable(_Table):
     bus: BusTable | None = None
 
 
+_OWN_WORDS = {"for": "duration", "from": "start"}
+_AS_WRITTEN: dict[str | int, str | int] = {own: written for written, own in _OWN_WORDS.items()}
+
+
 def read_tables(text: str, name: str) -> ExperimentTable:
     """Read the text of an experiment file.
 
@@ -156,9 +248,10 @@ def read_tables(text: str, name: str) -> ExperimentTable:
     except tomllib.TOMLDecodeError as error:
         raise ExperimentError(name, [_syntax_problem(error)]) from error
     for step in raw.get("step", []) if isinstance(raw.get("step"), list) else []:
-        if isinstance(step, dict) and isinstance(ocv := step.get("ocv"), dict):
-            # ``for`` is a word of Python's own, so the table calls it something else.
-            step["ocv"] = {"duration" if k == "for" else k: v for k, v in ocv.items()}
+        for technique, table in step.items() if isinstance(step, dict) else ():
+            # ``for`` and ``from`` are words of Python's own: the tables call them otherwise.
+            if isinstance(table, dict):
+                step[technique] = {_OWN_WORDS.get(k, k): v for k, v in table.items()}
     try:
         return ExperimentTable.model_validate(raw)
     except ValidationError as error:
@@ -174,7 +267,7 @@ def _syntax_problem(error: tomllib.TOMLDecodeError) -> Problem:
 
 
 def _problem(text: str, found: Any) -> Problem:
-    path: Key = tuple("for" if p == "duration" else p for p in found["loc"])
+    path: Key = tuple(_AS_WRITTEN.get(p, p) for p in found["loc"])
     return Problem(key=spelled(path), line=find_line(text, path), what=_what(found))
 
 
@@ -201,7 +294,14 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("track",): TrackTable,
     ("step",): StepTable,
     ("step", "cp"): CpTable,
-    ("step", "ocv"): OcvTable,
+    **{
+        ("step", name): table
+        for name, table in (
+            *(("ocv", OcvTable), ("ca", CaTable), ("lsv", LsvTable), ("cv", CvTable)),
+            *(("gcpl", GcplTable), ("gitt", GittTable), ("pitt", PittTable)),
+            *(("pulses", PulsesTable), ("loop", LoopTable)),
+        )
+    },
     ("bus",): BusTable,
 }
 
@@ -212,6 +312,6 @@ def _near(location: Key) -> str:
     table = _TABLES.get(tuple(words[:-1]))
     if table is None:
         return ""
-    known = ["for" if key == "duration" else key for key in table.model_fields]
+    known = [str(_AS_WRITTEN.get(key, key)) for key in table.model_fields]
     near = difflib.get_close_matches(words[-1], known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

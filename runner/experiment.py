@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from potentiostat.limits import Condition, Envelope
+from potentiostat.limits import Envelope
 from potentiostat.records import RangeSpec
-from potentiostat.technique import Step
-from runner.config import ExperimentTable, StepTable, read_tables
+from potentiostat.technique import CLAMP_RATIO, Step
+from runner.config import ExperimentTable, read_tables
 from runner.plan import choose_range
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
+from runner.steps import build_steps, check_steps, to_amperes
 
 __all__ = ["Experiment", "ExperimentError"]
 
 MOCK = "mock"
 MAX_FILE_BYTES = 1_000_000
-HOUR_S = 3600.0
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
 # of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
 FARADAY_C_MOL = 96_485.33212
@@ -69,6 +69,7 @@ class PotentiostatSettings:
     calibration: Path | None
     nplc: float
     line_frequency_Hz: float
+    range_A: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +194,7 @@ class Experiment:
                 else folder / potentiostat.calibration,
                 nplc=float(potentiostat.nplc),
                 line_frequency_Hz=potentiostat.line_frequency,
+                range_A=potentiostat.range,
             ),
             camera=None
             if camera is None
@@ -217,7 +219,9 @@ class Experiment:
             ),
             dose_limit_e_m2=limits.dose,
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
-            steps=tuple(_step(step, cell) for step in tables.step),
+            steps=build_steps(
+                tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits
+            ),
             bus=_bus(tables),
         )
 
@@ -228,11 +232,27 @@ class Experiment:
 
     @property
     def largest_current_A(self) -> float:
-        """Largest magnitude of any step's current."""
-        return max(abs(step.current_A) for step in self.steps)
+        """Largest magnitude of any step's current; the limit where a voltage is held."""
+        largest_A = max(step.largest_current_A for step in self.steps)
+        if any(step.holds_voltage for step in self.steps):
+            return max(largest_A, CLAMP_RATIO * self.envelope.current_max_A)
+        return largest_A
 
     def range_A(self, ranges: Sequence[RangeSpec]) -> float:
-        """Return the one current range of the run: the smallest that holds every step."""
+        """Return the one current range of the run: the smallest that holds every step.
+
+        Raises
+        ------
+        ValueError
+            The instrument has none, or not the one that the experiment names.
+        """
+        named_A = self.potentiostat.range_A
+        if named_A is not None:
+            known = [r.full_scale_A for r in ranges if math.isclose(r.full_scale_A, named_A)]
+            if not known:
+                there = ", ".join(f"{r.full_scale_A:g}" for r in ranges)
+                raise ValueError(f"there is no range of {named_A:g} A; there is {there}")
+            return known[0]
         return choose_range(self.largest_current_A, ranges).full_scale_A
 
 
@@ -253,32 +273,6 @@ def _cell(tables: ExperimentTable) -> Cell:
     )
 
 
-def _current_A(step: StepTable, cell: Cell) -> float:
-    if step.cp is None:
-        return 0.0
-    value, kind = step.cp.current
-    match kind:
-        case "current_density":
-            return value * cell.area_m2
-        case "c_rate":
-            return value * cell.capacity_C / HOUR_S
-        case _:
-            return value
-
-
-def _step(table: StepTable, cell: Cell) -> Step:
-    until = tuple(table.until)
-    if table.ocv is not None:
-        held = Condition(
-            quantity="t",
-            relation=">",
-            value=table.ocv.duration,
-            text=f"t > {table.ocv.duration:g} s",
-        )
-        return Step(name="ocv", current_A=0.0, until=(*until, held))
-    return Step(name="cp", current_A=_current_A(table, cell), until=until)
-
-
 def _bus(tables: ExperimentTable) -> BusSettings | None:
     if tables.bus is None:
         return None
@@ -296,7 +290,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_cell(tables, cell),
         *_check_limits(tables, cell),
         *_check_equipment(tables),
-        *_check_steps(tables, cell),
+        *check_steps(tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits),
     ]
 
 
@@ -380,59 +374,3 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
     if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():
         found.append((("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883"))
     return found
-
-
-def _check_steps(tables: ExperimentTable, cell: Cell) -> _Found:
-    found: _Found = []
-    if not tables.step:
-        found.append((("step",), "is missing; an experiment has at least one step"))
-    for i, step in enumerate(tables.step):
-        found += _check_step(("step", i), step, cell, tables)
-    return found
-
-
-def _check_step(key: Key, step: StepTable, cell: Cell, tables: ExperimentTable) -> _Found:
-    if (step.ocv is None) == (step.cp is None):
-        return [(key, "needs exactly one technique: ocv or cp")]
-    if step.ocv is not None:
-        if step.ocv.duration <= 0:
-            return [((*key, "ocv", "for"), "must be longer than nothing")]
-        return []
-    current_A = _current_A(step, cell)
-    found: _Found = []
-    if math.isnan(current_A):
-        found.append(
-            (
-                (*key, "cp", "current"),
-                f"a C-rate needs a capacity, and {cell.working_material!r} is not known; "
-                "write the current in A",
-            )
-        )
-    elif abs(current_A) > tables.limits.current:
-        found.append(
-            (
-                (*key, "cp", "current"),
-                f"{current_A:.4g} A is beyond the limit {tables.limits.current:.4g} A",
-            )
-        )
-    elif current_A == 0:
-        found.append(((*key, "cp", "current"), "is nothing; write ocv for a rest"))
-    times = [c for c in step.until if c.quantity == "t" and c.relation == ">"]
-    if not times or min(c.value for c in times) <= 0:
-        found.append(
-            (
-                (*key, "until"),
-                'needs an end in time, such as "t > 120 s", in every cp step',
-            )
-        )
-    return found + _check_voltage_stop(key, step, current_A)
-
-
-def _check_voltage_stop(key: Key, step: StepTable, current_A: float) -> _Found:
-    """Demand a stop on the voltage that a galvanostatic step drives the cell towards."""
-    relation = ">" if current_A > 0 else "<"
-    if any(c.quantity == "V" and c.relation == relation for c in step.until):
-        return []
-    example = '"V > 4.2 V"' if current_A > 0 else '"V < 2.8 V"'
-    way = "charge" if current_A > 0 else "discharge"
-    return [((*key, "until"), f"a {way} needs an end in voltage, such as {example}")]

@@ -2,6 +2,8 @@
 
 import math
 
+from potentiostat.technique import Level, Step
+
 _PREFIXES = {
     -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M",
     9: "G", 12: "T",
@@ -38,3 +40,26 @@ def with_sigma(value: float, sigma: float, unit: str) -> str:
     scaled = sigma / factor
     places = 2 if scaled == 0 else max(0, 1 - math.floor(math.log10(scaled)))
     return f"{value / factor:.{places}f} ± {scaled:.{places}f} {prefix}{unit}"
+
+
+def level_text(level: Level) -> str:
+    """Return a voltage as it is written in an experiment file."""
+    if not level.versus_ocv:
+        return in_unit(level.volts, "V")
+    if level.volts == 0:
+        return "OCV"
+    return f"OCV {'+' if level.volts > 0 else '-'} {in_unit(abs(level.volts), 'V')}"
+
+
+def held_text(step: Step) -> str:
+    """Return what a step holds first, and how many segments follow."""
+    first = step.segments[0]
+    if first.voltage is None:
+        text = in_unit(step.current_A, "A")
+    elif first.ramp is None:
+        text = level_text(first.voltage)
+    else:
+        rate = in_unit(first.ramp.rate_V_s, "V/s")
+        text = f"{level_text(first.voltage)} to {level_text(first.ramp.to)} at {rate}"
+    more = len(step.segments) - 1
+    return text if more == 0 else f"{text}, and {more} more"

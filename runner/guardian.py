@@ -5,7 +5,9 @@ cell to safety when the runner falls silent. It runs on one thread, in its own p
 during an experiment.
 """
 
+import math
 import signal
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from potentiostat.errors import InstrumentError
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Status
+from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
 from runner.devices import open_potentiostat
 from runner.messages import (
@@ -31,15 +34,18 @@ from runner.messages import (
     GuardianSettings,
     Refused,
     Renew,
+    SegmentEnded,
     StartStep,
     StepEnded,
     Tripped,
 )
+from runner.playing import Counts, Met, Playing
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
+REST_READINGS = 10  # of which a rest voltage is the mean
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 
@@ -84,12 +90,11 @@ class Guardian:
         self._now_ns = now_ns
         self._lease_now_ns = lease_now_ns
         self.phase = Phase.RESTING
-        self._step: StartStep | None = None
-        self._step_start_ns = 0
-        self._step_start_C = 0.0
-        self._step_changed_ns = 0
-        self._last: tuple[int, float] | None = None  # middle of the last reading, current
-        self._charge_C = 0.0
+        self._playing: Playing | None = None
+        self._waiting: StartStep | None = None  # for a rest voltage to count from
+        self._changed_ns = 0
+        self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
+        self._charge = ChargeCount(settings.holder)
         self._bad_readings = 0
         self._sequence = 0
         self._renewed = -1
@@ -117,12 +122,13 @@ class Guardian:
         if self.phase is Phase.TRIPPED and self._safe_state is None:
             self._safe_state = self._make_safe()  # until it is confirmed
         try:
+            self._follow_ramp()
             samples = self._instrument.read()
             exchanges = self._exchange_if_due()
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
-        step = self._step.index if self._step is not None else -1
+        step = self._playing.index if self._playing is not None else -1
         charge_C = self._judge(samples)
         self._sequence += 1
         self._say(
@@ -149,24 +155,15 @@ class Guardian:
     def _judge(self, samples: NDArray[np.void]) -> NDArray[np.float64]:
         charge_C = np.empty(len(samples))
         for i, sample in enumerate(samples):
-            self._count_charge(sample)
-            charge_C[i] = self._charge_C
+            self._charge.take(sample)
+            charge_C[i] = self._charge.instrument_C
             self._check_limits(sample)
         return charge_C
 
-    def _count_charge(self, sample: np.void) -> None:
-        middle_ns = (int(sample["read_start_ns"]) + int(sample["read_end_ns"])) // 2
-        current_A = float(sample["current_A"])
-        if not np.isfinite(current_A):
-            return
-        if self._last is not None:
-            last_ns, last_A = self._last
-            self._charge_C += 0.5 * (current_A + last_A) * (middle_ns - last_ns) / 1e9
-        self._last = (middle_ns, current_A)
-
     def _check_limits(self, sample: np.void) -> None:
         voltage_V, current_A = float(sample["voltage_V"]), float(sample["current_A"])
-        bad = Status(int(sample["status"])) & (Status.INVALID | Status.OVERFLOW)
+        status = Status(int(sample["status"]))
+        bad = status & (Status.INVALID | Status.OVERFLOW)
         if bad or not (np.isfinite(voltage_V) and np.isfinite(current_A)):
             self._bad_readings += 1
             if self._bad_readings >= MAX_BAD_READINGS:
@@ -178,27 +175,30 @@ class Guardian:
         self._bad_readings = 0
         if self._settings.cell_attached:
             broken = self._settings.envelope.violation(
-                voltage_V=voltage_V, current_A=current_A, charge_C=self._charge_C
+                voltage_V=voltage_V, current_A=current_A, charge_C=self._charge.instrument_C
             )
             if broken is not None:
                 self._trip(EndKind.LIMIT, broken)
                 return
-        if self._step is None or int(sample["read_start_ns"]) < self._step_changed_ns:
+        if int(sample["read_start_ns"]) < self._changed_ns:
             return
-        elapsed_s = (int(sample["read_end_ns"]) - self._step_start_ns) / 1e9
-        for condition in self._step.until:
-            if condition.met(
-                voltage_V=voltage_V,
-                current_A=current_A,
-                charge_C=self._charge_C - self._step_start_C,
-                elapsed_s=elapsed_s,
-            ):
-                self._end_step(
-                    EndKind.CONDITION,
-                    condition.text,
-                    seen_ns=int(sample["read_end_ns"]),
-                )
-                return
+        if self._playing is None:
+            self._rest_V.append(voltage_V)
+            return
+        met = self._playing.judge(
+            self._counts(int(sample["read_end_ns"])),
+            voltage_V=voltage_V,
+            current_A=math.nan if status & Status.SETTLING else current_A,
+        )
+        if met is not None:
+            self._heed(met, seen_ns=int(sample["read_end_ns"]))
+
+    def _counts(self, t_ns: int) -> Counts:
+        return Counts(
+            t_ns=t_ns,
+            charge_C=self._charge.instrument_C,
+            charge_ionic_C=self._charge.ionic_C,
+        )
 
     # --- what the runner says --------------------------------------------------------
 
@@ -229,7 +229,8 @@ class Guardian:
             case StartStep():
                 self._start_step(message)
             case EndStep(reason=reason):
-                if self._step is not None:
+                self._waiting = None
+                if self._playing is not None:
                     self._end_step(EndKind.COMMAND, reason, seen_ns=self._now_ns())
             case Finish(reason=reason):
                 self._finish_reason = reason
@@ -274,33 +275,81 @@ class Guardian:
 
     # --- changing what the source does -------------------------------------------------
 
-    def _start_step(self, step: StartStep) -> None:
-        try:
-            self._instrument.apply(step.setpoint)
-        except InstrumentError as error:
-            self._step = step
-            self._trip(EndKind.FAULT, str(error))
+    def _start_step(self, message: StartStep) -> None:
+        """Begin a step, at once or when the rest voltage that it counts from is known."""
+        if message.step.needs_ocv and not self._rest_V:
+            self._waiting = message
             return
-        self._step = step
-        self._step_start_ns = self._step_changed_ns = self._now_ns()
-        self._step_start_C = self._charge_C
+        rest_V = sum(self._rest_V) / len(self._rest_V) if self._rest_V else math.nan
+        playing = Playing(
+            message.index,
+            message.step,
+            envelope=self._settings.envelope,
+            range_A=message.range_A,
+            ocv_V=rest_V,
+        )
+        self._playing = playing
         self.phase = Phase.STEPPING
+        self._hold(playing.setpoint)
 
-    def _end_step(self, kind: EndKind, reason: str, *, seen_ns: int) -> None:
-        step = self._step
-        if step is None:
-            return
+    def _hold(self, setpoint: Setpoint) -> None:
+        """Put a segment's set-point on, and let its time begin."""
         try:
-            self._instrument.apply(self._rest_setpoint(step.setpoint))
+            self._instrument.apply(setpoint)
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
-        self._step = None
-        self.phase = Phase.RESTING
+        self._changed_ns = self._now_ns()
+        self._rest_V.clear()
+        if self._playing is not None:
+            self._playing.started(self._counts(self._changed_ns))
+
+    def _follow_ramp(self) -> None:
+        if self._waiting is not None and self._rest_V:
+            message, self._waiting = self._waiting, None
+            self._start_step(message)
+        if self._playing is not None:
+            setpoint = self._playing.ramp_setpoint(self._now_ns())
+            if setpoint is not None:
+                self._instrument.apply(setpoint)
+
+    def _heed(self, met: Met, *, seen_ns: int) -> None:
+        """Go on with the next segment, or end the step in rest."""
+        playing = self._playing
+        if playing is None:
+            return
+        if met.ends_step:
+            self._end_step(EndKind.CONDITION, met.condition.text, seen_ns=seen_ns)
+            return
+        ended = playing.segment.name
+        self._hold(playing.next_segment())
         now_ns = self._now_ns()
         self._say(
+            SegmentEnded(
+                index=playing.index,
+                segment=ended,
+                reason=met.condition.text,
+                t_ns=now_ns,
+                latency_ns=now_ns - seen_ns,
+            )
+        )
+
+    def _end_step(self, kind: EndKind, reason: str, *, seen_ns: int) -> None:
+        playing = self._playing
+        if playing is None:
+            return
+        try:
+            self._instrument.apply(self._rest_setpoint(playing.setpoint))
+        except InstrumentError as error:
+            self._trip(EndKind.FAULT, str(error))
+            return
+        self._playing = None
+        self.phase = Phase.RESTING
+        now_ns = self._now_ns()
+        self._changed_ns = now_ns
+        self._say(
             StepEnded(
-                index=step.index,
+                index=playing.index,
                 kind=kind,
                 reason=reason,
                 t_ns=now_ns,
@@ -309,7 +358,8 @@ class Guardian:
         )
 
     def _rest_setpoint(self, held: Setpoint) -> Setpoint:
-        if held.mode == "voltage":  # open holder: there is no cell to protect
+        if held.mode == "voltage" and not self._settings.cell_attached:
+            # An open holder has no cell to protect.
             return replace(held, level=0.0)
         return Setpoint(
             mode="current",
@@ -324,12 +374,12 @@ class Guardian:
             return
         seen_ns = self._now_ns()
         self._safe_state = self._make_safe()
-        step, self._step = self._step, None
+        playing, self._playing, self._waiting = self._playing, None, None
         self.phase = Phase.TRIPPED
-        if step is not None:
+        if playing is not None:
             self._say(
                 StepEnded(
-                    index=step.index,
+                    index=playing.index,
                     kind=kind,
                     reason=reason,
                     t_ns=self._now_ns(),

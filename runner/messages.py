@@ -6,10 +6,20 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from potentiostat.limits import Condition, Envelope
-from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.limits import Envelope
+from potentiostat.protocol import ClockExchange, SafeState
 from potentiostat.records import Identity, RangeSpec
+from potentiostat.technique import Step
 from runner.clock import ClockSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HolderTerms:
+    """What the holder takes of the instrument's current, from its calibration."""
+
+    capacitance_F: float
+    conductance_S: float
+    offset_A: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,8 @@ class GuardianSettings:
         Real seconds without a sign of the runner until the cell is made safe.
     exchange_interval_s
         Time between questions for the instrument's clock, on the host clock.
+    holder
+        What the holder draws, for conditions on the ionic charge; None where unknown.
     """
 
     driver: str
@@ -39,6 +51,7 @@ class GuardianSettings:
     line_frequency_Hz: float = 50.0
     lease_s: float = 2.0
     exchange_interval_s: float = 1.0
+    holder: HolderTerms | None = None
 
 
 # --- from the runner -------------------------------------------------------------
@@ -46,11 +59,11 @@ class GuardianSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartStep:
-    """Hold a set-point until the first of its conditions."""
+    """Play the segments of a step until they are over or one of its conditions is met."""
 
     index: int
-    setpoint: Setpoint
-    until: tuple[Condition, ...]
+    step: Step
+    range_A: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +130,17 @@ class EndKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentEnded:
+    """A segment is over and the next one of its step is on."""
+
+    index: int
+    segment: str
+    reason: str
+    t_ns: int
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnded:
     """A step is over and the cell rests in S1."""
 
@@ -159,4 +183,4 @@ class Refused:
     error: str
 
 
-FromGuardian = Connected | Block | StepEnded | Tripped | Finished | Refused
+FromGuardian = Connected | Block | SegmentEnded | StepEnded | Tripped | Finished | Refused

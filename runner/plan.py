@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from potentiostat.limits import Envelope
 from potentiostat.records import RangeSpec
 from potentiostat.technique import Step
 from runner.control import Wish
@@ -53,16 +52,13 @@ class Plan:
     ----------
     steps
         In order.
-    envelope
-        Gives the clamp of each set-point.
     range_A
         One current range for the whole run: changing it would push a glitch into
         the cell.
     """
 
-    def __init__(self, steps: Sequence[Step], *, envelope: Envelope, range_A: float) -> None:
+    def __init__(self, steps: Sequence[Step], *, range_A: float) -> None:
         self._steps = tuple(steps)
-        self._envelope = envelope
         self._range_A = range_A
         self.index = -1
         self.ending: Ending | None = None
@@ -85,18 +81,14 @@ class Plan:
             if self.ending is None:
                 self.ending = Ending(code=ExitCode.DONE, reason="completed")
             return None
-        return StartStep(
-            index=self.index,
-            setpoint=step.setpoint(self._envelope, self._range_A),
-            until=step.until,
-        )
+        return StartStep(index=self.index, step=step, range_A=self._range_A)
 
     def _following(self) -> int:
         """After a stop, only the last step is left, and only if it is a rest."""
         after = self.index + 1
         if self._wish_obeyed is Wish.STOP:
             last = len(self._steps) - 1
-            rests_at_end = self._steps[last].current_A == 0.0
+            rests_at_end = self._steps[last].is_rest
             return last if rests_at_end and self.index < last else len(self._steps)
         return after
 

@@ -10,6 +10,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from fractions import Fraction
+
+from potentiostat.technique import Level
 
 
 class QuantityError(ValueError):
@@ -43,7 +46,7 @@ class Kind:
 
     name: str
     example: str
-    units: Mapping[str, tuple[int, int]]
+    units: Mapping[str, tuple[int | Fraction, int]]
 
 
 KINDS: Mapping[str, Kind] = {
@@ -62,7 +65,15 @@ KINDS: Mapping[str, Kind] = {
     "scan_rate": Kind(
         "a scan rate",
         "20 mV/s",
-        {f"{u}/s": scale for u, scale in _prefixed("V", _VOLTS).items()},
+        {
+            **{f"{u}/s": scale for u, scale in _prefixed("V", _VOLTS).items()},
+            **{f"{u}/h": (Fraction(1, 3600), p) for u, (_, p) in _prefixed("V", _VOLTS).items()},
+        },
+    ),
+    "current_rate": Kind(
+        "a rate of current",
+        "0.1 pA/s",
+        {f"{u}/s": scale for u, scale in _prefixed("A", _SMALL).items()},
     ),
     "time": Kind("a time", "10 min", {**_TIMES, "min": (60, 0), "h": (3600, 0)}),
     "length": Kind(
@@ -154,13 +165,16 @@ def parse_any(text: object, kinds: Sequence[str]) -> tuple[float, str]:
     raise QuantityError(f"{shown} {_why_not(unit, wanted)}")
 
 
-def _scaled(number: str, scale: tuple[int, int], shown: str) -> float:
-    """Put the power of ten into the decimal text, and round once."""
+def _scaled(number: str, scale: tuple[int | Fraction, int], shown: str) -> float:
+    """Put the power of ten into the exact number, and round once."""
     factor, power = scale
     exact = Decimal(number)
     if exact and not -400 < exact.adjusted() < 400:
         raise QuantityError(f"{shown} is beyond any number that can be meant")
-    value = float((exact * factor).scaleb(power))
+    if isinstance(factor, Fraction):
+        value = float(Fraction(exact) * factor * Fraction(10) ** power)
+    else:
+        value = float((exact * factor).scaleb(power))
     if not math.isfinite(value) or (value == 0 and exact != 0):
         raise QuantityError(f"{shown} is beyond any number that can be meant")
     return value
@@ -191,3 +205,23 @@ def _why_not(unit: str, wanted: Sequence[Kind]) -> str:
     if _FRACTION.fullmatch(unit):
         return f"is not a number with a unit; write for example {wanted[0].example}"
     return f"has a unit that is not known here; write for example {wanted[0].example}"
+
+
+_VERSUS_OCV = re.compile(r"OCV(?:\s*(?P<sign>[+-])\s*(?P<offset>.+))?")
+
+
+def parse_level(text: object) -> Level:
+    """Read a voltage, or one counted from the rest voltage, such as ``"OCV + 20 mV"``.
+
+    Raises
+    ------
+    QuantityError
+        It is neither.
+    """
+    match = _VERSUS_OCV.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return Level(volts=parse(text, "voltage"))
+    if match["offset"] is None:
+        return Level(volts=0.0, versus_ocv=True)
+    offset_V = parse(match["offset"], "voltage")
+    return Level(volts=-offset_V if match["sign"] == "-" else offset_V, versus_ocv=True)

@@ -141,7 +141,8 @@ def _spans(session: Session, origin_ns: int) -> list[dict[str, Any]]:
                 "from": (event.t_ns - origin_ns) / 1e9,
                 "to": None,
                 "name": str(event.data["name"]),
-                "current": float(str(event.data["current_A"])) * 1e12,
+                "held": str(event.data["held"]),
+                "rest": event.data["name"] == "ocv",
             }
         elif event.kind == "step_ended" and event.data["step"] in spans:
             spans[event.data["step"]]["to"] = (event.t_ns - origin_ns) / 1e9
@@ -353,7 +354,7 @@ def _steps(summary: RunSummary) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": f"{step.index + 1} {step.name}",
-                "held": in_unit(step.current_A, "A"),
+                "held": step.held,
                 "lasted": f"{step.duration_s:.1f} s",
                 "ended": step.ended,
                 "speed": with_sigma(speed.value, speed.sigma, "m/s"),

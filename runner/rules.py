@@ -2,17 +2,27 @@
 
 import re
 
-from potentiostat.limits import Condition, Quantity
+from potentiostat.limits import SLOPE_WINDOW_S, Condition, Quantity
 from runner.quantities import QuantityError, parse
 
 _KIND_OF: dict[Quantity, str] = {
     "V": "voltage",
     "I": "current",
+    "|I|": "current",
     "Q": "charge",
+    "Q_ionic": "charge",
     "t": "time",
+    "dV/dt": "scan_rate",
+    "|dV/dt|": "scan_rate",
+    "dI/dt": "current_rate",
+    "|dI/dt|": "current_rate",
 }
-_EXAMPLES = "V > 4.2 V, I < 1 pA, Q > 3 nC or t > 120 s"
-_RULE = re.compile(r"\s*(?P<name>[A-Za-z_][\w.(),\s]*?)\s*(?P<relation>[<>]=?|==?)\s*(?P<value>.*)")
+_EXAMPLES = "V > 4.2 V, |I| < 1 pA, Q > 3 nC, |dV/dt| < 1 mV/h over 60 s or t > 120 s"
+_RULE = re.compile(
+    r"\s*(?P<name>[A-Za-z_|][\w.(),\s|/]*?)\s*(?P<relation>[<>]=?|==?)\s*(?P<value>.*?)"
+    r"(?:\s+over\s+(?P<window>[^,]+?))?(?:\s*,\s*(?P<times>\S+)\s+times)?\s*"
+)
+MOST_CONFIRMS = 1000
 
 
 class RuleError(ValueError):
@@ -49,7 +59,40 @@ def parse_rule(text: object) -> Condition:
         relation=relation,  # type: ignore[arg-type]
         value=value,
         text=" ".join(text.split()),
+        confirm=_times(text, match),
+        window_s=_window_s(text, match, is_slope="d" in name),
     )
+
+
+def _times(text: str, match: re.Match[str]) -> int:
+    times = match["times"]
+    if times is None:
+        return 1
+    if not times.isdecimal() or not 1 <= int(times) <= MOST_CONFIRMS:
+        column = match.start("times") + 1
+        raise RuleError(
+            f"{text!r}, column {column}: {times!r} times cannot be; write for example "
+            "V > 4.2 V, 3 times"
+        )
+    return int(times)
+
+
+def _window_s(text: str, match: re.Match[str], *, is_slope: bool) -> float:
+    if match["window"] is None:
+        return SLOPE_WINDOW_S
+    column = match.start("window") + 1
+    if not is_slope:
+        raise RuleError(
+            f"{text!r}, column {column}: only a slope is taken over a time; leave it out, or "
+            "write for example V > 4.2 V, 3 times"
+        )
+    try:
+        window_s = parse(match["window"], "time")
+    except QuantityError as error:
+        raise RuleError(f"{text!r}, column {column}: {error}") from error
+    if window_s <= 0:
+        raise RuleError(f"{text!r}, column {column}: the time must be more than nothing")
+    return window_s
 
 
 def _unknown(text: str, name: str, column: int) -> str:

@@ -34,7 +34,7 @@ class StepSummary:
 
     index: int
     name: str
-    current_A: float
+    held: str
     duration_s: float
     ended: str
     kind: str
@@ -169,7 +169,7 @@ def _steps(session: Session) -> tuple[StepSummary, ...]:
             StepSummary(
                 index=int(str(index)),
                 name=str(start.data["name"]),
-                current_A=float(str(start.data["current_A"])),
+                held=str(start.data["held"]),
                 duration_s=math.nan if end is None else (end.t_ns - start.t_ns) / 1e9,
                 ended="the record ends" if end is None else str(end.data["reason"]),
                 kind="unknown" if end is None else str(end.data["kind"]),
@@ -263,7 +263,7 @@ def _why_table(summary: RunSummary) -> Table:
         speed = step.front_speed_m_s
         table.add_row(
             f"{step.index + 1} {step.name}",
-            in_unit(step.current_A, "A"),
+            step.held,
             f"{step.duration_s:.1f} s",
             step.ended,
             with_sigma(speed.value, speed.sigma, "m/s"),

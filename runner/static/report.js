@@ -119,7 +119,7 @@
   const shading = {
     hooks: { drawClear: [(u) => {
       D.spans.forEach((span) => {
-        if (span.current === 0) return;
+        if (span.rest) return;
         const a = u.valToPos(span.from, "x", true), b = u.valToPos(span.to ?? u.scales.x.max, "x", true);
         u.ctx.fillStyle = css("--shade");
         u.ctx.fillRect(a, u.bbox.top, b - a, u.bbox.height);

@@ -191,3 +191,64 @@ def test_a_line_through_too_little():
         weighted_line(np.ones(1), np.ones(1), np.ones(1))
     flat = weighted_line(np.ones(3), np.arange(3.0), np.ones(3))
     assert math.isinf(flat.slope_sigma)
+
+
+# --- a held voltage that is moved ------------------------------------------------------------
+
+
+def staircase(step_V, every):
+    """A sweep of a held voltage on a resistive cell; the ammeter never sees the jumps."""
+    level = 3.9 + step_V * (np.arange(N) // every)
+    moved = np.zeros(N)
+    moved[1:] = np.diff(level)
+    known = holder(dielectric_F=0.0, dielectric_sigma_F=0.0)
+    ionic = (level - 3.89) / 2e9
+    current = ionic + known.conductance_S * level + known.offset_A
+    # The level moves right after a reading: the new current holds for the whole interval.
+    true_C = np.cumsum(ionic[1:] * STEP_S)[-1]
+    return level, current, moved, known, true_C
+
+
+@pytest.mark.parametrize(("step_V", "every"), [(1e-3, 20), (5e-3, 100)])
+def test_the_charge_of_jumps_that_no_reading_saw_is_added(step_V, every):
+    level, current, moved, known, true_C = staircase(step_V, every)
+
+    def ionic(moved_V):
+        found = charge_ledger(
+            T_NS,
+            current,
+            level,
+            current_sigma_A=np.full(N, 9e-15),
+            voltage_sigma_V=np.full(N, 50e-6),
+            accuracy=ACCURACY,
+            holder=known,
+            moved_V=moved_V,
+        ).columns
+        return found["ionic"][-1], found["ionic_sigma"][-1]
+
+    value_C, sigma_C = ionic(moved)
+    assert abs(value_C - true_C) < 2 * sigma_C
+    assert sigma_C < 0.02 * true_C
+    blind_C, _ = ionic(None)
+    jumps_C = known.capacitance_F * (level[-1] - level[0])
+    assert blind_C == pytest.approx(value_C - jumps_C)
+
+
+def test_large_jumps_and_sweeps_are_less_certain():
+    sigmas = []
+    for step_V, every in ((1e-3, 20), (5e-3, 100)):
+        level, current, moved, known, _ = staircase(step_V, every)
+        for moved_V in (None, moved):
+            found = charge_ledger(
+                T_NS,
+                current,
+                level,
+                current_sigma_A=np.full(N, 9e-15),
+                voltage_sigma_V=np.full(N, 50e-6),
+                accuracy=ACCURACY,
+                holder=known,
+                moved_V=moved_V,
+            )
+            sigmas.append(found.columns["ionic_sigma"][-1])
+    assert sigmas[1] > sigmas[0]
+    assert sigmas[3] > sigmas[1]

@@ -75,10 +75,11 @@ class ScriptedLink:
         return self.now
 
     def write(self, command):
-        self.sent.append(command)
-        header, _, value = command.partition(" ")
-        if header not in self.deaf_to:
-            self.known[header] = {"ON": "1", "OFF": "0"}.get(value, value)
+        for part in command.split(";"):
+            self.sent.append(part)
+            header, _, value = part.partition(" ")
+            if header not in self.deaf_to:
+                self.known[header] = {"ON": "1", "OFF": "0"}.get(value, value)
 
     def query(self, command):
         self.sent.append(command)
@@ -172,11 +173,15 @@ def test_a_running_current_source_is_adopted_without_a_break(scripted, sent):
     assert [line for line in sent if "?" not in line][:2] == ["*CLS", f":SOUR:CURR {0.0:.15E}"]
 
 
-def test_a_running_voltage_source_on_a_cell_is_left_alone(scripted, sent):
-    smu, _ = scripted(**{":OUTP": "1"})
-    with pytest.raises(UnsafeRequest, match="disconnect the cell"):
-        smu.connect(ENVELOPE)
-    assert [line for line in sent if "?" not in line] == ["*CLS"]
+def test_a_running_voltage_source_on_a_cell_is_changed_in_the_smallest_range(scripted, sent):
+    smu, link = scripted(**{":OUTP": "1", ":SENS:CURR:RANG": "1E-9"})
+    smu.connect(ENVELOPE)
+    change = sent.index(":SOUR:FUNC CURR")
+    limits = [line for line in sent[:change] if line.startswith(":SENS:CURR:")]
+    assert [float(line.split()[1]) for line in limits if "?" not in line] == [1e-12, 1e-12]
+    assert sent.index(":SENS:CURR:RANG?") < change  # read back before it counts
+    assert link.known[":OUTP"] == "1"
+    assert float(link.known[":SOUR:CURR:RANG"]) == float(link.known[":SENS:CURR:RANG"]) == 1e-10
 
 
 def test_a_running_voltage_source_on_an_open_holder_becomes_a_current_source(scripted, sent):
@@ -247,7 +252,11 @@ def test_a_range_is_changed_at_zero_current(connected, sent):
         (current(1e-11, clamp=4.4), "clamp of 4.4 V"),
         (current(1e-11, clamp=0.0), "clamp of 0 V"),
         (current(1e-11, clamp=math.nan), "clamp of nan V"),
-        (voltage(3.0), "open holder only"),
+        (voltage(2.4), "2.4 V is not in the window"),
+        (voltage(4.4), "4.4 V is not in the window"),
+        (voltage(math.nan), "nan V is not in the window"),
+        (voltage(3.9, clamp=3e-10, range_A=1e-9), "clamp of 3e-10 A"),
+        (voltage(3.9, clamp=0.0), "clamp of 0 A"),
     ],
 )
 def test_an_unfit_set_point_sends_nothing(connected, sent, setpoint, why):
@@ -445,12 +454,66 @@ def test_two_missing_replies_are_told(connected):
         smu.ensure_safe()
 
 
-def test_a_voltage_source_found_on_a_cell_is_not_switched(connected, sent):
+def test_a_voltage_source_found_on_a_cell_comes_to_rest_by_the_smallest_range(connected, sent):
     smu, link = connected()
     link.known[":SOUR:FUNC"] = "VOLT"
-    with pytest.raises(UnsafeRequest, match="disconnect the cell"):
-        smu.ensure_safe()
-    assert sent == [":SOUR:FUNC?"]
+    assert smu.ensure_safe() is SafeState.S1
+    assert link.known[":SOUR:FUNC"] == "CURR"
+    change = sent.index(":SOUR:FUNC CURR")
+    assert first(sent, ":SENS:CURR:RANG 1.0") < change
+    assert float(link.known[":SENS:CURR:RANG"]) == 1e-10
+    assert float(link.known[":SOUR:CURR"]) == 0.0
+
+
+def test_a_voltage_comes_on_a_cell_at_what_the_cell_has(connected, sent):
+    smu, link = connected()
+    smu.apply(voltage(4.0))
+    change = sent.index(":SOUR:FUNC VOLT")
+    for header in (":SOUR:CURR:RANG ", ":SENS:CURR:RANG "):
+        assert float(sent[first(sent, header)].split()[1]) == 1e-12
+        assert first(sent, header) < change
+    assert sent[change : change + 6] == [
+        ":SOUR:FUNC VOLT",
+        ":SOUR:VOLT:MODE FIX",
+        ":SOUR:VOLT:RANG 20",
+        ":SENS:CURR:PROT 1e-12",
+        ":SOUR:VOLT 3.900000",
+        ":OUTP ON",
+    ]
+    assert float(link.known[":SOUR:VOLT"]) == 4.0
+    assert float(link.known[":SENS:CURR:PROT"]) == 9e-11
+    assert float(link.known[":SENS:CURR:RANG"]) == 1e-10
+    sent.clear()
+    smu.apply(voltage(4.01))
+    assert [line for line in sent if "?" not in line] == [f":SOUR:VOLT {4.01:.15E}"]
+
+
+@pytest.mark.parametrize("reply", ["0.0,0,1,0", "4.31,0,1,0", "9.91E37,0,1,0"])
+def test_no_voltage_is_put_on_a_cell_that_is_not_in_its_window(connected, sent, reply):
+    smu, link = connected()
+    link.known[":READ"] = reply
+    with pytest.raises(UnsafeRequest, match="no voltage is put on it"):
+        smu.apply(voltage(3.9))
+    assert not any(line.startswith(":SOUR:FUNC ") for line in sent)
+
+
+@pytest.mark.parametrize("mode", ["enter", "leave"])
+def test_a_source_function_that_is_not_taken_is_told(connected, mode):
+    smu, link = connected()
+    if mode == "leave":
+        smu.apply(voltage(3.9))
+    link.deaf_to.add(":SOUR:FUNC")
+    with pytest.raises(NotApplied, match="source function"):
+        smu.apply(voltage(3.9) if mode == "enter" else current(1e-11))
+
+
+def test_another_limit_of_a_voltage_is_set_with_its_range(connected, sent):
+    smu, link = connected()
+    smu.apply(voltage(3.9))
+    sent.clear()
+    smu.apply(voltage(3.9, clamp=5e-12, range_A=1e-11))
+    assert first(sent, ":SENS:CURR:RANG ") < first(sent, ":SENS:CURR:PROT ")
+    assert float(link.known[":SENS:CURR:PROT"]) == 5e-12
 
 
 def test_safe_before_connecting_still_stops_the_current(scripted):

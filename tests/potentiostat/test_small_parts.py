@@ -7,12 +7,12 @@ import pytest
 
 from potentiostat.drivers.keithley6430 import Keithley6430
 from potentiostat.errors import UnknownInstrument
-from potentiostat.limits import Condition, Envelope
+from potentiostat.limits import Condition, Envelope, Seen
 from potentiostat.noise import current_sigma_A, voltage_sigma_V
 from potentiostat.protocol import SafeState
 from potentiostat.registry import potentiostat_class, potentiostat_names
 from potentiostat.safety import HAZARDS, biases_cell_when_off, hazards_of
-from potentiostat.technique import Step
+from potentiostat.technique import chronopotentiometry
 
 ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.2, current_max_A=1e-10, charge_max_C=8e-9)
 
@@ -62,7 +62,8 @@ NOW = {"voltage_V": 4.0, "current_A": -5e-11, "charge_C": 2e-9, "elapsed_s": 60.
 )
 def test_a_condition_looks_at_its_own_quantity(quantity, value):
     def met(relation, limit):
-        return Condition(quantity=quantity, relation=relation, value=limit, text="").met(**NOW)
+        condition = Condition(quantity=quantity, relation=relation, value=limit, text="")
+        return condition.met(Seen(**NOW))
 
     above, below = value + abs(value) / 10, value - abs(value) / 10
     assert met(">", below)
@@ -76,7 +77,7 @@ def test_a_condition_looks_at_its_own_quantity(quantity, value):
 @pytest.mark.parametrize("relation", [">", "<"])
 def test_a_condition_is_never_met_by_what_is_no_number(relation):
     condition = Condition(quantity="V", relation=relation, value=0.0, text="")
-    assert not condition.met(**{**NOW, "voltage_V": math.nan})
+    assert not condition.met(Seen(**{**NOW, "voltage_V": math.nan}))
 
 
 # --- noise -----------------------------------------------------------------------------------
@@ -172,7 +173,8 @@ def condition(quantity, relation, value):
 
 
 def test_a_step_becomes_a_clamped_current():
-    setpoint = Step(name="cp", current_A=-2e-11, until=()).setpoint(ENVELOPE, 1e-10)
+    (segment,) = chronopotentiometry(-2e-11, ()).segments
+    setpoint = segment.setpoint(ENVELOPE, 1e-10, math.nan)
     assert (setpoint.mode, setpoint.level) == ("current", -2e-11)
     assert (setpoint.clamp, setpoint.range_A) == (4.2, 1e-10)
 
@@ -184,5 +186,5 @@ def test_the_longest_duration_is_the_earliest_end_in_time():
         condition("t", "<", 5.0),
         condition("V", ">", 4.0),
     )
-    assert Step(name="ocv", current_A=0.0, until=until).longest_s == 60.0
-    assert Step(name="ocv", current_A=0.0, until=until[2:]).longest_s == math.inf
+    assert chronopotentiometry(1e-11, until).longest_s == 60.0
+    assert chronopotentiometry(1e-11, until[2:]).longest_s == math.inf

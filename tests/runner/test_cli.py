@@ -131,7 +131,9 @@ def test_instruments_tell_what_off_would_do():
     text = lamella("instruments").stdout
     assert "keithley6430" in text
     assert "harms a cell" in text
-    assert last_json(lamella("instruments", "--json"))[0]["rest_states"] == ["S1"]
+    told = {row["driver"]: row for row in last_json(lamella("instruments", "--json"))}
+    assert told["keithley6430"]["rest_states"] == ["S1"]
+    assert told["keithley2400"]["rest_states"] == ["S1", "S2"]
 
 
 def test_verify_finds_one_flipped_bit(finished, tmp_path):

@@ -9,8 +9,18 @@ import pytest
 
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope
-from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.protocol import ClockExchange, SafeState
 from potentiostat.records import SAMPLE_DTYPE, Status
+from potentiostat.technique import (
+    Level,
+    Segment,
+    Step,
+    after,
+    chronoamperometry,
+    chronopotentiometry,
+    galvanostatic_cycling,
+    linear_sweep,
+)
 from runner.clock import ClockSpec
 from runner.guardian import MAX_BAD_READINGS, Guardian, Phase
 from runner.messages import (
@@ -20,7 +30,9 @@ from runner.messages import (
     Finish,
     Finished,
     GuardianSettings,
+    HolderTerms,
     Renew,
+    SegmentEnded,
     StartStep,
     StepEnded,
     Tripped,
@@ -58,7 +70,10 @@ class ScriptedInstrument:
         if self.fail_apply:
             raise InstrumentError("the set-point was not taken")
         self.calls.append(("apply", setpoint.mode, setpoint.level, setpoint.clamp))
-        self.level_A = setpoint.level
+        if setpoint.mode == "current":
+            self.level_A = setpoint.level
+        else:
+            self.voltage_V, self.level_A = setpoint.level, 1e-11
 
     def read(self):
         if action := self.before_read.get(self.reads):
@@ -144,11 +159,7 @@ class Scene:
 
 
 def charge_step(*until, level=2e-11, index=1):
-    return StartStep(
-        index=index,
-        setpoint=Setpoint(mode="current", level=level, clamp=4.3, range_A=1e-10),
-        until=until,
-    )
+    return StartStep(index=index, step=chronopotentiometry(level, until), range_A=1e-10)
 
 
 def condition(quantity, relation, value):
@@ -242,8 +253,8 @@ def test_limits_hold_at_rest_too():
 
 def test_an_open_holder_has_no_cell_to_protect_and_returns_to_no_voltage():
     scene = Scene([{"voltage_V": 1.0}] * 4, cell_attached=False)
-    step = charge_step(condition("t", ">", 0.09), level=1.0)
-    scene.say(replace(step, setpoint=replace(step.setpoint, mode="voltage")))
+    step = chronoamperometry(Level(volts=1.0), 0.09)
+    scene.say(StartStep(index=1, step=step, range_A=1e-10))
     scene.at(4, Finish(reason="done"))
     heard = scene.play()
     assert not only(Tripped, heard)
@@ -389,6 +400,142 @@ def test_in_virtual_time_no_reading_is_taken_before_the_last_was_dealt_with():
     scene.at(3, Finish(reason="done"))
     heard = scene.play()
     assert [b.sequence for b in only(Block, heard)] == [1, 2, 3, 4]
+
+
+# --- segments -------------------------------------------------------------------------------
+
+
+def play_step(step, *, script=(), until_reading=20, index=1, **settings):
+    scene = Scene(script, **settings)
+    scene.say(StartStep(index=index, step=step, range_A=1e-10))
+    scene.at(until_reading, Finish(reason="done"))
+    return scene, scene.play()
+
+
+def levels(scene):
+    return [c[1:3] for c in scene.instrument.calls if c[0] == "apply"]
+
+
+def test_segments_follow_each_other_without_a_rest():
+    step = Step(
+        name="two",
+        segments=(
+            Segment(name="up", current_A=2e-11, until=(after(0.12),)),
+            Segment(name="down", current_A=-1e-11, until=(after(0.07),)),
+        ),
+    )
+    scene, heard = play_step(step)
+    assert levels(scene) == [("current", 2e-11), ("current", -1e-11), ("current", 0.0)]
+    (segment,) = only(SegmentEnded, heard)
+    assert (segment.index, segment.segment, segment.reason) == (1, "up", "t > 0.12 s")
+    (end,) = only(StepEnded, heard)
+    assert end.reason == "t > 0.07 s"
+    # Time of the second segment counts from its own beginning.
+    assert end.t_ns - segment.t_ns == 2 * READ_NS
+
+
+def test_a_condition_of_the_step_ends_it_from_any_segment():
+    step = Step(
+        name="two",
+        segments=(
+            Segment(name="a", current_A=2e-11, until=(after(0.07),)),
+            Segment(name="b", current_A=3e-11, until=(after(100.0),)),
+        ),
+        until=(condition("t", ">", 0.22),),
+    )
+    scene, heard = play_step(step)
+    assert levels(scene)[-1] == ("current", 0.0)
+    assert only(StepEnded, heard)[0].reason == "t>"
+    assert only(StepEnded, heard)[0].t_ns == 5 * READ_NS
+
+
+def test_a_voltage_counts_from_the_cells_own_rest():
+    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    scene, heard = play_step(step, script=[{"voltage_V": 3.8}] * 3)
+    # No rest voltage was known: the step waits for one.
+    assert [b.step for b in only(Block, heard)][:2] == [-1, 1]
+    assert levels(scene) == [("voltage", pytest.approx(3.82)), ("current", 0.0)]
+
+
+def test_a_step_that_waits_for_a_rest_can_be_called_off():
+    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    scene = Scene()
+    scene.say(StartStep(index=1, step=step, range_A=1e-10), EndStep(reason="stopped"))
+    scene.at(3, Finish(reason="done"))
+    scene.play()
+    assert levels(scene) == []
+
+
+def test_a_sweep_is_a_staircase_that_keeps_its_rate():
+    step = linear_sweep(Level(volts=3.9), Level(volts=3.93), 0.1, window_V=1.8)
+    scene, heard = play_step(step)
+    swept = [level for mode, level in levels(scene) if mode == "voltage"]
+    assert swept[0] == 3.9
+    assert swept[-1] == 3.93
+    assert np.allclose(np.diff(swept), 0.005)  # 0.1 V/s, a reading each 50 ms
+    assert only(StepEnded, heard)[0].reason == "the sweep is at 3.93 V"
+    assert levels(scene)[-1] == ("current", 0.0)
+
+
+def test_a_sweep_goes_down_as_well():
+    step = linear_sweep(Level(volts=3.9), Level(volts=3.888), 0.1, window_V=1.8)
+    scene, _ = play_step(step)
+    swept = [level for mode, level in levels(scene) if mode == "voltage"]
+    assert swept == pytest.approx([3.9, 3.895, 3.89, 3.888])
+
+
+def test_a_ramp_that_is_not_taken_trips():
+    step = linear_sweep(Level(volts=3.9), Level(volts=3.93), 0.1, window_V=1.8)
+    scene = Scene()
+    scene.say(StartStep(index=1, step=step, range_A=1e-10))
+    scene.instrument.before_read[2] = lambda: setattr(scene.instrument, "fail_apply", True)
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert only(Tripped, heard)[0].kind is EndKind.FAULT
+    assert ("safe",) in scene.instrument.calls
+
+
+def test_a_hold_goes_on_until_the_current_has_fallen_for_three_settled_readings():
+    step = galvanostatic_cycling(
+        2e-11, 4.0, longest_s=10.0, hold_s=10.0, hold_until_A=1e-12, rest_s=0.07
+    )
+    settling = {"current_A": 0.0, "status": int(Status.SETTLING)}
+    script = [
+        {"voltage_V": 3.9},
+        {"voltage_V": 4.01},
+        *[settling] * 4,
+        {"current_A": 9e-13},
+        {"current_A": 2e-12},
+        *[{"current_A": 9e-13}] * 3,
+    ]
+    scene, heard = play_step(step, script=script)
+    assert levels(scene) == [
+        ("current", 2e-11),
+        ("voltage", 4.0),
+        ("current", 0.0),
+        ("current", 0.0),
+    ]
+    assert [e.reason for e in only(SegmentEnded, heard)] == ["V > 4 V", "|I| < 1e-12 A"]
+    assert only(SegmentEnded, heard)[1].t_ns == 11 * READ_NS
+
+
+def test_ionic_charge_leaves_out_what_the_holder_takes():
+    holder = HolderTerms(capacitance_F=1e-10, conductance_S=1e-12, offset_A=1e-13)
+    step = chronopotentiometry(2e-11, (condition("Q_ionic", ">", 2e-12),))
+    script = [{"voltage_V": 3.9 + 0.001 * i} for i in range(20)]
+    _, heard = play_step(step, script=script, holder=holder)
+    end = only(StepEnded, heard)[0]
+    dt_s, n = READ_NS / 1e9, np.arange(20)
+    ionic = (2e-11 - 1e-13 - 1e-12 * 3.905) * dt_s * n - 1e-10 * 0.001 * n
+    expected = int(np.flatnonzero(ionic > 2e-12)[0]) if np.any(ionic > 2e-12) else None
+    assert expected is not None
+    assert end.t_ns == (expected + 1) * READ_NS
+
+
+def test_without_a_calibration_no_condition_on_ionic_charge_is_met():
+    step = chronopotentiometry(2e-11, (condition("Q_ionic", "<", 1.0), condition("t", ">", 0.4)))
+    _, heard = play_step(step)
+    assert only(StepEnded, heard)[0].reason == "t>"
 
 
 class OverheardPipe:

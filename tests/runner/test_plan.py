@@ -2,14 +2,12 @@
 
 import pytest
 
-from potentiostat.limits import Condition, Envelope
+from potentiostat.limits import Condition
 from potentiostat.records import RangeSpec
-from potentiostat.technique import Step
+from potentiostat.technique import Step, chronopotentiometry, open_circuit
 from runner.control import Control, Wish
 from runner.messages import EndKind, StepEnded
 from runner.plan import Ending, ExitCode, Plan, choose_range
-
-ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
 
 
 def time_stop(seconds: float) -> Condition:
@@ -18,25 +16,24 @@ def time_stop(seconds: float) -> Condition:
 
 def steps(*currents: float) -> list[Step]:
     return [
-        Step(name="cp" if i else "ocv", current_A=i, until=(time_stop(10.0),)) for i in currents
+        chronopotentiometry(i, (time_stop(10.0),)) if i else open_circuit(10.0) for i in currents
     ]
 
 
 def plan(*currents: float) -> Plan:
-    return Plan(steps(*currents), envelope=ENVELOPE, range_A=1e-10)
+    return Plan(steps(*currents), range_A=1e-10)
 
 
 def ended(kind: EndKind, reason: str = "why") -> StepEnded:
     return StepEnded(index=0, kind=kind, reason=reason, t_ns=0, latency_ns=0)
 
 
-def test_steps_are_played_in_order_and_clamped_at_the_envelope():
+def test_steps_are_played_in_order_in_the_range_of_the_run():
     played = plan(0.0, 2e-11, 0.0)
     first, second, third = (played.next_step() for _ in range(3))
     assert [s.index for s in (first, second, third)] == [0, 1, 2]
-    assert second.setpoint.level == 2e-11
-    assert second.setpoint.clamp == 4.3
-    assert second.setpoint.range_A == 1e-10
+    assert second.step.current_A == 2e-11
+    assert second.range_A == 1e-10
     assert played.next_step() is None
     assert played.step is None
     assert played.ending == Ending(code=ExitCode.DONE, reason="completed")

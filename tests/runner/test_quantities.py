@@ -2,6 +2,7 @@
 
 import math
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -127,8 +128,8 @@ def test_whole_picoamperes_are_the_literals_themselves():
 def test_every_unit_is_rounded_once(number, choice):
     kind, unit = choice
     factor, power = KINDS[kind].units[unit]
-    exact = Decimal(str(number)) * factor
-    assert parse(f"{number:f} {unit}", kind) == float(exact.scaleb(power))
+    exact = Fraction(Decimal(str(number))) * factor * Fraction(10) ** power
+    assert parse(f"{number:f} {unit}", kind) == float(exact)
 
 
 @given(text=st.text(max_size=40), kind=st.sampled_from(sorted(KINDS)))

@@ -15,12 +15,30 @@ from runner.rules import RuleError, parse_rule
         ("  I <  1 pA ", "I", "<", 1e-12),
         ("Q > 3 nC", "Q", ">", 3e-9),
         ("t > 2 min", "t", ">", 120.0),
+        ("|I| < 0.5 pA", "|I|", "<", 5e-13),
+        ("Q_ionic > 1 nC", "Q_ionic", ">", 1e-9),
+        ("dV/dt < 3.6 mV/h", "dV/dt", "<", 1e-6),
+        ("|dI/dt| < 1 fA/s", "|dI/dt|", "<", 1e-15),
     ],
 )
 def test_reads_a_comparison(text, quantity, relation, value):
     rule = parse_rule(text)
     assert (rule.quantity, rule.relation, rule.value) == (quantity, relation, value)
     assert rule.text == " ".join(text.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "confirm", "window_s"),
+    [
+        ("V > 4.2 V", 1, 30.0),
+        ("V > 4.2 V, 3 times", 3, 30.0),
+        ("|dV/dt| < 1 mV/h over 2 min", 1, 120.0),
+        ("|dV/dt| < 1 mV/h over 60 s , 5 times", 5, 60.0),
+    ],
+)
+def test_a_rule_may_ask_for_readings_in_a_row_and_a_time(text, confirm, window_s):
+    rule = parse_rule(text)
+    assert (rule.confirm, rule.window_s) == (confirm, window_s)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +55,13 @@ def test_reads_a_comparison(text, quantity, relation, value):
         ("V > 4,2 V", "column 5: '4,2 V' has a comma"),
         ("I < 1 pV", "column 5: '1 pV' is a voltage"),
         ("V 4.2 V", "is no rule"),
+        ("V > 4.2 V over 3 s", "column 16: only a slope is taken over a time"),
+        ("dV/dt < 1 mV/h over 3 V", "column 21: '3 V' is a voltage"),
+        ("dV/dt < 1 mV/h over 0 s", "more than nothing"),
+        ("dV/dt < 1 mV", "'1 mV' is a voltage; this field is a scan rate"),
+        ("V > 4.2 V, 0 times", "'0' times cannot be"),
+        ("V > 4.2 V, three times", "'three' times cannot be"),
+        ("V > 4.2 V, 1001 times", "times cannot be"),
         ("", "is no rule"),
         (3, "3 is no rule"),
     ],

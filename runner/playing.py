@@ -1,0 +1,138 @@
+"""The step that a guardian plays: which segment is on, its level now, and when it ends."""
+
+from dataclasses import dataclass, replace
+
+from potentiostat.limits import Condition, Envelope, Seen, Watch
+from potentiostat.protocol import Setpoint
+from potentiostat.technique import Segment, Step, resolve
+
+RAMP_STEP_V = 1e-3  # of the staircase that a ramp is made of
+ROUNDING = 1e-6  # of a step
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What has been counted up to a reading, since the instrument was connected."""
+
+    t_ns: int
+    charge_C: float
+    charge_ionic_C: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Met:
+    """A condition is met: it ends the whole step, or the present segment alone."""
+
+    condition: Condition
+    ends_step: bool
+
+
+class Playing:
+    """A step under way. Pure: it is told the time and the readings, and touches nothing.
+
+    Parameters
+    ----------
+    index
+        Of the step in its plan.
+    ocv_V
+        Rest voltage of the cell before the step; NaN where it does not matter.
+    """
+
+    def __init__(
+        self, index: int, step: Step, *, envelope: Envelope, range_A: float, ocv_V: float
+    ) -> None:
+        self.index = index
+        self.step = step
+        self._envelope = envelope
+        self._range_A = range_A
+        self._ocv_V = ocv_V
+        self._number = -1
+        self._whole = Watch(step.until)
+        self._part = Watch(())
+        self._began: Counts | None = None
+        self._segment_began: Counts | None = None
+        self.setpoint = self._advance()
+
+    @property
+    def segment(self) -> Segment:
+        """The segment that is on."""
+        return self.step.segments[self._number]
+
+    @property
+    def is_last(self) -> bool:
+        """True while no further segment waits."""
+        return self._number + 1 == len(self.step.segments)
+
+    def _advance(self) -> Setpoint:
+        self._number += 1
+        self._part = Watch(self.segment.until)
+        self._segment_began = None
+        return self.segment.setpoint(self._envelope, self._range_A, self._ocv_V)
+
+    def next_segment(self) -> Setpoint:
+        """Move to the next segment; return what is to be held."""
+        self.setpoint = self._advance()
+        return self.setpoint
+
+    def started(self, now: Counts) -> None:
+        """Note that the set-point of the present segment is on."""
+        if self._began is None:
+            self._began = now
+        self._segment_began = now
+
+    # --- ramps -----------------------------------------------------------------------------
+
+    def ramp_setpoint(self, t_ns: int) -> Setpoint | None:
+        """Return the set-point that a ramp asks for now, or None to leave it as it is."""
+        ramp = self.segment.ramp
+        if ramp is None or self._segment_began is None or self.segment.voltage is None:
+            return None
+        start_V = resolve(self.segment.voltage, self._ocv_V)
+        end_V = resolve(ramp.to, self._ocv_V)
+        moved_V = ramp.rate_V_s * (t_ns - self._segment_began.t_ns) / 1e9
+        span_V = abs(end_V - start_V)
+        way = 1.0 if end_V > start_V else -1.0
+        climbed_V = int(moved_V / RAMP_STEP_V + ROUNDING) * RAMP_STEP_V
+        arrived = climbed_V >= span_V - ROUNDING * RAMP_STEP_V or moved_V >= span_V
+        level_V = end_V if arrived else start_V + way * climbed_V
+        if level_V == self.setpoint.level:
+            return None
+        self.setpoint = replace(self.setpoint, level=level_V)
+        return self.setpoint
+
+    def _arrived(self) -> bool:
+        ramp = self.segment.ramp
+        return ramp is not None and self.setpoint.level == resolve(ramp.to, self._ocv_V)
+
+    # --- ends ------------------------------------------------------------------------------
+
+    def judge(self, now: Counts, *, voltage_V: float, current_A: float) -> Met | None:
+        """Take a valid reading; tell what it ends, or None.
+
+        Parameters
+        ----------
+        current_A
+            NaN while the meter settles: no condition on the current is asked then.
+        """
+        if self._began is None or self._segment_began is None:
+            return None
+        found = self._whole.first_met(_seen(self._began, now, voltage_V, current_A))
+        if found is not None:
+            return Met(condition=found, ends_step=True)
+        found = self._part.first_met(_seen(self._segment_began, now, voltage_V, current_A))
+        if found is None and self._arrived():
+            level_V = self.setpoint.level
+            found = Condition(
+                quantity="V", relation=">", value=level_V, text=f"the sweep is at {level_V:.4g} V"
+            )
+        return None if found is None else Met(condition=found, ends_step=self.is_last)
+
+
+def _seen(began: Counts, now: Counts, voltage_V: float, current_A: float) -> Seen:
+    return Seen(
+        voltage_V=voltage_V,
+        current_A=current_A,
+        charge_C=now.charge_C - began.charge_C,
+        charge_ionic_C=now.charge_ionic_C - began.charge_ionic_C,
+        elapsed_s=(now.t_ns - began.t_ns) / 1e9,
+    )

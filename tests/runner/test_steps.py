@@ -1,0 +1,190 @@
+"""Techniques in an experiment file: what they become, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from potentiostat.technique import Level
+from runner.check import Severity, check, refuse_unfit
+from runner.experiment import Experiment, ExperimentError
+from runner.format import held_text, level_text
+
+ROOT = Path(__file__).parents[2]
+TOUR = (ROOT / "examples" / "techniques.toml").read_text("utf-8")
+HEAD = TOUR.partition("[[step]]")[0]
+
+
+def load(*steps, head=HEAD):
+    return Experiment.loads(head + "\n".join(f"[[step]]\n{step}" for step in steps))
+
+
+def refusal(*steps, head=HEAD):
+    with pytest.raises(ExperimentError) as refused:
+        load(*steps, head=head)
+    return str(refused.value)
+
+
+def test_the_tour_has_every_technique():
+    experiment = Experiment.loads(TOUR)
+    names = [step.name for step in experiment.steps]
+    assert set(names) == {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv"}
+    assert names[-5:] == ["pulses", "lsv", "pulses", "lsv", "ocv"]
+
+
+def test_levels_are_volts_or_counted_from_the_rest():
+    (step,) = load('ca = { voltage = "OCV - 20 mV", for = "10 s" }').steps
+    assert step.segments[0].voltage == Level(volts=-0.02, versus_ocv=True)
+    (step,) = load('lsv = { from = "3.9 V", to = "4.1 V", rate = "1 mV/s" }').steps
+    assert step.segments[0].voltage == Level(volts=3.9)
+    assert step.segments[0].ramp.to == Level(volts=4.1)
+
+
+def test_currents_may_be_c_rates_and_densities():
+    gitt = (
+        'gitt = {{ current = "{}", pulse = "1 s", rest = "1 s", pulses = 1 }}\n'
+        'until = ["V > 4.2 V"]'
+    )
+    (step,) = load(gitt.format("1 C")).steps
+    assert step.current_A == pytest.approx(3.451e-12, rel=1e-3)
+    (step,) = load(gitt.format("0.3 mA/cm^2")).steps
+    assert step.current_A == pytest.approx(3e-11)
+
+
+def test_loops_nest():
+    ocv = 'ocv = {{ for = "{} s" }}'
+    steps = load(
+        ocv.format(1), ocv.format(2), "loop = { steps = 1, times = 2 }",
+        "loop = { steps = 2, times = 2 }", ocv.format(3),
+    ).steps  # fmt: skip
+    assert [s.longest_s for s in steps] == [1, 2, 2, 1, 2, 2, 3]
+
+
+def test_a_held_voltage_takes_the_range_of_the_limit():
+    ranges = tuple(type("R", (), {"full_scale_A": a})() for a in (1e-11, 1e-10, 1e-9))
+    held = load('ca = { voltage = "3.9 V", for = "10 s" }')
+    assert held.range_A(ranges) == 1e-10
+    named = HEAD.replace('resource = "mock"', 'resource = "mock"\nrange = "1 nA"')
+    assert load('ocv = { for = "1 s" }', head=named).range_A(ranges) == 1e-9
+    with pytest.raises(ValueError, match="there is 1e-11, 1e-10"):
+        load('ocv = { for = "1 s" }', head=named).range_A(ranges[:2])
+
+
+GCPL = (
+    'gcpl = {{ current = "{}", voltage = "{}", longest = "{}", hold_until = "1 pA",'
+    ' hold_for = "60 s" }}'
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "key", "says"),
+    [
+        ('ca = { voltage = "4.4 V", for = "1 s" }', "step[1].ca.voltage", "outside the limits"),
+        ('ca = { voltage = "4 V", for = "0 s" }', "step[1].ca.for", "longer than nothing"),
+        ('ca = { voltage = "4", for = "1 s" }', "step[1].ca.voltage", "has no unit"),
+        ('ca = { voltage = "OCV + 2 nA", for = "1 s" }', "step[1].ca.voltage", "is a current"),
+        ('ca = { voltage = "4 V" }', "step[1].ca.for", "is missing"),
+        ('lsv = { to = "4 V", rate = "0 mV/s" }', "step[1].lsv.rate", "more than nothing"),
+        ('lsv = { to = "4 V", rat = "1 mV/s" }', "step[1].lsv.rat", "did you mean rate"),
+        ('lsv = { form = "4 V", to = "4 V", rate = "1 mV/s" }', "lsv.form", "did you mean from"),
+        ('lsv = { from = "2 V", to = "4 V", rate = "1 mV/s" }', "lsv.from", "outside the limits"),
+        (
+            'cv = { first = "4 V", second = "4.5 V", rate = "1 mV/s" }',
+            *("step[1].cv.second", "outside the limits"),
+        ),
+        (
+            'cv = { first = "4 V", second = "3.8 V", rate = "1 mV/s", cycles = 0 }',
+            *("step[1].cv.cycles", "more than nothing"),
+        ),
+        (
+            'cv = { first = "4 V", second = "3.8 V", rate = "1 mV/s", hold = "-1 s" }',
+            *("step[1].cv.hold", "cannot be negative"),
+        ),
+        (GCPL.format("30 pA", "4.3 V", "9 s"), "step[1].gcpl.voltage", "outside the limits"),
+        (GCPL.format("300 pA", "4 V", "9 s"), "step[1].gcpl.current", "beyond the limit"),
+        (GCPL.format("0 pA", "4 V", "9 s"), "step[1].gcpl.current", "write ocv for a rest"),
+        (GCPL.format("30 pA", "4 V", "0 s"), "step[1].gcpl.longest", "more than nothing"),
+        (
+            'gitt = { current = "1 pA", pulse = "1 s", rest = "1 s", pulses = 3 }',
+            *("step[1].until", "a charge needs an end in voltage"),
+        ),
+        (
+            'gitt = { current = "-1 pA", pulse = "1 s", rest = "1 s", pulses = 20000 }',
+            *("step[1].gitt.pulses", "at most 10000"),
+        ),
+        (
+            'pitt = { step = "0 mV", levels = 3, hold_for = "1 s" }',
+            *("step[1].pitt.step", "is nothing"),
+        ),
+        (
+            'pitt = { from = "4.2 V", step = "50 mV", levels = 9, hold_for = "1 s" }',
+            *("step[1].pitt.levels", "end at 4.6 V"),
+        ),
+        (
+            'pulses = { current = "1 pA", on = "1 s", off = "1 s", count = 2, base = "1 nA" }',
+            *("step[1].pulses.base", "beyond the limit"),
+        ),
+        ("loop = { steps = 1, times = 2 }", "step[1].loop.steps", "no step before it"),
+        ('ca = { voltage = "4 V", for = "1 s" }\nocv = { for = "1 s" }', "step[1]", "exactly one"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_its_key(step, key, says):
+    told = refusal(step)
+    assert key in told
+    assert says in told
+
+
+def test_a_loop_cannot_reach_beyond_the_beginning_or_have_an_end():
+    ocv = 'ocv = { for = "1 s" }'
+    assert "write 1 to 1" in refusal(ocv, "loop = { steps = 2, times = 2 }")
+    assert "is 0; write 1 to" in refusal(ocv, "loop = { steps = 1, times = 0 }")
+    assert "belongs to the steps" in refusal(
+        ocv, 'loop = { steps = 1, times = 2 }\nuntil = ["V > 4 V"]'
+    )
+    assert "come to 20000 steps" in refusal(
+        ocv, "loop = { steps = 1, times = 10000 }", "loop = { steps = 2, times = 2 }"
+    )
+
+
+# --- checks with arithmetic ------------------------------------------------------------------
+
+
+def findings(*steps, head=HEAD):
+    return {f.what: f for f in check(load(*steps, head=head)).findings}
+
+
+def test_a_sweep_that_would_only_charge_the_holder_is_refused():
+    slow = 'lsv = { to = "4 V", rate = "10 mV/s" }'
+    fast = 'lsv = { to = "4 V", rate = "1 V/s" }'
+    name = "step 1: current into the stray capacitance"
+    assert findings(slow)[name].severity is Severity.OK
+    assert findings(slow.replace("10 mV", "100 mV"))[name].severity is Severity.WARN
+    assert findings(fast)[name].severity is Severity.REFUSE
+    assert "150 pA" in findings(fast)[name].arithmetic
+
+
+def test_a_voltmeter_that_draws_more_than_the_current_is_refused():
+    head = HEAD.replace("keithley6430", "keithley2400").replace('"100 pA"', '"100 nA"')
+    cp = 'cp = { current = "100 pA" }\nuntil = ["V > 4.2 V", "t > 9 s"]'
+    told = findings(cp, head=head)["step 1: input leakage of the voltmeter"]
+    assert told.severity is Severity.REFUSE
+    assert "420 pA" in told.arithmetic
+    with pytest.raises(ExperimentError, match="420 % of 100 pA"):
+        refuse_unfit(load(cp, head=head))
+    assert findings(cp)["step 1: input leakage of the voltmeter"].severity is Severity.OK
+
+
+def test_a_rule_on_ionic_charge_needs_a_calibration():
+    cp = 'cp = { current = "30 pA" }\nuntil = ["Q_ionic > 1 nC", "V > 4.2 V", "t > 9 s"]'
+    real = HEAD.replace('resource = "mock"', 'resource = "GPIB::1::INSTR"')
+    assert findings(cp, head=real)["step 1: a rule on the ionic charge"].severity is Severity.REFUSE
+    assert "step 1: a rule on the ionic charge" not in findings(cp)
+
+
+def test_what_is_held_is_told_as_it_was_written():
+    assert level_text(Level(volts=3.9)) == "3.9 V"
+    assert level_text(Level(volts=-0.02, versus_ocv=True)) == "OCV - 20 mV"
+    told = [held_text(step) for step in Experiment.loads(TOUR).steps]
+    assert told[1] == "OCV + 20 mV"
+    assert told[3] == "OCV to OCV + 30 mV at 10 mV/s, and 2 more"
+    assert told[4] == "30 pA, and 2 more"
+    assert told[-2] == "OCV to 3.92 V at 5 mV/s"
