@@ -27,10 +27,17 @@ class Bench:
         How time passes.
     driver
         Name of the driver whose instrument stands there.
+    ports
+        Of the instrument and of the camera; 0 for a free one.
     """
 
     def __init__(
-        self, world: World, pace: LockstepPace | RealPace, *, driver: str = "keithley6430"
+        self,
+        world: World,
+        pace: LockstepPace | RealPace,
+        *,
+        driver: str = "keithley6430",
+        ports: tuple[int, int] = (0, 0),
     ) -> None:
         self.world = world
         self._pace = pace
@@ -43,7 +50,7 @@ class Bench:
         self._servers: list[asyncio.Server] = []
         self._udp: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.smu_port = self.camera_port = 0
+        self.smu_port, self.camera_port = ports
 
     @property
     def smu_resource(self) -> str:
@@ -57,8 +64,9 @@ class Bench:
             lambda: _ClockPort(self), local_addr=(LOOPBACK, 0)
         )
         self.camera.clock_port = self._udp.get_extra_info("sockname")[1]
-        smu = await asyncio.start_server(self._attending(self._serve_smu), LOOPBACK, 0)
-        camera = await asyncio.start_server(self._attending(self.camera.serve), LOOPBACK, 0)
+        serve_smu, serve_camera = map(self._attending, (self._serve_smu, self.camera.serve))
+        smu = await asyncio.start_server(serve_smu, LOOPBACK, self.smu_port)
+        camera = await asyncio.start_server(serve_camera, LOOPBACK, self.camera_port)
         self._servers = [smu, camera]
         self.smu_port = smu.sockets[0].getsockname()[1]
         self.camera_port = camera.sockets[0].getsockname()[1]

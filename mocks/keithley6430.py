@@ -182,6 +182,8 @@ class Keithley6430:
             "SENS:MED",
         ):
             word = _ON_OFF[boolean(word)]
+        if header == "FORM:ELEM":
+            word = _elements(word)
         if header == "SOUR:FUNC":
             word = short_form(word)
             if word not in ("CURR", "VOLT"):
@@ -312,6 +314,19 @@ class Keithley6430:
         # The larger of both ranges: the manual says only 'the present current range'.
         range_A = max(self._numbers["SOUR:CURR:RANG"], self._numbers["SENS:CURR:RANG"])
         return Source(mode="voltage", level=0.0, clamp=OFF_LIMIT_RATIO * range_A)
+
+
+def _elements(text: str) -> str:
+    """Read the names of elements, in short or long form."""
+    known = {
+        **{"VOLTAGE": "VOLT", "CURRENT": "CURR", "RESISTANCE": "RES"},
+        **{"TIME": "TIME", "STATUS": "STAT"},
+    }
+    known |= {short: short for short in known.values()}
+    names = [part.strip() for part in text.split(",")]
+    if not all(name in known for name in names):
+        raise ScpiError(-224, "Illegal parameter value")
+    return ",".join(known[name] for name in names)
 
 
 def _shown(current_A: float) -> float:

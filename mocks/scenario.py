@@ -91,7 +91,27 @@ def _lco_lipon_li() -> Scenario:
     )
 
 
-_SCENARIOS = {"lco_lipon_li": _lco_lipon_li}
+def _lco_thin_film() -> Scenario:
+    """LiCoO2 | LiPON | Li film of 1 mm by 1 mm, for instruments that cannot source pA.
+
+    The cell of `_lco_lipon_li` on an area of 1e5 times: 1C is 0.35 uA.
+    """
+    area_m2 = 1e-6
+    small = _lco_lipon_li()
+    ratio = area_m2 / small.cell.area_m2
+    return replace(
+        small,
+        name="lco_thin_film",
+        cell=replace(
+            small.cell,
+            area_m2=area_m2,
+            electrolyte_ohm=small.cell.electrolyte_ohm / ratio,
+            exchange_current_A=small.cell.exchange_current_A * ratio,
+        ),
+    )
+
+
+_SCENARIOS = {"lco_lipon_li": _lco_lipon_li, "lco_thin_film": _lco_thin_film}
 
 
 def names() -> tuple[str, ...]:

@@ -77,6 +77,46 @@ HAZARDS = (
         rest_states=(SafeState.S1, SafeState.S2),
         source="2400 user's manual pp. 13-9, 18-59",
     ),
+    Hazards(
+        model="2450",
+        default="NORM",
+        off_states=(
+            OffState(name="NORM", what="0 V, limit 10 % of the range, 2-wire", biases_cell=True),
+            _ZERO,
+            OffState(name="GUAR", what="0 A, limit 10 % of the range", biases_cell=True),
+            OffState(
+                name="HIMP", what="relay open; set for each source function", biases_cell=False
+            ),
+        ),
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="2450 reference manual p. 2-84; 2461 reference manual p. 4-17",
+    ),
+    Hazards(
+        model="2636B",
+        default="NORM",
+        off_states=(
+            OffState(name="NORM", what="0 V, limit 1 mA unless set otherwise", biases_cell=True),
+            _ZERO,
+            OffState(name="HIGH_Z", what="relay open; forgotten on power-up", biases_cell=False),
+        ),
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="2600B reference manual 2600BS-901-01, smua.source.offmode",
+    ),
+    Hazards(
+        model="B2900",
+        default="NORM",
+        off_states=(
+            OffState(name="NORM", what="0 V, or as set by the last source", biases_cell=True),
+            _ZERO,
+            OffState(
+                name="HIZ",
+                what="relay open; but over-voltage, over-temperature and interlock go by 0 V",
+                biases_cell=False,
+            ),
+        ),
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="B2961A command reference p. 4-67; B2900 user's guide",
+    ),
 )
 
 
@@ -90,5 +130,5 @@ def biases_cell_when_off(model: str, off_state: str) -> bool:
     row = hazards_of(model)
     if row is None:
         return True
-    known = {state.name: state.biases_cell for state in row.off_states}
+    known = {state.name[:4]: state.biases_cell for state in row.off_states}
     return known.get(off_state.upper()[:4], True)

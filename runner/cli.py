@@ -347,6 +347,54 @@ def verify(session: Path, *, as_json: bool) -> None:
         sys.exit(ExitCode.LIMIT if problems else ExitCode.DONE)
 
 
+@main.group()
+def mock() -> None:
+    """Serve simulated instruments on loopback, for trying any program against them."""
+
+
+@mock.command(name="potentiostat")
+@click.option("--model", default="6430", show_default=True, help="Such as 6430 or keithley6430.")
+@click.option("--port", default=5025, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--scenario", default="lco_lipon_li", show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def mock_potentiostat(model: str, port: int, scenario: str, seed: int) -> None:
+    """Serve a simulated potentiostat with a cell at its terminals.
+
+    Example: lamella mock potentiostat --model 6430 --port 5025
+    """
+    _serve(model, scenario, seed, potentiostat_port=port, camera_port=None)
+
+
+@mock.command(name="camera")
+@click.option("--port", default=5030, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--scenario", default="lco_lipon_li", show_default=True)
+@click.option("--seed", default=1, show_default=True)
+def mock_camera(port: int, scenario: str, seed: int) -> None:
+    """Serve a simulated camera that films a lamella.
+
+    Example: lamella mock camera --port 5030
+    """
+    _serve("6430", scenario, seed, potentiostat_port=None, camera_port=port)
+
+
+def _serve(
+    model: str, scenario: str, seed: int, *, potentiostat_port: int | None, camera_port: int | None
+) -> None:
+    with _exit_codes():
+        from runner.serving import serve_mock  # noqa: PLC0415
+
+        run_async(
+            lambda: serve_mock(
+                model,
+                scenario=scenario,
+                seed=seed,
+                potentiostat_port=potentiostat_port,
+                camera_port=camera_port,
+                say=lambda text: click.echo(text, err=True),
+            )
+        )
+
+
 @main.command()
 @json_option
 def instruments(*, as_json: bool) -> None:

@@ -4,10 +4,11 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from cameras.files.recording import FrameFileError, FrameRecording, read_frames
@@ -165,13 +166,31 @@ def _header(
     return SessionHeader(
         title=title or f"imported from {', '.join(list(sources)[:3])}",
         experiment_text="",
-        start_time=start or datetime.now(UTC).isoformat(),
+        start_time=_first_reading(start, recording) or datetime.now(UTC).isoformat(),
         host_start_ns=0,
         simulated=False,
         instruments=instruments,
         cameras=cameras,
         provenance=collect_provenance(sources),
     )
+
+
+def _first_reading(start: str, recording: Recording | None) -> str:
+    """Return when the first reading was taken: a file's own time need not begin at 0."""
+    if not start or recording is None:
+        return start
+    try:
+        began = datetime.fromisoformat(start)
+    except ValueError:
+        return start
+    return (began + timedelta(seconds=float(recording.time_s[0]))).isoformat()
+
+
+def _charge(t_ns: NDArray[np.int64], current_A: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the running charge; NaN throughout where no current is known."""
+    if not np.any(np.isfinite(current_A)):
+        return np.full(len(t_ns), np.nan)
+    return cumulative_charge(t_ns, current_A)
 
 
 def _write_samples(writer: SessionWriter, recording: Recording) -> None:
@@ -185,7 +204,7 @@ def _write_samples(writer: SessionWriter, recording: Recording) -> None:
     rows["aperture_s"] = 0.0
     rows["voltage"], rows["current"] = recording.voltage_V, recording.current_A
     rows["step"] = 0
-    rows["charge"] = cumulative_charge(t_ns, recording.current_A)
+    rows["charge"] = _charge(t_ns, recording.current_A)
     for start in range(0, len(rows), BLOCK_ROWS):
         writer.append_samples(rows[start : start + BLOCK_ROWS])
 
@@ -224,7 +243,7 @@ def _summary(
     charge_C = logged_C = math.nan
     if recording is not None:
         t_ns = np.round(recording.time_s * 1e9).astype(np.int64)
-        charge_C = float(cumulative_charge(t_ns, recording.current_A)[-1])
+        charge_C = float(_charge(t_ns, recording.current_A)[-1])
         if recording.logged_charge_C is not None:
             logged_C = float(recording.logged_charge_C[-1])
     gaps = 0 if series is None else account_for_frames(series.index).dropped

@@ -17,6 +17,7 @@ class KnownInstrument:
     driver: str
     model: str
     ranges: tuple[RangeSpec, ...]
+    input_ohm: float
     off_states: tuple[str, ...]
     rest_states: tuple[str, ...]
     source: str
@@ -33,6 +34,7 @@ def known_instruments() -> tuple[KnownInstrument, ...]:
                 driver=name,
                 model=driver.model,
                 ranges=driver.ranges,
+                input_ohm=driver.input_ohm,
                 off_states=()
                 if row is None
                 else tuple(
@@ -56,7 +58,8 @@ def render_known(known: tuple[KnownInstrument, ...]) -> Table:
         table.add_row(
             f"{row.driver}\n({row.model})",
             f"{in_unit(smallest.full_scale_A, 'A')} to {in_unit(largest.full_scale_A, 'A')}\n"
-            f"smallest: {100 * smallest.gain_ratio:g} % + {in_unit(smallest.offset_A, 'A')}",
+            f"smallest: {100 * smallest.gain_ratio:g} % + {in_unit(smallest.offset_A, 'A')}\n"
+            f"voltmeter: {in_unit(row.input_ohm, 'ohm')} or more",
             "\n".join(row.off_states) + f"\n[dim]{row.source}[/dim]",
             ", ".join(row.rest_states),
         )

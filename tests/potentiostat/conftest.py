@@ -61,9 +61,12 @@ class WireInstrument:
 class BenchThread:
     """The simulated bench, served from a thread with its own event loop."""
 
-    def __init__(self, *, open_holder=False, **overrides):
+    def __init__(
+        self, *, open_holder=False, driver="keithley6430", scenario="lco_lipon_li", **overrides
+    ):
         self.now = 0
-        self.world = World(load("lco_lipon_li", **overrides), seed=1, start_ns=0)
+        self._driver = driver
+        self.world = World(load(scenario, **overrides), seed=1, start_ns=0)
         if open_holder:
             self.world.open_holder()
         self._ready = threading.Event()
@@ -79,7 +82,8 @@ class BenchThread:
 
     async def _serve(self):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with Bench(self.world, LockstepPace(self.world, self._publish)) as bench:
+        pace = LockstepPace(self.world, self._publish)
+        async with Bench(self.world, pace, driver=self._driver) as bench:
             self.bench = bench
             self._ready.set()
             await self._stop.wait()

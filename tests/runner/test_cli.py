@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,31 @@ def test_instruments_tell_what_off_would_do():
     told = {row["driver"]: row for row in last_json(lamella("instruments", "--json"))}
     assert told["keithley6430"]["rest_states"] == ["S1"]
     assert told["keithley2400"]["rest_states"] == ["S1", "S2"]
+
+
+def test_a_simulated_instrument_is_served_to_any_program():
+    with subprocess.Popen(
+        [sys.executable, "-m", "runner.cli", "mock", "potentiostat", "--port", "0"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        try:
+            told = server.stderr.readline()
+            port = int(told.split("::")[2])
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
+                wire.sendall(b"*IDN?\n")
+                assert b"MODEL 6430" in wire.recv(200)
+        finally:
+            server.terminate()
+    assert "keithley6430" in told
+
+
+def test_a_model_that_is_not_simulated_is_refused():
+    told = lamella("mock", "potentiostat", "--model", "2182", code=2).stderr
+    assert "there is keithley2400, keithley6430" in told
+    told = lamella("mock", "camera", "--scenario", "nothing", code=2).stderr
+    assert "no simulated scenario" in told
 
 
 def test_verify_finds_one_flipped_bit(finished, tmp_path):
@@ -277,6 +303,27 @@ def test_a_measured_pssession_keeps_its_charge(tmp_path):
 @pytest.mark.skipif(
     not (REAL / "ti_annealing_tem").is_dir(), reason=f"the measured frames are not in {REAL}"
 )
+@pytest.mark.skipif(not (REAL / "echem").is_dir(), reason=f"the measured files are not in {REAL}")
+def test_a_file_of_another_maker_becomes_a_session(tmp_path):
+    out = tmp_path / "gamry.h5"
+    source = REAL / "echem" / "gamry_chronoa_data.dta"
+    found = last_json(lamella("import", "-o", out, "--echem", source, "--json"))
+    assert (found["samples"], found["logged_charge_C"]) == (10, None)
+    assert found["charge_C"] == pytest.approx(1.3766e-6, rel=1e-4)
+    assert any("5258" in text for text in found["assumptions"])
+    assert "no problem found" in lamella("verify", out).stdout
+
+
+def test_a_first_row_that_is_not_at_zero_moves_the_start(tmp_path):
+    table = tmp_path / "late.csv"
+    table.write_text("time_s,Ewe_V\n100,3.9\n101,3.91\n102,3.92\n")
+    found = last_json(lamella("import", "-o", tmp_path / "late.h5", "--echem", table, "--json"))
+    assert found["charge_C"] is None  # no current: unknown, not nothing
+    with Session.open(tmp_path / "late.h5") as session:
+        assert session.sample_columns()["t_ns"].tolist() == [0, 10**9, 2 * 10**9]
+        assert np.all(np.isnan(session.sample_columns()["charge"]))
+
+
 def test_measured_frames_are_imported_tracked_and_reported(tmp_path):
     paths = [REAL / "ti_annealing_tem" / f"{n}.png" for n in range(1733, 1740)]
     lamella(

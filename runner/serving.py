@@ -1,0 +1,72 @@
+"""Serves the simulated bench alone, in real time, until it is interrupted."""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from runner.clock import real_now_ns
+from runner.lab import LabError
+
+
+async def serve_mock(
+    model: str,
+    *,
+    scenario: str,
+    seed: int,
+    potentiostat_port: int | None,
+    camera_port: int | None,
+    say: Callable[[str], None],
+) -> None:
+    """Serve a simulated instrument on loopback; never returns by itself.
+
+    Parameters
+    ----------
+    model
+        Driver name, or a part of it that is the end of just one.
+    potentiostat_port, camera_port
+        Where to listen; 0 for a free port, None for what nobody asked for.
+    say
+        Told where the instruments listen.
+
+    Raises
+    ------
+    LabError
+        There is no such model or scenario, or the port is taken.
+    """
+    instruments: Any = importlib.import_module("mocks.instruments")
+    scenarios: Any = importlib.import_module("mocks.scenario")
+    bench_module: Any = importlib.import_module("mocks.bench")
+    pace_module: Any = importlib.import_module("mocks.pace")
+    world_module: Any = importlib.import_module("mocks.world")
+    driver = _driver_of(model, instruments.driver_names())
+    try:
+        chosen = scenarios.load(scenario)
+    except ValueError as error:
+        raise LabError(str(error)) from error
+    world = world_module.World(chosen, seed=seed, start_ns=real_now_ns())
+    pace = pace_module.RealPace(world, real_now_ns, 1.0)
+    bench = bench_module.Bench(
+        world, pace, driver=driver, ports=(potentiostat_port or 0, camera_port or 0)
+    )
+    try:
+        await bench.__aenter__()
+    except OSError as error:
+        raise LabError(f"the port cannot be had ({error.strerror}); name another") from error
+    try:
+        if potentiostat_port is not None:
+            say(f"simulated {driver}: {bench.smu_resource}")
+        if camera_port is not None:
+            say(f'simulated camera: driver = "stream", port = {bench.camera_port}')
+        say("Ctrl-C ends it")
+        await asyncio.Event().wait()
+    finally:
+        await bench.__aexit__(None, None, None)
+
+
+def _driver_of(model: str, known: tuple[str, ...]) -> str:
+    wanted = model.lower().removesuffix("a").removesuffix("b")
+    found = [name for name in known if name == model or (wanted and name.endswith(wanted))]
+    if len(found) != 1:
+        raise LabError(f"there is no simulated {model!r}; there is {', '.join(known)}")
+    return found[0]
