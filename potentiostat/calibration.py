@@ -7,6 +7,7 @@ absorption. The gain error of the current range is not in the uncertainties: it 
 same for holder and cell and belongs to whoever combines them.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,9 @@ class HolderCalibration:
         where it exceeds 1.
     range_A
         Range in which it was measured.
+    gain_sigma_ratio
+        Standard uncertainty of the gain of that range, from the data sheet. It is in no
+        other sigma, because holder and cell have the same: `against_truth` adds it.
     """
 
     capacitance_F: float
@@ -66,6 +70,11 @@ class HolderCalibration:
     noise_A: float
     chi2: float
     range_A: float
+    gain_sigma_ratio: float = 0.0
+
+    def against_truth(self, value: float, sigma: float) -> float:
+        """Return the sigma of a capacitance or conductance against the true one."""
+        return math.hypot(sigma, self.gain_sigma_ratio * value)
 
 
 def staircase() -> tuple[HolderStep, ...]:
@@ -81,6 +90,7 @@ def fit_holder(
     *,
     voltage_sigma_V: NDArray[np.float64],
     range_A: float,
+    t_sigma_s: float = 0.0,
 ) -> HolderCalibration:
     """Fit the holder's model to the readings of a staircase.
 
@@ -92,6 +102,9 @@ def fit_holder(
         Readings and their random sigmas.
     range_A
         Current range of the readings.
+    t_sigma_s
+        Of a reading's time, random from reading to reading: on a ramp it is an error of
+        the voltage.
 
     Raises
     ------
@@ -108,7 +121,7 @@ def fit_holder(
             "calibration: at least 50 readings and a step of voltage are needed"
         )
     smooth = _away_from_corners(v, t, volt_sigma)
-    slope, slope_modes = _slopes(v, t, smooth)
+    slope, slope_modes = _slopes(v, t, smooth, volt_sigma, t_sigma_s)
     if np.count_nonzero(smooth) < MIN_READINGS:
         raise ValueError(
             "the voltage is too unsteady for a calibration: open the holder, and keep it "
@@ -143,8 +156,7 @@ def fit_holder(
     covariance = np.linalg.pinv(slopes.T @ slopes, rcond=1e-14) * max(chi2, 1.0)
     # An error of a stretch's slope is common to all of its readings.
     reach = covariance / max(chi2, 1.0) @ slopes.T @ (slope_modes[smooth] * weight[:, None])
-    slope_A = fit.x[2] * scale[2] * float(np.median(volt_sigma))
-    covariance = covariance + slope_A**2 * reach @ reach.T
+    covariance = covariance + (fit.x[2] * scale[2]) ** 2 * reach @ reach.T
     value = fit.x[:4] * scale
     error = np.sqrt(np.diag(covariance)[:4]) * scale
     return HolderCalibration(
@@ -179,14 +191,17 @@ def _away_from_corners(
 
 
 def _slopes(
-    v: NDArray[np.float64], t: NDArray[np.float64], smooth: NDArray[np.bool_]
+    v: NDArray[np.float64],
+    t: NDArray[np.float64],
+    smooth: NDArray[np.bool_],
+    sigma_V: NDArray[np.float64],
+    t_sigma_s: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return dV/dt from a cubic over each stretch between corners, and its error modes.
 
     Differences of neighbouring readings are noisy, and the stray capacitance would turn
     that noise into current. A leaking holder bends its ramps, so a parabola is too stiff.
-    For voltage noise of 1 V the slopes' covariance is the modes, shape (n, modes), times
-    their transpose.
+    The slopes' covariance is the modes, shape (n, modes), times their transpose.
     """
     slope = np.zeros(len(v))
     stretches, count = ndimage.label(smooth)
@@ -204,7 +219,11 @@ def _slopes(
         derived = powers * x[:, None] ** np.maximum(powers - 1, 0) / half_s
         rise = np.linalg.solve(mix.T, derived.T).T
         slope[rows] = rise @ (basis.T @ v[rows])
-        modes[rows, k * len(powers) : (k + 1) * len(powers)] = rise
+        # On a ramp, an error of the time is one of the voltage.
+        noise_V = math.hypot(
+            float(np.median(sigma_V[rows])), t_sigma_s * float(np.median(np.abs(slope[rows])))
+        )
+        modes[rows, k * len(powers) : (k + 1) * len(powers)] = noise_V * rise
     return slope, modes
 
 

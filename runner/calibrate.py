@@ -1,8 +1,9 @@
 """Open-holder calibration: plays the staircase on an empty holder and fits it."""
 
 import asyncio
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ from runner.messages import (
 )
 from runner.outputs import refuse_existing
 from session.calibration_file import read_calibration, write_calibration
+from sync.clockfit import granularity_ns
+
+MIN_STAMPS = 20  # from which a clock can be fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +62,11 @@ def calibration_from(attributes: Mapping[str, object]) -> HolderCalibration:
     ValueError
         A number is missing.
     """
-    names = [f.name for f in fields(HolderCalibration)]
-    if missing := [name for name in names if name not in attributes]:
+    needed = [f.name for f in fields(HolderCalibration) if f.default is MISSING]
+    if missing := [name for name in needed if name not in attributes]:
         raise ValueError(f"this is no holder calibration: it lacks {', '.join(missing)}")
-    return HolderCalibration(**{name: float(str(attributes[name])) for name in names})
+    known = [f.name for f in fields(HolderCalibration) if f.name in attributes]
+    return HolderCalibration(**{name: float(str(attributes[name])) for name in known})
 
 
 def load_holder(experiment: Experiment) -> HolderRecord | None:
@@ -96,8 +101,11 @@ async def measure_holder(
         await _until_step_ends(holder, lab, blocks)
         holder.reason = "the calibration is done"
     samples = np.concatenate(blocks)
+    spec = next(r for r in ranges if r.full_scale_A == range_A)
     return HolderRecord(
-        calibration=_fit(samples, range_A),
+        calibration=replace(
+            _fit(samples, range_A), gain_sigma_ratio=spec.gain_ratio / math.sqrt(3.0)
+        ),
         columns={
             name: samples[name]
             for name in ("read_start_ns", "read_end_ns", "device_time_s", "status")
@@ -134,16 +142,35 @@ async def _until_step_ends(holder: GuardedCell, lab: Lab, blocks: list[NDArray[n
                 raise InstrumentUnavailable(f"the calibration was cut short: {reason}")
 
 
-def _fit(samples: NDArray[np.void], range_A: float) -> HolderCalibration:
+def reading_times_s(samples: NDArray[np.void]) -> tuple[NDArray[np.float64], float]:
+    """Return the times of readings from the first, and the random sigma of each.
+
+    The instrument's own stamps do not suffer from the link; the host's middles, of which
+    there are many, say how fast its clock runs.
+    """
     middle_ns = (samples["read_start_ns"] + samples["read_end_ns"]) // 2
+    host_s = (middle_ns - middle_ns[0]) / 1e9
+    device_s = samples["device_time_s"] - samples["device_time_s"][0]
+    width_s = float(np.median(samples["read_end_ns"] - samples["read_start_ns"])) / 1e9
+    if len(host_s) < MIN_STAMPS or not np.all(np.diff(device_s) > 0):
+        return host_s, width_s / math.sqrt(12.0)
+    rate, offset_s = np.polyfit(device_s, host_s, 1)
+    step_s = granularity_ns(np.round(samples["device_time_s"] * 1e9).astype(np.int64)) / 1e9
+    return rate * device_s + offset_s, rate * step_s / math.sqrt(12.0)
+
+
+def _fit(samples: NDArray[np.void], range_A: float) -> HolderCalibration:
     good = (samples["status"] & (Status.INVALID | Status.OVERFLOW)) == 0
+    good &= np.isfinite(samples["device_time_s"])
+    t_s, t_sigma_s = reading_times_s(samples[good])
     return fit_holder(
-        (middle_ns - middle_ns[0])[good] / 1e9,
+        t_s,
         samples["voltage_V"][good],
         samples["current_A"][good],
         samples["current_sigma_A"][good],
         voltage_sigma_V=samples["voltage_sigma_V"][good],
         range_A=range_A,
+        t_sigma_s=t_sigma_s,
     )
 
 
@@ -180,9 +207,11 @@ def render_calibration(found: HolderCalibration) -> Table:
         ("stray capacitance", found.capacitance_F, found.capacitance_sigma_F, "F"),
         ("leakage", found.conductance_S, found.conductance_sigma_S, "S"),
         ("dielectric branch", found.dielectric_F, found.dielectric_sigma_F, "F"),
-        ("zero of the current range", found.offset_A, found.offset_sigma_A, "A"),
     )
     for name, value, sigma, unit in rows:
-        table.add_row(name, with_sigma(value, sigma, unit))
+        table.add_row(name, with_sigma(value, found.against_truth(value, sigma), unit))
+    table.add_row(
+        "zero of the current range", with_sigma(found.offset_A, found.offset_sigma_A, "A")
+    )
     table.add_row("reduced chi2", f"{found.chi2:.2f}")
     return table

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from runner.calibrate import calibration_from
 from runner.format import in_unit, prefix_of, with_sigma
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
 from session.reader import Session
@@ -336,13 +337,12 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
     if session.layers:
         facts.append(fact("cell", " | ".join(session.layers)))
     if session.calibration is not None:
-        known = session.calibration.attributes
-        capacitance, sigma = (
-            float(str(known[k])) for k in ("capacitance_F", "capacitance_sigma_F")
-        )
-        leak, leak_sigma = (float(str(known[k])) for k in ("conductance_S", "conductance_sigma_S"))
-        facts.append(fact("stray capacitance", with_sigma(capacitance, sigma, "F")))
-        facts.append(fact("leakage", with_sigma(leak, leak_sigma, "S")))
+        known = calibration_from(session.calibration.attributes)
+        for name, value, sigma, unit in (
+            ("stray capacitance", known.capacitance_F, known.capacitance_sigma_F, "F"),
+            ("leakage", known.conductance_S, known.conductance_sigma_S, "S"),
+        ):
+            facts.append(fact(name, with_sigma(value, known.against_truth(value, sigma), unit)))
     return facts
 
 

@@ -1,0 +1,150 @@
+"""Open-holder calibrations of many holders: what is stated covers the truth as often as stated.
+
+Driver and simulated instrument speak without a socket here, for speed; other tests put
+one between them.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from correlate.ledger import Accuracy, Holder, charge_ledger
+from mocks.keithley6430 import Keithley6430 as SimulatedKeithley6430
+from mocks.pace import LockstepPace
+from mocks.scenario import load
+from mocks.world import World
+from potentiostat.calibration import fit_holder, staircase
+from potentiostat.drivers.keithley6430 import RANGES, Keithley6430
+from potentiostat.limits import Envelope
+from potentiostat.protocol import Setpoint
+from potentiostat.visa import Reply
+from runner.calibrate import reading_times_s
+
+pytestmark = pytest.mark.timeout(120)
+
+CASES = 50
+ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
+SPEC = RANGES[2]
+RANGE_A = SPEC.full_scale_A
+GAIN_SIGMA = SPEC.gain_ratio / math.sqrt(3)
+
+
+class DirectLink:
+    """Hands each line to a simulated instrument and runs it to its end."""
+
+    resource = "direct"
+
+    def __init__(self, world):
+        self.now = 0
+        pace = LockstepPace(world, lambda t_ns: setattr(self, "now", t_ns))
+        self.instrument = SimulatedKeithley6430(world, pace)
+
+    def now_ns(self):
+        return self.now
+
+    def _run(self, line):
+        try:
+            self.instrument.handle(line).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("in virtual time nothing waits")
+
+    def write(self, command):
+        assert self._run(command) is None, command
+
+    def query(self, command):
+        sent_ns = self.now
+        return Reply(self._run(command), sent_ns, self.now)
+
+    def resync(self):
+        raise AssertionError("nothing is ever late")
+
+    def close(self):
+        pass
+
+
+def record(smu, link, duration_s):
+    end_ns = link.now + round(duration_s * 1e9)
+    rows = []
+    while link.now < end_ns:
+        rows.append(smu.read())
+    return np.concatenate(rows)
+
+
+def play(number):
+    """Calibrate one holder, then charge a cell in it; return the pulls and the charge."""
+    rng = np.random.default_rng([20, number])
+    leak_ohm, stray_F = 10 ** rng.uniform(11, 15), rng.uniform(30e-12, 300e-12)
+    scenario = load(
+        "lco_lipon_li",
+        leak_ohm=leak_ohm,
+        stray_F=stray_F,
+        dielectric_F=0.02 * stray_F * rng.uniform(0, 1.5),
+        dielectric_tau_s=rng.uniform(5, 40),
+    )
+    world = World(scenario, seed=int(rng.integers(10**6)), start_ns=0)
+    world.open_holder()
+    link = DirectLink(world)
+    smu = Keithley6430(link, now_ns=link.now_ns)
+    smu.connect(ENVELOPE, cell_attached=False)
+    parts = []
+    for level in staircase():
+        smu.apply(Setpoint(mode="voltage", level=level.voltage_V, clamp=9e-11, range_A=RANGE_A))
+        parts.append(record(smu, link, level.hold_s))
+    samples = np.concatenate(parts)
+    t_s, t_sigma_s = reading_times_s(samples)
+    found = fit_holder(
+        t_s,
+        samples["voltage_V"],
+        samples["current_A"],
+        samples["current_sigma_A"],
+        voltage_sigma_V=samples["voltage_sigma_V"],
+        range_A=RANGE_A,
+        t_sigma_s=t_sigma_s,
+    )
+    errors = link.instrument._terminals.errors
+    offset_A = errors._measure[RANGE_A][1] * SPEC.offset_A
+    # The zero of the voltmeter, 1.5 mV at most, leaks through the holder into that of the ammeter.
+    offset_A -= errors._volt[1] * 1.5e-3 / leak_ohm
+
+    def pull(value, sigma, true):
+        return (value - true) / math.hypot(sigma, GAIN_SIGMA * value)
+
+    pulls = (
+        pull(found.capacitance_F, found.capacitance_sigma_F, stray_F),
+        pull(found.conductance_S, found.conductance_sigma_S, 1 / leak_ohm),
+        (found.offset_A - offset_A) / found.offset_sigma_A,
+    )
+    return pulls, charge_error(world, link, smu, found)
+
+
+def charge_error(world, link, smu, found):
+    """Charge the cell in the holder; return how far the ledger's ionic charge is off."""
+    smu.ensure_safe()
+    world.mate_cell()
+    smu.connect(ENVELOPE)
+    smu.apply(Setpoint(mode="current", level=6e-11, clamp=4.3, range_A=RANGE_A))
+    samples = record(smu, link, 60.0)
+    t_s, _ = reading_times_s(samples)
+    middle_ns = (samples["read_start_ns"] + samples["read_end_ns"]) // 2
+    t_ns = (middle_ns[0] + np.round(t_s * 1e9)).astype(np.int64)
+    book = charge_ledger(
+        t_ns,
+        samples["current_A"],
+        samples["voltage_V"],
+        current_sigma_A=samples["current_sigma_A"],
+        voltage_sigma_V=samples["voltage_sigma_V"],
+        accuracy=Accuracy(gain_ratio=SPEC.gain_ratio, offset_A=SPEC.offset_A),
+        holder=Holder(**{name: getattr(found, name) for name in Holder.__dataclass_fields__}),
+    )
+    ledger = world.truth()["ledger"]
+    true_C = np.diff(np.interp(t_ns[[0, -1]], ledger["t_ns"], ledger["ionic"]))[0]
+    return book.columns["ionic"][-1] / true_C - 1
+
+
+def test_stated_intervals_cover_the_truth_and_the_ionic_charge_is_true():
+    pulls, errors = zip(*(play(number) for number in range(CASES)), strict=True)
+    covered = np.mean(np.abs(np.array(pulls)) < 1.96, axis=0)
+    assert np.all(covered >= 0.9), dict(zip(("C", "G", "offset"), covered, strict=True))
+    assert np.abs(errors).max() < 0.01
