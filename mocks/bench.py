@@ -48,6 +48,7 @@ class Bench:
         self._unattended = asyncio.Event()
         self._unattended.set()
         self._servers: list[asyncio.Server] = []
+        self._smu_writer: asyncio.StreamWriter | None = None
         self._udp: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.smu_port, self.camera_port = ports
@@ -117,6 +118,7 @@ class Bench:
             return
         self._unattended.clear()
         self._attended.set()
+        self._smu_writer = writer
         try:
             with suppress(ConnectionError):
                 while line := await reader.readline():
@@ -127,6 +129,7 @@ class Bench:
                         await writer.drain()
         finally:
             # The source stays as it was: the instrument does not care who listens.
+            self._smu_writer = None
             self._unattended.set()
             writer.close()
 
@@ -135,6 +138,11 @@ class Bench:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._unattended.wait()
+
+    def cut_smu(self) -> None:
+        """Pull the cable of the source-measure unit; a new connection is possible."""
+        if self._smu_writer is not None:
+            self._smu_writer.transport.abort()
 
     # --- what an operator does ---------------------------------------------------------------
 

@@ -100,6 +100,14 @@ class Keithley6430:
             "SOUR:DEL": 0.0,
         }
 
+    def power_cycle(self) -> None:
+        """Lose the mains for a moment: all settings are the defaults, the output is off."""
+        self.output_on = False
+        self._set_defaults()
+        self._queue.clear()
+        self._time_zero_ns = self._world.now_ns
+        self._drive()
+
     # --- the wire ----------------------------------------------------------------------
 
     async def handle(self, line: str) -> str | None:
@@ -319,8 +327,11 @@ class Keithley6430:
 def _elements(text: str) -> str:
     """Read the names of elements, in short or long form."""
     known = {
-        **{"VOLTAGE": "VOLT", "CURRENT": "CURR", "RESISTANCE": "RES"},
-        **{"TIME": "TIME", "STATUS": "STAT"},
+        "VOLTAGE": "VOLT",
+        "CURRENT": "CURR",
+        "RESISTANCE": "RES",
+        "TIME": "TIME",
+        "STATUS": "STAT",
     }
     known |= {short: short for short in known.values()}
     names = [part.strip() for part in text.split(",")]

@@ -1,6 +1,7 @@
 """The cell as the runner sees it: armed through the guardian, always left safe."""
 
 import asyncio
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from runner.messages import (
 from runner.process import PipedProcess, ProcessLost
 
 FINISH_TIMEOUT_S = 15.0
+RETRY_S = 0.5
 
 
 class InstrumentUnavailable(Exception):
@@ -93,6 +95,8 @@ class GuardedCell:
                 self.left_in = await self._ask_to_finish()
         except (ProcessLost, TimeoutError):
             await self._guardian.join(0.1)
+            self.left_in = None
+        if self.left_in is None:
             self.left_in = await self._rescue()
         await self._guardian.join(FINISH_TIMEOUT_S)
 
@@ -103,14 +107,23 @@ class GuardedCell:
         return message.state
 
     async def _rescue(self) -> SafeState | None:
-        """Open the link once more, with a new guardian, to make the cell safe."""
-        self._guardian = self._new_guardian()
-        try:
+        """Open the link anew, with a new guardian, to make the cell safe.
+
+        A link that failed is not used again, and a cable may be pulled: this is tried
+        until it works or the time is over.
+        """
+        state: SafeState | None = None
+        with suppress(TimeoutError):
             async with asyncio.timeout(FINISH_TIMEOUT_S):
-                await self._open()
-                return await self._ask_to_finish()
-        except (ProcessLost, TimeoutError, InstrumentUnavailable):
-            return None
+                while state is None:
+                    await self._guardian.join(RETRY_S)
+                    self._guardian = self._new_guardian()
+                    with suppress(ProcessLost, InstrumentUnavailable):
+                        await self._open()
+                        state = await self._ask_to_finish()
+                    if state is None:
+                        await asyncio.sleep(RETRY_S)
+        return state
 
     def get_connected(self) -> Connected:
         """Return what the instrument said on connecting.

@@ -270,6 +270,10 @@ class Laboratory:
             self._ready.set()
             await self._over.wait()
 
+    def call(self, action):
+        """Have something done on the bench's own thread."""
+        self._loop.call_soon_threadsafe(action)
+
     def cut_camera(self):
         """Pull the camera's cable."""
         self._loop.call_soon_threadsafe(self.bench.camera._writer.transport.abort)
@@ -314,3 +318,40 @@ async def test_a_camera_that_is_lost_ends_the_run_with_the_cell_safe(plan, tmp_p
         assert exit_code_of(failed.value) is ExitCode.FAILED
         assert abs(laboratory.world.source.level) < 1e-13
         assert laboratory.bench.smu.output_on
+
+
+def once_in_the_charge(action):
+    """Return a watcher that acts once, in the middle of the charge."""
+    acted = []
+
+    def watcher(state):
+        if state.step == 1 and state.step_elapsed_s > 0.5 and not acted:
+            acted.append(True)
+            action()
+
+    return watcher
+
+
+async def test_a_power_cycle_ends_the_run_and_is_not_armed_again(plan, tmp_path):
+    with Laboratory() as laboratory:
+        watcher = once_in_the_charge(lambda: laboratory.call(laboratory.bench.smu.power_cycle))
+        summary = await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
+        assert summary.exit_code == ExitCode.FAILED
+        assert [step.index for step in summary.steps] == [0, 1]
+        # It was a short circuit until it was noticed; it rests at 0 A, clamped, now.
+        assert laboratory.world.source.mode == "current"
+        assert abs(laboratory.world.source.level) < 1e-13
+        assert laboratory.world.source.clamp == pytest.approx(4.3)
+        assert laboratory.bench.smu.output_on
+    with Session.open(tmp_path / "a.h5") as session:
+        assert "made_safe" in [e.kind for e in session.events()]
+
+
+async def test_a_cut_cable_ends_the_run_and_a_new_link_makes_the_cell_safe(plan, tmp_path):
+    with Laboratory() as laboratory:
+        watcher = once_in_the_charge(lambda: laboratory.call(laboratory.bench.cut_smu))
+        summary = await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
+        assert summary.exit_code == ExitCode.FAILED
+        assert abs(laboratory.world.source.level) < 1e-13
+        assert laboratory.bench.smu.output_on
+        assert summary.left_in == "S1"
