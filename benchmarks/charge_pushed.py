@@ -25,6 +25,7 @@ from potentiostat.registry import potentiostat_class
 from potentiostat.visa import Reply
 
 SECOND_NS = 10**9
+PEER_SPEAKS = ("keithley6430", "keithley2400")  # the dialect of PyMeasure's Keithley2400
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Case:
 CASES = (
     Case("keithley6430", "lco_lipon_li", 1e-10, 3e-11),
     Case("keithley2400", "lco_thin_film", 1e-6, 5e-7),
+    Case("keysight_b2900", "lco_thin_film", 1e-6, 5e-7),
 )
 
 
@@ -189,7 +191,10 @@ def main() -> None:
             f"{case.current_A:g} A in the {case.range_A:g} A range"
         )
         print(f"{'event':<32}{'charge (fC)':>14}{'lowest (V)':>12}{'highest (V)':>12}")
-        for name, got in (ours(case) | peers(case)).items():
+        found = ours(case)
+        if case.driver in PEER_SPEAKS:
+            found |= peers(case)
+        for name, got in found.items():
             print(f"{name:<32}{got.charge_C * 1e15:>14.1f}{got.low_V:>12.4f}{got.high_V:>12.4f}")
 
 

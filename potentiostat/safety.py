@@ -106,8 +106,8 @@ HAZARDS = (
         model="B2900",
         default="NORM",
         off_states=(
-            OffState(name="NORM", what="0 V, or as set by the last source", biases_cell=True),
-            _ZERO,
+            OffState(name="NORM", what="0 V at 100 uA, then relay open", biases_cell=True),
+            OffState(name="ZERO", what="0 V at 100 uA", biases_cell=True),
             OffState(
                 name="HIZ",
                 what="relay open; but over-voltage, over-temperature and interlock go by 0 V",
@@ -115,7 +115,7 @@ HAZARDS = (
             ),
         ),
         rest_states=(SafeState.S1, SafeState.S2),
-        source="B2961A command reference p. 4-67; B2900 user's guide",
+        source="B2900 user's guide p. 6-13; B2961A command reference p. 4-67",
     ),
 )
 

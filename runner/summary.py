@@ -241,15 +241,16 @@ def _facts(summary: RunSummary) -> Table:
     )
     if summary.exit_reason == IMPORTED:
         return table
-    table.add_row(
-        "frame times",
-        f"± {in_unit(summary.frame_time_sigma_ns / 1e9, 's', 3)} (1 sigma), hard bound "
-        f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 3)}",
-    )
-    table.add_row(
-        "largest drift",
-        with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px"),
-    )
+    if summary.frames:
+        table.add_row(
+            "frame times",
+            f"± {in_unit(summary.frame_time_sigma_ns / 1e9, 's', 3)} (1 sigma), hard bound "
+            f"± {in_unit(summary.frame_time_bound_ns / 1e9, 's', 3)}",
+        )
+        table.add_row(
+            "largest drift",
+            with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px"),
+        )
     left = "not known" if summary.left_in is None else summary.left_in
     table.add_row("cell left in", left)
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mocks.instruments import driver_names
 from runner.conduct import run
 from runner.experiment import Experiment
 from runner.plan import ExitCode
@@ -99,3 +100,60 @@ def test_a_hold_ends_when_the_current_has_fallen(tour):
     before = np.flatnonzero(columns["t_ns"] < held.t_ns)[-3:]
     assert np.all(np.abs(columns["current"][before]) < 20e-12)
     assert np.allclose(columns["voltage"][before], 3.86, atol=2e-3)
+
+
+# --- other instruments, on a cell that suits them ---------------------------------------------
+
+FILM = """
+title = "a film of a square millimetre"
+[cell]
+stack = "Au | LiCoO2 | LiPON | Li | Cu"
+width = "1 mm"
+depth = "1 mm"
+working = { material = "LiCoO2", thickness = "500 nm" }
+window = ["2.8 V", "4.2 V"]
+[potentiostat]
+driver = "keithley2400"
+resource = "mock"
+[mock]
+scenario = "lco_thin_film"
+seed = 3
+[limits]
+voltage = ["2.5 V", "4.3 V"]
+current = "900 nA"
+charge = "1 mC"
+[[step]]
+ocv = { for = "3 s" }
+[[step]]
+cp = { current = "500 nA" }
+until = ["V > 4.2 V", "t > 5 s"]
+[[step]]
+ca = { voltage = "OCV + 5 mV", for = "4 s" }
+[[step]]
+cv = { first = "OCV + 6 mV", second = "OCV - 6 mV", rate = "5 mV/s" }
+[[step]]
+gcpl = { current = "500 nA", voltage = "3.906 V", longest = "20 s", hold_until = "300 nA",
+  hold_for = "3 s", rest = "1 s" }
+[[step]]
+ocv = { for = "2 s" }
+""".replace("\n  hold_for", " hold_for")
+
+
+@pytest.mark.parametrize("driver", [d for d in driver_names() if d != "keithley6430"])
+async def test_every_driver_holds_currents_and_voltages_and_ends_open(driver, tmp_path):
+    experiment = Experiment.loads(FILM.replace("keithley2400", driver))
+    summary = await run(experiment, output=tmp_path / "film.h5", speed=math.inf)
+    assert summary.exit_code == ExitCode.DONE
+    assert [step.kind for step in summary.steps] == ["condition"] * 6
+    assert summary.left_in == "S2"
+    truth = read_truth(tmp_path / "film.truth.h5")
+    assert truth["source"]["mode"][-1] == "open"
+    assert truth["cell"]["voltage"].min() > 3.8
+    assert truth["cell"]["voltage"].max() < 4.0
+    with Session.open(tmp_path / "film.h5") as session:
+        table = session.table("correlation/kinematics")
+        for row in range(len(table["step"])):
+            true_C = charge_between(
+                truth, "ionic", table["t_start_ns"][row], table["t_end_ns"][row]
+            )
+            assert abs(table["ionic"][row] - true_C) < 4 * table["ionic_sigma"][row]
