@@ -41,6 +41,7 @@ class Case:
 CASES = (
     Case("keithley6430", "lco_lipon_li", 1e-10, 3e-11),
     Case("keithley2400", "lco_thin_film", 1e-6, 5e-7),
+    Case("keithley2450", "lco_thin_film", 1e-6, 5e-7),
     Case("keysight_b2900", "lco_thin_film", 1e-6, 5e-7),
 )
 

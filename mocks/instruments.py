@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
+from mocks.keithley2450 import Keithley2450
 from mocks.keithley6430 import Keithley2400, Keithley6430
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
@@ -21,6 +22,7 @@ class SimulatedSmu(Protocol):
 
 _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2400": Keithley2400,
+    "keithley2450": Keithley2450,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
 }

@@ -145,6 +145,7 @@ class Battery:
         return 3.9 + 1e4 * current_a
 
 
+@pytest.mark.peers
 def test_it_runs_on_an_independent_simulator_and_leaves_no_error():
     simulator = pytest.importorskip(
         "labmcp_keithley_smu.simulator", reason="labmcp-keithley-smu is not installed"
@@ -178,6 +179,7 @@ def test_it_runs_on_an_independent_simulator_and_leaves_no_error():
 # --- a peer's driver on our simulator ----------------------------------------------------------
 
 
+@pytest.mark.peers
 def test_a_peers_driver_works_on_our_simulator_and_drains_the_cell_when_it_ends(start_bench):
     keithley = pytest.importorskip(
         "pymeasure.instruments.keithley", reason="PyMeasure is not installed"
