@@ -48,6 +48,7 @@ class KeithleyScpi:
     ranges: tuple[RangeSpec, ...]
     off_states: tuple[SafeState, ...]
     input_ohm: float
+    unconfirmed: str = ""
     noise: ReadingNoise = NOISE
     off_is_open: bool  # HIMP: the relay opens
 

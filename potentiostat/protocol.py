@@ -60,6 +60,7 @@ class Potentiostat(Protocol):
     ranges: tuple[RangeSpec, ...]
     off_states: tuple[SafeState, ...]  # rest states that the model has
     input_ohm: float  # of the voltmeter across the cell, as the data sheet guarantees it
+    unconfirmed: str  # which of these figures were not read in a data sheet; "" for none
 
     def connect(self, envelope: Envelope, *, cell_attached: bool = True) -> Identity:
         """Identify, adopt the present state, make it safe, lock the settings."""

@@ -6,7 +6,7 @@ from potentiostat.technique import Level, Step
 
 _PREFIXES = {
     -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M",
-    9: "G", 12: "T",
+    9: "G", 12: "T", 15: "P",
 }  # fmt: skip
 
 
@@ -15,7 +15,7 @@ def prefix_of(size: float) -> tuple[float, str]:
     if size == 0 or not math.isfinite(size):
         return 1.0, ""
     power = 3 * math.floor(math.log10(size) / 3 + 1e-12)
-    power = min(max(power, -18), 12)
+    power = min(max(power, -18), 15)
     return 10.0**power, _PREFIXES[power]
 
 

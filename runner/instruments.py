@@ -18,6 +18,7 @@ class KnownInstrument:
     model: str
     ranges: tuple[RangeSpec, ...]
     input_ohm: float
+    unconfirmed: str
     off_states: tuple[str, ...]
     rest_states: tuple[str, ...]
     source: str
@@ -35,6 +36,7 @@ def known_instruments() -> tuple[KnownInstrument, ...]:
                 model=driver.model,
                 ranges=driver.ranges,
                 input_ohm=driver.input_ohm,
+                unconfirmed=driver.unconfirmed,
                 off_states=()
                 if row is None
                 else tuple(
@@ -59,7 +61,8 @@ def render_known(known: tuple[KnownInstrument, ...]) -> Table:
             f"{row.driver}\n({row.model})",
             f"{in_unit(smallest.full_scale_A, 'A')} to {in_unit(largest.full_scale_A, 'A')}\n"
             f"smallest: {100 * smallest.gain_ratio:g} % + {in_unit(smallest.offset_A, 'A')}\n"
-            f"voltmeter: {in_unit(row.input_ohm, 'ohm')} or more",
+            f"voltmeter: {in_unit(row.input_ohm, 'ohm')} or more"
+            + (f"\n[dim]not yet confirmed: {row.unconfirmed}[/dim]" if row.unconfirmed else ""),
             "\n".join(row.off_states) + f"\n[dim]{row.source}[/dim]",
             ", ".join(row.rest_states),
         )

@@ -36,6 +36,7 @@ class Keithley2400(KeithleyScpi):
     ranges = RANGES
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
+    unconfirmed = "accuracy and source zero of every range, input resistance"
     noise = ReadingNoise(voltage_V=5e-5, voltage_step_V=1e-4, current_A=5e-11)
     off_is_open = True
 

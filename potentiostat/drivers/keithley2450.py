@@ -88,6 +88,7 @@ class Keithley2450:
     ranges = RANGES
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
+    unconfirmed = "source zero of 100 nA, all of 1 uA, settling; all figures of 2460 and 2470"
 
     def __init__(
         self,

@@ -94,6 +94,7 @@ class KeysightB2900:
     ranges: tuple[RangeSpec, ...] = RANGES  # less 10 nA once a B2901 or B2902 has answered
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
+    unconfirmed = "accuracy of the source, noise"
 
     def __init__(
         self,

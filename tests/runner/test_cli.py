@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from mocks.instruments import driver_names
 from runner.cli import main
 from runner.errors import exit_code_of, message_of
 from runner.plan import ExitCode
@@ -157,7 +158,7 @@ def test_a_simulated_instrument_is_served_to_any_program():
 
 def test_a_model_that_is_not_simulated_is_refused():
     told = lamella("mock", "potentiostat", "--model", "2182", code=2).stderr
-    assert "there is keithley2400, keithley6430" in told
+    assert f"there is {', '.join(driver_names())}" in told
     told = lamella("mock", "camera", "--scenario", "nothing", code=2).stderr
     assert "no simulated scenario" in told
 

@@ -18,7 +18,7 @@ from runner.format import in_unit, with_sigma
         (5e-21, "A", "0.005 aA"),
         (math.nan, "V", "-"),
         (math.inf, "s", "-"),
-        (2.4e15, "ohm", "2400 Tohm"),
+        (2.4e15, "ohm", "2.4 Pohm"),
     ],
 )
 def test_value_with_prefix(value, unit, text):
