@@ -5,7 +5,7 @@ import re
 from typing import Protocol
 
 from potentiostat.errors import InstrumentRefused, ReplyError, UnsafeRequest
-from potentiostat.visa import Reply
+from potentiostat.visa import Block, Reply
 
 OVERFLOW = 9.9e37
 NOT_A_NUMBER = 9.91e37
@@ -35,6 +35,10 @@ class Link(Protocol):
 
     def query(self, command: str) -> Reply:
         """Send a question and return its reply."""
+        ...
+
+    def query_block(self, command: str, size_bytes: int) -> Block:
+        """Send a question whose reply is a block of known size."""
         ...
 
     def resync(self) -> None:

@@ -2,7 +2,8 @@
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,7 @@ from typing import Any, Self
 import pyvisa
 from pyvisa.errors import VisaIOError
 
-from potentiostat.errors import LinkError, NoReply, UnknownInstrument
+from potentiostat.errors import LinkError, NoReply, ReplyError, UnknownInstrument
 
 FENCE_TRIES = 3
 DRAIN_TIMEOUT_MS = 50
@@ -23,6 +24,15 @@ class Reply:
     """A reply with the host stamps around its exchange."""
 
     text: str
+    sent_ns: int
+    received_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The bytes of a binary reply, without header and line end."""
+
+    data: bytes
     sent_ns: int
     received_ns: int
 
@@ -46,6 +56,8 @@ class VisaLink:
         keep it at 2 s or less.
     backend
         ``"@py"`` for pyvisa-py, ``""`` for the system's VISA library.
+    identity_query
+        What makes the instrument say who it is, always in the same words.
     """
 
     def __init__(
@@ -55,11 +67,13 @@ class VisaLink:
         now_ns: Callable[[], int],
         timeout_s: float = 2.0,
         backend: str = "@py",
+        identity_query: str = IDENTITY_QUERY,
     ) -> None:
         self.resource = resource
         self._now_ns = now_ns
         self._timeout_ms = round(timeout_s * 1000)
         self._backend = backend
+        self._identity_query = identity_query
         self._visa: Any = None
         self._owner: int | None = None
         self._identity: str | None = None
@@ -154,17 +168,100 @@ class VisaLink:
             text = self._visa.query(command)
             reply = Reply(text.strip(), sent_ns, self._now_ns())
         except VisaIOError as error:
-            if error.error_code != pyvisa.constants.StatusCode.error_timeout:
-                raise self._fail(command, error) from error
-            self.resync()
-            raise NoReply(
-                f"{self.resource}: no reply to {command} within {self._timeout_ms / 1000:g} s"
-            ) from error
+            raise self._no_reply(command, error) from error
         except (OSError, UnicodeDecodeError) as error:
             raise self._fail(command, error) from error
-        if command == IDENTITY_QUERY and self._identity is None:
+        if command == self._identity_query and self._identity is None:
             self._identity = reply.text
         return reply
+
+    def query_block(self, command: str, size_bytes: int) -> Block:
+        """Send a question whose reply is a block of known size.
+
+        The block may be of definite length (``#3128...``) or of indefinite (``#0...``):
+        the size is known beforehand, so a payload that holds a line end does no harm, and
+        a block that is cut short is never taken for a whole one.
+
+        Raises
+        ------
+        NoReply
+            It did not all come in time; the link has been brought in order again.
+        ReplyError
+            It is no block, or one of another size; the link has been brought in order.
+        LinkError
+            The link is gone, or cannot be trusted any more.
+        """
+        self._check()
+        try:
+            sent_ns = self._now_ns()
+            self._visa.write(command)
+            with self._no_line_ends():
+                data = self._read_block(size_bytes)
+            block = Block(data, sent_ns, self._now_ns())
+        except VisaIOError as error:
+            raise self._no_reply(command, error) from error
+        except OSError as error:
+            raise self._fail(command, error) from error
+        except ReplyError as error:
+            self.resync()
+            raise ReplyError(f"{self.resource}: {command}: {error}") from None
+        return block
+
+    def listen(self) -> Reply:
+        """Return the next line that comes unasked, as of an instrument that streams.
+
+        Raises
+        ------
+        NoReply
+            None came in time. Nothing was asked, so nothing is out of step. A cable that was
+            cut may be silent too: the next question finds out.
+        LinkError
+            The link is gone, or cannot be trusted any more.
+        """
+        self._check()
+        try:
+            began_ns = self._now_ns()
+            text = self._visa.read()
+            return Reply(text.strip(), began_ns, self._now_ns())
+        except VisaIOError as error:
+            if error.error_code != pyvisa.constants.StatusCode.error_timeout:
+                raise self._fail("listening", error) from error
+            raise NoReply(f"{self.resource}: silent for {self._timeout_ms / 1000:g} s") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise self._fail("listening", error) from error
+
+    def _no_reply(self, command: str, error: VisaIOError) -> LinkError | NoReply:
+        """Bring the link in order after a timeout, and return what to raise."""
+        if error.error_code != pyvisa.constants.StatusCode.error_timeout:
+            return self._fail(command, error)
+        self.resync()
+        return NoReply(
+            f"{self.resource}: no reply to {command} within {self._timeout_ms / 1000:g} s"
+        )
+
+    def _read_block(self, size_bytes: int) -> bytes:
+        read: Callable[[int], bytes] = self._visa.read_bytes
+        head = read(2)
+        if head[:1] != b"#" or not head[1:].isdigit():
+            raise ReplyError(f"the reply begins with {head!r}, which is no block")
+        if digits := int(head[1:]):
+            length = read(digits)
+            if not length.isdigit() or int(length) != size_bytes:
+                raise ReplyError(f"a block of {length!r} bytes came instead of {size_bytes}")
+        data = read(size_bytes)
+        if (end := read(1)) != b"\n":
+            raise ReplyError(f"the block of {size_bytes} bytes goes on with {end!r}")
+        return data
+
+    @contextmanager
+    def _no_line_ends(self) -> Iterator[None]:
+        """Read by number: a byte of a block may look like a line end."""
+        attribute = pyvisa.constants.ResourceAttribute.termchar_enabled
+        self._visa.set_visa_attribute(attribute, pyvisa.constants.VI_FALSE)
+        try:
+            yield
+        finally:
+            self._visa.set_visa_attribute(attribute, pyvisa.constants.VI_TRUE)
 
     def resync(self) -> None:
         """Bring the link in order after a timeout.
@@ -178,7 +275,7 @@ class VisaLink:
         try:
             for _ in range(FENCE_TRIES):
                 self._drain()
-                self._visa.write(IDENTITY_QUERY)
+                self._visa.write(self._identity_query)
                 if self._answers_as_itself():
                     self._drain()
                     return

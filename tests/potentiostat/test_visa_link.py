@@ -2,11 +2,12 @@
 
 import itertools
 import socket
+import struct
 import threading
 
 import pytest
 
-from potentiostat.errors import LinkError, NoReply, UnknownInstrument
+from potentiostat.errors import LinkError, NoReply, ReplyError, UnknownInstrument
 from potentiostat.visa import VisaLink
 
 IDENTITY = "MAKER,MODEL 6430,1,A"
@@ -282,3 +283,99 @@ def test_an_error_without_words_is_named_by_its_kind(connect, monkeypatch):
     monkeypatch.setattr(link._visa, "query", broken)
     with pytest.raises(LinkError, match="BrokenPipeError"):
         link.query("A?")
+
+
+# --- blocks and streams -------------------------------------------------------------------
+
+# Bytes that look like a line end, a header and no text at all.
+PAYLOAD = struct.pack("<4d", 1.5, -3e-12, 2.0, 1e300) + b"\n#0\xff"
+
+
+@pytest.mark.parametrize("head", [b"#0", f"#2{len(PAYLOAD)}".encode()])
+def test_a_block_is_read_by_its_size(connect, head):
+    link, _ = connect(lambda line: head + PAYLOAD + b"\n" if line == "DATA?" else plain(line))
+    block = link.query_block("DATA?", len(PAYLOAD))
+    assert block.data == PAYLOAD
+    assert block.sent_ns < block.received_ns
+    assert link.query("A?").text == "answer to A?"
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"),
+    [
+        (b"#0" + PAYLOAD + b"more\n", "goes on with"),
+        (b"#3999" + PAYLOAD + b"\n", "instead of"),
+        (b"#2x9" + PAYLOAD + b"\n", "instead of"),
+        (b"1.5,2.5\n", "is no block"),
+        (b"#A" + PAYLOAD + b"\n", "is no block"),
+    ],
+)
+def test_what_is_no_such_block_is_refused_and_read_away(connect, reply, why):
+    link, _ = connect(lambda line: reply if line == "DATA?" else plain(line))
+    link.query("*IDN?")
+    with pytest.raises(ReplyError, match=why):
+        link.query_block("DATA?", len(PAYLOAD))
+    assert link.query("A?").text == "answer to A?"
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 10, len(PAYLOAD) + 2])
+def test_a_block_that_is_cut_short_is_never_a_whole_one(connect, cut):
+    link, _ = connect(lambda line: (b"#0" + PAYLOAD)[:cut] if line == "DATA?" else plain(line))
+    link.query("*IDN?")
+    with pytest.raises(NoReply):
+        link.query_block("DATA?", len(PAYLOAD))
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_a_link_that_breaks_in_a_block_is_not_used_again(connect, hang_up):
+    link, _ = connect(lambda line: hang_up if line == "DATA?" else plain(line))
+    with pytest.raises(LinkError) as caught:
+        link.query_block("DATA?", 8)
+    assert not isinstance(caught.value, NoReply)
+    with pytest.raises(LinkError, match="not used again"):
+        link.query_block("DATA?", 8)
+
+
+def test_lines_that_come_unasked_are_listened_to(connect):
+    link, _ = connect(lambda line: "one\ntwo\n" if line == "GO" else plain(line))
+    link.write("GO")
+    assert [link.listen().text for _ in range(2)] == ["one", "two"]
+    with pytest.raises(NoReply, match="silent"):
+        link.listen()
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_a_stream_that_breaks_is_found_out_by_the_next_question(connect, hang_up):
+    link, _ = connect(lambda line: hang_up)
+    link.write("GO")
+    with pytest.raises(NoReply, match="silent"):
+        link.listen()
+    with pytest.raises(LinkError) as caught:
+        link.query("A?")
+    assert not isinstance(caught.value, NoReply)
+
+
+@pytest.mark.parametrize("reply", [b"\xff\xfe\n", ConnectionResetError("reset by peer")])
+def test_a_stream_that_makes_no_sense_fails_the_link(connect, monkeypatch, reply):
+    link, _ = connect(lambda line: reply)
+    if isinstance(reply, Exception):
+
+        def broken():
+            raise reply
+
+        link.write("GO")
+        monkeypatch.setattr(link._visa, "read", broken)
+    else:
+        link.write("GO")
+    with pytest.raises(LinkError, match="listening") as caught:
+        link.listen()
+    assert not isinstance(caught.value, NoReply)
+
+
+def test_another_word_for_the_identity(serve):
+    instrument = serve(lambda line: "me\n" if line == "t" else None)
+    with VisaLink(instrument.resource, now_ns=lambda: 0, timeout_s=0.2, identity_query="t") as link:
+        with pytest.raises(NoReply):
+            link.query("A")
+        assert link.query("t").text == "me"
+    assert "*IDN?" not in instrument.lines
