@@ -355,21 +355,28 @@ def test_a_stream_that_breaks_is_found_out_by_the_next_question(connect, hang_up
     assert not isinstance(caught.value, NoReply)
 
 
-@pytest.mark.parametrize("reply", [b"\xff\xfe\n", ConnectionResetError("reset by peer")])
-def test_a_stream_that_makes_no_sense_fails_the_link(connect, monkeypatch, reply):
-    link, _ = connect(lambda line: reply)
-    if isinstance(reply, Exception):
-
-        def broken():
-            raise reply
-
-        link.write("GO")
-        monkeypatch.setattr(link._visa, "read", broken)
-    else:
-        link.write("GO")
+def test_a_stream_that_is_no_text_fails_the_link(connect):
+    link, _ = connect(lambda line: b"\xff\xfe\n")
+    link.write("GO")
     with pytest.raises(LinkError, match="listening") as caught:
         link.listen()
     assert not isinstance(caught.value, NoReply)
+
+
+def test_a_stream_whose_link_breaks_is_not_listened_to_again(connect, monkeypatch):
+    from pyvisa import constants
+    from pyvisa.errors import VisaIOError
+
+    link, _ = connect(plain)
+
+    def broken():
+        raise VisaIOError(constants.StatusCode.error_connection_lost)
+
+    monkeypatch.setattr(link._visa, "read", broken)
+    with pytest.raises(LinkError, match="(?i)connection"):
+        link.listen()
+    with pytest.raises(LinkError, match="not used again"):
+        link.listen()
 
 
 def test_another_word_for_the_identity(serve):
