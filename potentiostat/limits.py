@@ -8,6 +8,8 @@ from typing import Literal
 
 Quantity = Literal["V", "I", "|I|", "Q", "Q_ionic", "t", "dV/dt", "|dV/dt|", "dI/dt", "|dI/dt|"]
 
+Action = Literal["next", "hold", "safe"]
+
 SLOPE_WINDOW_S = 30.0
 MIN_SLOPE_READINGS = 5
 
@@ -91,6 +93,9 @@ class Condition:
         Readings in a row for which it must hold.
     window_s
         Over which a slope is taken.
+    action
+        What follows: ``"next"`` goes on with the plan, ``"hold"`` rests at 0 A until the
+        operator says so, ``"safe"`` takes the cell to its safe state and ends the run.
     """
 
     quantity: Quantity
@@ -99,6 +104,7 @@ class Condition:
     text: str
     confirm: int = 1
     window_s: float = SLOPE_WINDOW_S
+    action: Action = "next"
 
     def met(self, seen: Seen) -> bool:
         """Tell whether the condition holds; never for a value that is not a number."""

@@ -49,6 +49,7 @@ class LiveState:
     dose_e_m2: float = 0.0
     clock_sigma_ns: float = float("nan")
     ended: list[StepEnded] = field(default_factory=list)
+    held: str = ""  # the rule that holds the plan until the operator says so
 
 
 Watcher = Callable[[LiveState], None]
@@ -130,29 +131,44 @@ class Acquisition:
     async def _follow_plan(self) -> Ending:
         await self._begin_next_step()
         self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
-        while self._plan.ending is None or self._plan.step is not None:
+        going = True
+        while going and (self._plan.ending is None or self._plan.step is not None):
             match await self._cell.receive():
                 case Block() as block:
                     await self._take(block)
                     await self._clock.settle()
                     self._heed_operator()
+                    if self._may_go_on():
+                        going = await self._go_on()
                     self._cell.renew(block.sequence)
                 case SegmentEnded() as segment:
                     await self._note_segment(segment)
                 case StepEnded() as ended:
-                    await self._note_end(ended)
-                    if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
-                        if self._plan.must_close:
-                            break
-                        await self._begin_next_step()
+                    going = await self._take_end(ended)
                 case Tripped() as tripped:
                     await self._note_trip(tripped)
-                    break
+                    going = False
                 case Finished():
-                    break
+                    going = False
         return self._plan.ending or Ending(
             code=ExitCode.FAILED, reason="the guardian finished by itself"
         )
+
+    async def _take_end(self, ended: StepEnded) -> bool:
+        """Note the end of a step and go on; False when there is nothing to go on with."""
+        await self._note_end(ended)
+        if ended.kind is EndKind.HELD:
+            self.state.held = ended.reason
+            self._control.take_go_on()  # what was said before is not meant
+        if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
+            return await self._go_on()
+        return True
+
+    async def _go_on(self) -> bool:
+        if self._plan.must_close:
+            return False
+        await self._begin_next_step()
+        return True
 
     async def _begin_next_step(self) -> None:
         message = self._plan.next_step()
@@ -231,6 +247,16 @@ class Acquisition:
             f"{tripped.reason}; safe state: {state}",
             {"kind": tripped.kind.value, "state": state},
         )
+
+    def _may_go_on(self) -> bool:
+        """Tell whether the operator lets a held plan go on, or ends it."""
+        if not self.state.held:
+            return False
+        if self._why_end is None and not self._control.take_go_on():
+            return False
+        self.state.held = ""
+        self._why_end = None
+        return True
 
     def _heed_operator(self) -> None:
         self._why_end = self._plan.obey(self._control.wish) or self._why_end

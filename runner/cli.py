@@ -121,7 +121,8 @@ def run(
     """Run an EXPERIMENT and record it.
 
     Ctrl-C once stops the step and goes on with the plan's ending, twice aborts, three
-    times halts. The cell is left safe each time.
+    times halts. The cell is left safe each time. Where a rule of the plan holds it, Enter
+    goes on.
 
     Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
     """
@@ -136,6 +137,7 @@ def run(
         screen, control = Screen(SCREEN), Control()
 
         async def work() -> Any:
+            control.listen_for_enter()
             with control.on_ctrl_c(), screen.watching() as watcher:
                 return await run_experiment(
                     loaded,

@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -23,11 +25,21 @@ class Control:
     def __init__(self) -> None:
         self.wish = Wish.NOTHING
         self._wished = asyncio.Event()
+        self._go_on = False
 
     def ask(self, wish: Wish) -> None:
         """Ask for a wish; a smaller one than the present is ignored."""
         self.wish = max(self.wish, wish)
         self._wished.set()
+
+    def go_on(self) -> None:
+        """Go on with the plan, if a rule holds it at this moment."""
+        self._go_on = True
+
+    def take_go_on(self) -> bool:
+        """Tell whether the operator said to go on since this was last asked."""
+        asked, self._go_on = self._go_on, False
+        return asked
 
     def interrupt(self) -> None:
         """One Ctrl-C is a stop, two an abort, three a halt."""
@@ -47,6 +59,20 @@ class Control:
 
         with replaced_handler(heard):
             yield
+
+    def listen_for_enter(self) -> None:
+        """Take a line from the terminal as the word to go on."""
+        loop = asyncio.get_running_loop()
+
+        def listen() -> None:
+            for _ in sys.stdin:
+                if loop.is_closed():
+                    return
+                loop.call_soon_threadsafe(self.go_on)
+
+        if sys.stdin.isatty():
+            # A daemon: nobody can take back a read from a terminal.
+            threading.Thread(target=listen, name="runner.enter", daemon=True).start()
 
 
 @contextmanager

@@ -318,6 +318,12 @@ class Guardian:
         playing = self._playing
         if playing is None:
             return
+        if met.condition.action == "safe":
+            self._trip(EndKind.LIMIT, met.condition.text)
+            return
+        if met.condition.action == "hold":
+            self._end_step(EndKind.HELD, met.condition.text, seen_ns=seen_ns)
+            return
         if met.ends_step:
             self._end_step(EndKind.CONDITION, met.condition.text, seen_ns=seen_ns)
             return

@@ -123,6 +123,7 @@ class EndKind(StrEnum):
     """Why a step ended."""
 
     CONDITION = "condition"  # one of its own end conditions
+    HELD = "held"  # one of them that asks for the operator before the plan goes on
     COMMAND = "command"  # the runner asked
     LIMIT = "limit"  # a hard limit: the plan did not foresee it
     FAULT = "fault"  # the instrument or the link

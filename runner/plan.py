@@ -114,7 +114,7 @@ class Plan:
 
     def judge(self, ended: StepEnded) -> None:
         """Note an end that the plan did not foresee."""
-        if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
+        if ended.kind in (EndKind.CONDITION, EndKind.COMMAND, EndKind.HELD):
             return
         code = ExitCode.LIMIT if ended.kind is EndKind.LIMIT else ExitCode.FAILED
         self.ending = Ending(code=code, reason=ended.reason)

@@ -2,7 +2,7 @@
 
 import re
 
-from potentiostat.limits import SLOPE_WINDOW_S, Condition, Quantity
+from potentiostat.limits import SLOPE_WINDOW_S, Action, Condition, Quantity
 from runner.quantities import QuantityError, parse
 
 _KIND_OF: dict[Quantity, str] = {
@@ -20,8 +20,10 @@ _KIND_OF: dict[Quantity, str] = {
 _EXAMPLES = "V > 4.2 V, |I| < 1 pA, Q > 3 nC, |dV/dt| < 1 mV/h over 60 s or t > 120 s"
 _RULE = re.compile(
     r"\s*(?P<name>[A-Za-z_|][\w.(),\s|/]*?)\s*(?P<relation>[<>]=?|==?)\s*(?P<value>.*?)"
-    r"(?:\s+over\s+(?P<window>[^,]+?))?(?:\s*,\s*(?P<times>\S+)\s+times)?\s*"
+    r"(?:\s+over\s+(?P<window>[^,]+?))?(?:\s*,\s*(?P<times>\S+)\s+times)?"
+    r"(?:\s*,\s*then\b\s*(?P<action>.*?))?\s*"
 )
+_ACTIONS: dict[str, Action] = {"next step": "next", "hold": "hold", "safe state": "safe"}
 MOST_CONFIRMS = 1000
 
 
@@ -61,7 +63,21 @@ def parse_rule(text: object) -> Condition:
         text=" ".join(text.split()),
         confirm=_times(text, match),
         window_s=_window_s(text, match, is_slope="d" in name),
+        action=_action(text, match),
     )
+
+
+def _action(text: str, match: re.Match[str]) -> Action:
+    written = match["action"]
+    if written is None:
+        return "next"
+    known = _ACTIONS.get(" ".join(written.split()))
+    if known is None:
+        raise RuleError(
+            f"{text!r}, column {match.start('action') + 1}: {written!r} is nothing that can "
+            f"follow; write {', '.join(f'then {name}' for name in _ACTIONS)}"
+        )
+    return known
 
 
 def _times(text: str, match: re.Match[str]) -> int:

@@ -85,4 +85,6 @@ def live_table(state: LiveState) -> Table:
     )
     for ended in state.ended:
         table.add_row(f"[dim]step {ended.index + 1} ended", f"[dim]{ended.reason}")
+    if state.held:
+        table.add_row("[bold yellow]held", f"{state.held}: Enter goes on, Ctrl-C ends the plan")
     return table

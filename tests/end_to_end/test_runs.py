@@ -166,6 +166,53 @@ async def test_the_operator_ends_a_run(plan, tmp_path, wish):
     assert summary.steps[1].duration_s < 3
 
 
+HOLD = ('"t > 6 s"', '"t > 6 s", "t > 2 s, then hold"')
+
+
+async def test_a_rule_may_hold_the_plan_until_the_operator_says_so(plan, tmp_path):
+    control, held = Control(), []
+    control.go_on()  # said too early: it is not meant
+
+    def watcher(state):
+        if state.held:
+            held.append(state.elapsed_s)
+            if held[-1] - held[0] > 3:
+                control.go_on()
+
+    summary = await run(
+        plan(HOLD), output=tmp_path / "a.h5", speed=math.inf, control=control, watcher=watcher
+    )
+    assert summary.exit_code == ExitCode.DONE
+    assert [step.kind for step in summary.steps] == ["condition", "held", "condition"]
+    assert held[-1] - held[0] > 3
+    # It rests meanwhile: the third step began when it was let go on.
+    source = read_truth(tmp_path / "a.truth.h5")["source"]
+    assert np.sum(np.abs(source["level"]) > 2e-11) == 1
+
+
+@pytest.mark.parametrize("wish", [Wish.STOP, Wish.ABORT])
+async def test_the_operator_may_end_a_plan_that_is_held(plan, tmp_path, wish):
+    control = Control()
+    summary = await run(
+        plan(HOLD),
+        output=tmp_path / "a.h5",
+        speed=math.inf,
+        control=control,
+        watcher=lambda state: control.ask(wish) if state.held else None,
+    )
+    assert summary.exit_code == ExitCode.INTERRUPTED
+    assert [s.index for s in summary.steps] == ([0, 1, 2] if wish is Wish.STOP else [0, 1])
+    assert summary.left_in == "S1"
+
+
+async def test_a_rule_may_take_the_cell_to_its_safe_state(plan, tmp_path):
+    guarded = plan(('"t > 6 s"', '"t > 6 s", "t > 2 s, then safe state"'))
+    summary = await run(guarded, output=tmp_path / "a.h5", speed=math.inf)
+    assert summary.exit_code == ExitCode.LIMIT
+    assert "then safe state" in summary.exit_reason
+    assert [step.kind for step in summary.steps] == ["condition", "limit"]
+
+
 async def test_an_experiment_that_is_unfit_opens_and_writes_nothing(plan, tmp_path):
     weak = plan(('current = "30 pA"', 'current = "30 fA"'))
     with pytest.raises(ExperimentError, match="against the zero of the range"):

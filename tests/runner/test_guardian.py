@@ -213,6 +213,33 @@ def test_a_condition_ends_its_step_at_once_in_rest(until, script, readings):
     assert not only(Tripped, heard)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_rule_that_holds_ends_the_step_in_rest_and_says_that_it_holds(whole):
+    until = replace(condition("V", ">", 4.2), action="hold")
+    inner = Segment(name="cp", current_A=2e-11, until=() if whole else (until,))
+    further = Segment(name="further", current_A=1e-11)
+    step = Step(name="cp", segments=(inner, further), until=(until,) if whole else ())
+    scene = Scene([{}, {"voltage_V": 4.25}])
+    scene.say(StartStep(index=1, step=step, range_A=1e-10))
+    scene.at(6, Finish(reason="done"))
+    heard = scene.play()
+    assert [(e.kind, e.reason) for e in only(StepEnded, heard)] == [(EndKind.HELD, until.text)]
+    assert [c[2] for c in scene.instrument.calls if c[0] == "apply"] == [2e-11, 0.0]
+    assert not only(Tripped, heard)
+
+
+def test_a_rule_that_asks_for_the_safe_state_trips():
+    until = replace(condition("V", ">", 4.2), action="safe")
+    scene = Scene([{}, {"voltage_V": 4.25}])
+    scene.say(charge_step(until))
+    scene.at(4, charge_step(condition("t", ">", 10.0), index=2))
+    scene.at(6, Finish(reason="done"))
+    heard = scene.play()
+    assert [e.kind for e in only(StepEnded, heard)] == [EndKind.LIMIT, EndKind.FAULT]
+    assert only(Tripped, heard)[0].reason == until.text
+    assert ("safe",) in scene.instrument.calls
+
+
 def test_charge_of_a_condition_counts_from_the_start_of_its_step():
     scene = Scene()
     scene.say(charge_step(condition("Q", ">", 2.5e-12)))

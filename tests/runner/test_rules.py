@@ -42,6 +42,20 @@ def test_a_rule_may_ask_for_readings_in_a_row_and_a_time(text, confirm, window_s
 
 
 @pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        ("V > 4.2 V", "next"),
+        ("V > 4.2 V, then next step", "next"),
+        ("V > 4.2 V, then hold", "hold"),
+        ("|dV/dt| < 1 mV/h over 60 s, 5 times, then safe state", "safe"),
+        ("V > 4.2 V , then  safe   state ", "safe"),
+    ],
+)
+def test_a_rule_may_say_what_follows(text, action):
+    assert parse_rule(text).action == action
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("front.position > 400 nm", "column 1: rules on what the images show"),
@@ -62,6 +76,8 @@ def test_a_rule_may_ask_for_readings_in_a_row_and_a_time(text, confirm, window_s
         ("V > 4.2 V, 0 times", "'0' times cannot be"),
         ("V > 4.2 V, three times", "'three' times cannot be"),
         ("V > 4.2 V, 1001 times", "times cannot be"),
+        ("V > 4.2 V, then dance", "column 17: 'dance' is nothing that can follow; write then next"),
+        ("V > 4.2 V, then", "column 16: '' is nothing that can follow"),
         ("", "is no rule"),
         (3, "3 is no rule"),
     ],
