@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from potentiostat.limits import Condition, Envelope
+from potentiostat.multisine import Sines
 from potentiostat.protocol import Setpoint
 
 MAX_SEGMENTS = 10_000
@@ -56,6 +57,8 @@ class Segment:
         For a potentiostatic segment; None for a galvanostatic one.
     ramp
         Moves the voltage, and ends the segment when it has arrived.
+    sines
+        Shake the current or the voltage about its level.
     until
         End conditions; charge and time count from the segment's beginning.
     """
@@ -64,7 +67,15 @@ class Segment:
     current_A: float | None = None
     voltage: Level | None = None
     ramp: Ramp | None = None
+    sines: Sines | None = None
     until: tuple[Condition, ...] = ()
+
+    @property
+    def largest_current_A(self) -> float:
+        """Largest magnitude of what is asked for; 0 for a potentiostatic segment."""
+        if self.current_A is None:
+            return 0.0
+        return abs(self.current_A) + (0.0 if self.sines is None else self.sines.peak)
 
     @property
     def longest_s(self) -> float:
@@ -129,7 +140,7 @@ class Step:
     @property
     def largest_current_A(self) -> float:
         """Largest magnitude of its galvanostatic segments; 0 where there is none."""
-        return max(abs(s.current_A or 0.0) for s in self.segments)
+        return max(s.largest_current_A for s in self.segments)
 
     @property
     def holds_voltage(self) -> bool:
@@ -146,7 +157,7 @@ class Step:
     @property
     def is_rest(self) -> bool:
         """True for open circuit."""
-        return all(s.current_A == 0.0 for s in self.segments)
+        return all(s.current_A == 0.0 and s.sines is None for s in self.segments)
 
     @property
     def longest_s(self) -> float:
@@ -314,6 +325,40 @@ def staircase(
             stop = (fallen, *stop)
         segments.append(_hold(f"level {i + 1}", level, stop))
     return Step(name=name, segments=tuple(segments), until=tuple(until))
+
+
+def impedance(
+    sines: Sines,
+    *,
+    voltage: Level | None = None,
+    current_A: float = 0.0,
+    settle_s: float,
+    periods: int,
+    until: Sequence[Condition] = (),
+) -> Step:
+    """Shake a held voltage (PEIS) or current (GEIS) with many sines at once.
+
+    Parameters
+    ----------
+    voltage
+        For a potentiostatic measurement; None for a galvanostatic one at ``current_A``.
+    settle_s
+        For which the level is held before.
+    periods
+        Of the slowest sine.
+    """
+    held_A = current_A if voltage is None else None
+    shaken = Segment(
+        name="sines",
+        current_A=held_A,
+        voltage=voltage,
+        sines=sines,
+        until=(after(periods / sines.base_Hz),),
+    )
+    before = Segment(name="settle", current_A=held_A, voltage=voltage, until=(after(settle_s),))
+    segments = (before, shaken) if settle_s > 0 else (shaken,)
+    name = "geis" if voltage is None else "peis"
+    return Step(name=name, segments=segments, until=tuple(until))
 
 
 def pulses(

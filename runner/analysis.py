@@ -19,6 +19,7 @@ from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
 from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.impedances import PREFIX, Spectrum, spectra
 from runner.timebase import fit_time_base
 from session.editor import SessionEditor
 from session.reader import Session
@@ -196,6 +197,9 @@ def correlate_session(path: Path) -> None:
         )
         if found.steps:
             editor.put_table("correlation/kinematics", found.steps)
+        for spectrum in found.spectra:
+            name = f"correlation/{PREFIX}{spectrum.step + 1}"
+            editor.put_table(name, spectrum.columns(), units=spectrum.units())
         if found.lag is not None:
             data, attributes = _lag_tables(found.lag)
             editor.put_table("correlation/front_current", data, attributes)
@@ -211,6 +215,7 @@ class _Findings:
     steps: dict[str, list[float]]
     lag: LagResult | None
     faraday: dict[str, AttributeValue]
+    spectra: tuple[Spectrum, ...]
 
     @classmethod
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
@@ -223,6 +228,7 @@ class _Findings:
             ledger=ledger,
             steps=_steps(session, columns, accuracy, holder, track),
             lag=None if track is None else _lag(session, columns, track),
+            spectra=_spectra(session, columns, holder, accuracy),
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
 
@@ -342,6 +348,20 @@ def _steps(
         add("velocity", velocity)
         add("velocity_sigma", sigma)
     return table
+
+
+def _spectra(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    holder: Holder | None,
+    accuracy: Accuracy,
+) -> tuple[Spectrum, ...]:
+    experiment = _experiment_of(session)
+    if experiment is None:
+        return ()
+    return spectra(
+        session, experiment.steps, columns, holder=holder, gain_ratio=accuracy.gain_ratio
+    )
 
 
 def _lag(

@@ -8,6 +8,7 @@ from enum import StrEnum
 from rich.table import Table
 
 from potentiostat.errors import UnknownInstrument
+from potentiostat.multisine import Sines
 from potentiostat.noise import current_sigma_A
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
@@ -21,6 +22,11 @@ TYPICAL_STRAY_F = 150e-12
 LEAK_WARN, LEAK_REFUSE = 0.01, 1.0  # shares of the current that is asked for
 SWEEP_WARN, SWEEP_REFUSE = 0.1, 0.9  # shares of the limit of the current
 BYTES_PER_SAMPLE = 130
+SETTLINGS_PER_PERIOD = 100  # of the fastest sine: at 100 the phase is late by 1.6 degrees at most
+READINGS_PER_PERIOD = 20  # at 20 a staircase is 0.4 % smaller than its sine
+READ_OVERHEAD_S = 0.01  # of a reading and a set-point, beside the integration
+UNCORRECTED_HIGHEST_HZ = 0.01  # without a calibration: 150 pF are 0.1 Tohm there
+CLEAR_OF_NOISE = 3.0
 
 
 class Severity(StrEnum):
@@ -143,6 +149,7 @@ def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Fi
             current_A = own_A if math.isfinite(own_A) and own_A != 0 else step.largest_current_A
             yield from _galvanostatic(experiment, used, i, current_A)
         yield from _sweeps(experiment, i, step)
+        yield from _impedance(experiment, used, i, step)
     yield from _conditions(experiment)
     yield from _leakage(experiment)
 
@@ -212,6 +219,73 @@ def _sweeps(experiment: Experiment, index: int, step: Step) -> Iterator[Finding]
         what=f"step {index + 1}: current into the stray capacitance",
         arithmetic=f"{in_unit(TYPICAL_STRAY_F, 'F')} (typical) x {in_unit(max(rates), 'V/s')} = "
         f"{in_unit(taken_A, 'A')}; the limit is {in_unit(limit_A, 'A')}",
+        key=("step", index),
+    )
+
+
+def _impedance(
+    experiment: Experiment, used: RangeSpec, index: int, step: Step
+) -> Iterator[Finding]:
+    """Compare the fastest sine with what range, readings and stray capacitance permit."""
+    sines = next((s.sines for s in step.segments if s.sines is not None), None)
+    if sines is None:
+        return
+    name, key = f"step {index + 1}", ("step", index)
+    highest_Hz = sines.frequencies_Hz[-1]
+    potentiostat = experiment.potentiostat
+    reading_s = 2 * potentiostat.nplc / potentiostat.line_frequency_Hz + READ_OVERHEAD_S
+    for what, each_s, needed in (
+        ("settling of the range", used.settling_s, SETTLINGS_PER_PERIOD),
+        ("readings", reading_s, READINGS_PER_PERIOD),
+    ):
+        found = 1 / (highest_Hz * each_s)
+        yield Finding(
+            severity=Severity.OK if found >= needed * (1 - 1e-9) else Severity.REFUSE,
+            what=f"{name}: highest frequency against the {what}",
+            arithmetic=f"a period of {in_unit(1 / highest_Hz, 's')} holds {found:.3g} of "
+            f"{in_unit(each_s, 's')}; {needed} are needed: at most "
+            f"{in_unit(1 / (needed * each_s), 'Hz')}",
+            key=key,
+        )
+    stray_ohm = 1 / (2 * math.pi * highest_Hz * TYPICAL_STRAY_F)
+    unknown = potentiostat.calibration is None and potentiostat.resource != MOCK
+    galvanostatic = not step.holds_voltage
+    refused = galvanostatic and unknown and highest_Hz > UNCORRECTED_HIGHEST_HZ
+    yield Finding(
+        severity=Severity.REFUSE if refused else Severity.OK,
+        what=f"{name}: stray capacitance across the cell",
+        arithmetic=f"{in_unit(TYPICAL_STRAY_F, 'F')} (typical) is {in_unit(stray_ohm, 'ohm')} at "
+        f"{in_unit(highest_Hz, 'Hz')}"
+        + (
+            f"; without an open-holder calibration it cannot be taken out: at most "
+            f"{in_unit(UNCORRECTED_HIGHEST_HZ, 'Hz')}, or name a calibration"
+            if refused
+            else ""
+        ),
+        key=key,
+    )
+    if galvanostatic:
+        yield _sine_against_noise(experiment, used, sines, reading_s, index)
+
+
+def _sine_against_noise(
+    experiment: Experiment, used: RangeSpec, sines: Sines, reading_s: float, index: int
+) -> Finding:
+    noise_A = current_sigma_A(
+        sines.peak,
+        feedback_ohm=1 / used.full_scale_A,
+        window_s=experiment.potentiostat.nplc / experiment.potentiostat.line_frequency_Hz,
+        resolution_A=used.resolution_A,
+    )
+    step = experiment.steps[index]
+    readings = step.segments[-1].longest_s / reading_s
+    after_A = noise_A * math.sqrt(2 / readings)
+    ratio = sines.each / after_A
+    return Finding(
+        severity=Severity.OK if ratio > CLEAR_OF_NOISE else Severity.WARN,
+        what=f"step {index + 1}: each sine against the noise",
+        arithmetic=f"{in_unit(sines.each, 'A')} is {ratio:.3g} times {in_unit(after_A, 'A')}, the "
+        f"noise of {readings:.0f} readings",
         key=("step", index),
     )
 

@@ -26,6 +26,7 @@ FrameRate = Annotated[float, _reader("frame_rate")]
 Dose = Annotated[float, _reader("dose")]
 DoseRate = Annotated[float, _reader("dose_rate")]
 
+Frequency = Annotated[float, _reader("frequency")]
 ScanRate = Annotated[float, _reader("scan_rate")]
 VoltageLevel = Annotated[Level, BeforeValidator(parse_level)]
 
@@ -187,6 +188,30 @@ class PulsesTable(_Table):
     base: AnyCurrent = (0.0, "current")
 
 
+class PeisTable(_Table):
+    """``peis = { voltage, amplitude, lowest, highest, points, periods, settle }``."""
+
+    voltage: VoltageLevel = OCV
+    amplitude: Voltage
+    lowest: Frequency
+    highest: Frequency
+    points: int = 6
+    periods: int = 3
+    settle: Time = 0.0
+
+
+class GeisTable(_Table):
+    """``geis = { current, amplitude, lowest, highest, points, periods, settle }``."""
+
+    current: AnyCurrent = (0.0, "current")
+    amplitude: Current
+    lowest: Frequency
+    highest: Frequency
+    points: int = 6
+    periods: int = 3
+    settle: Time = 0.0
+
+
 class LoopTable(_Table):
     """``loop = { steps, times }``: the steps before it, so many times in all."""
 
@@ -213,6 +238,8 @@ class StepTable(_Table):
     gitt: GittTable | None = None
     pitt: PittTable | None = None
     pulses: PulsesTable | None = None
+    peis: PeisTable | None = None
+    geis: GeisTable | None = None
     loop: LoopTable | None = None
     until: list[Rule] = []
 

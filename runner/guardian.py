@@ -122,7 +122,7 @@ class Guardian:
         if self.phase is Phase.TRIPPED and self._safe_state is None:
             self._safe_state = self._make_safe()  # until it is confirmed
         try:
-            self._follow_ramp()
+            self._follow_level()
             samples = self._instrument.read()
             exchanges = self._exchange_if_due()
         except InstrumentError as error:
@@ -304,12 +304,13 @@ class Guardian:
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
 
-    def _follow_ramp(self) -> None:
+    def _follow_level(self) -> None:
+        """Begin what waited for a rest, and move what a segment moves."""
         if self._waiting is not None and self._rest_V:
             message, self._waiting = self._waiting, None
             self._start_step(message)
         if self._playing is not None:
-            setpoint = self._playing.ramp_setpoint(self._now_ns())
+            setpoint = self._playing.moved_setpoint(self._now_ns())
             if setpoint is not None:
                 self._instrument.apply(setpoint)
 

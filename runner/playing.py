@@ -80,25 +80,38 @@ class Playing:
             self._began = now
         self._segment_began = now
 
-    # --- ramps -----------------------------------------------------------------------------
+    # --- what moves ------------------------------------------------------------------------
 
-    def ramp_setpoint(self, t_ns: int) -> Setpoint | None:
-        """Return the set-point that a ramp asks for now, or None to leave it as it is."""
+    def moved_setpoint(self, t_ns: int) -> Setpoint | None:
+        """Return the set-point that a moving segment asks for now, or None to leave it."""
+        if self._segment_began is None:
+            return None
+        elapsed_s = (t_ns - self._segment_began.t_ns) / 1e9
+        level = self._shaken(elapsed_s) if self.segment.sines else self._ramped_V(elapsed_s)
+        if level is None or level == self.setpoint.level:
+            return None
+        self.setpoint = replace(self.setpoint, level=level)
+        return self.setpoint
+
+    def _shaken(self, elapsed_s: float) -> float | None:
+        segment = self.segment
+        if segment.sines is None:
+            return None
+        held = segment.setpoint(self._envelope, self._range_A, self._ocv_V).level
+        return held + segment.sines.value(elapsed_s)
+
+    def _ramped_V(self, elapsed_s: float) -> float | None:
         ramp = self.segment.ramp
-        if ramp is None or self._segment_began is None or self.segment.voltage is None:
+        if ramp is None or self.segment.voltage is None:
             return None
         start_V = resolve(self.segment.voltage, self._ocv_V)
         end_V = resolve(ramp.to, self._ocv_V)
-        moved_V = ramp.rate_V_s * (t_ns - self._segment_began.t_ns) / 1e9
+        moved_V = ramp.rate_V_s * elapsed_s
         span_V = abs(end_V - start_V)
         way = 1.0 if end_V > start_V else -1.0
         climbed_V = int(moved_V / RAMP_STEP_V + ROUNDING) * RAMP_STEP_V
         arrived = climbed_V >= span_V - ROUNDING * RAMP_STEP_V or moved_V >= span_V
-        level_V = end_V if arrived else start_V + way * climbed_V
-        if level_V == self.setpoint.level:
-            return None
-        self.setpoint = replace(self.setpoint, level=level_V)
-        return self.setpoint
+        return end_V if arrived else start_V + way * climbed_V
 
     def _arrived(self) -> bool:
         ramp = self.segment.ramp

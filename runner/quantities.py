@@ -95,6 +95,9 @@ KINDS: Mapping[str, Kind] = {
         },
     ),
     "frame_rate": Kind("a frame rate", "20 Hz", {"Hz": (1, 0), "fps": (1, 0)}),
+    "frequency": Kind(
+        "a frequency", "10 mHz", {"uHz": (1, -6), "µHz": (1, -6), "mHz": (1, -3), "Hz": (1, 0)}
+    ),
     "dose": Kind("a dose", "500 e/angstrom^2", dict.fromkeys(_PER_AREA, (1, 20))),
     "dose_rate": Kind(
         "a dose rate",

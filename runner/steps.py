@@ -5,13 +5,16 @@ from collections.abc import Callable, Iterator
 
 from potentiostat import technique
 from potentiostat.limits import Condition
+from potentiostat.multisine import MOST_HARMONIC, multisine
 from potentiostat.technique import Level, Step
-from runner.config import LimitsTable, StepTable
+from runner.config import GeisTable, LimitsTable, PeisTable, StepTable
 from runner.problems import Key
 
 HOUR_S = 3600.0
 MAX_STEPS = 10_000
-TECHNIQUES = ("ocv", "cp", "ca", "lsv", "cv", "gcpl", "gitt", "pitt", "pulses", "loop")
+TECHNIQUES = (
+    "ocv", "cp", "ca", "lsv", "cv", "gcpl", "gitt", "pitt", "pulses", "peis", "geis", "loop",
+)  # fmt: skip
 
 ToAmperes = Callable[[tuple[float, str]], float]
 """A current, current density or C-rate in A; NaN where the capacity is not known."""
@@ -112,7 +115,7 @@ def _build_row(table: StepTable, amperes: ToAmperes, until: tuple[Condition, ...
             until=until,
         )
     if table.pulses is None:
-        raise ValueError("a step has one technique")
+        return _build_impedance(table, amperes, until)
     pulses = table.pulses
     return technique.pulses(
         amperes(pulses.current),
@@ -120,6 +123,20 @@ def _build_row(table: StepTable, amperes: ToAmperes, until: tuple[Condition, ...
         off_A=amperes(pulses.base),
         off_s=pulses.off,
         count=pulses.count,
+        until=until,
+    )
+
+
+def _build_impedance(table: StepTable, amperes: ToAmperes, until: tuple[Condition, ...]) -> Step:
+    shaken = table.peis or table.geis
+    if shaken is None:
+        raise ValueError("a step has one technique")
+    return technique.impedance(
+        multisine(shaken.lowest, shaken.highest, per_decade=shaken.points, peak=shaken.amplitude),
+        voltage=shaken.voltage if isinstance(shaken, PeisTable) else None,
+        current_A=amperes(shaken.current) if isinstance(shaken, GeisTable) else 0.0,
+        settle_s=shaken.settle,
+        periods=shaken.periods,
         until=until,
     )
 
@@ -175,6 +192,7 @@ def _check_step(
     ]
     for field, current_A in currents:
         found += _check_current((*own, field), current_A, limits)
+    found += _check_sines(own, table, amperes, limits)
     if found:
         return found
     if table.cp is not None:
@@ -182,7 +200,7 @@ def _check_step(
         return [*_check_time_stop(key, table), *_check_voltage_stop(key, table, current_A)]
     if table.gcpl is not None:
         return _check_gcpl(own, currents[0][1], table.gcpl.voltage, limits)
-    if table.gitt is not None or table.pulses is not None:
+    if table.gitt is not None or table.pulses is not None or (table.geis and currents[0][1]):
         return _check_voltage_stop(key, table, currents[0][1])
     return []
 
@@ -191,8 +209,11 @@ _MUST_BE_POSITIVE = {
     "duration": "for", "rate": "rate", "cycles": "cycles", "longest": "longest",
     "hold_for": "hold_for", "pulse": "pulse", "rest": "rest", "pulses": "pulses",
     "relaxed": "relaxed", "levels": "levels", "on": "on", "off": "off", "count": "count",
+    "amplitude": "amplitude", "lowest": "lowest", "highest": "highest", "points": "points",
+    "periods": "periods",
 }  # fmt: skip
-_MAY_BE_ZERO = ("hold", "hold_until")
+_MAY_BE_ZERO = ("hold", "hold_until", "settle")
+_MAY_BE_NO_CURRENT = (("pulses", "base"), ("geis", "current"))
 
 
 def _check_numbers(own: Key, table: object) -> Iterator[tuple[Key, str]]:
@@ -264,9 +285,39 @@ def _check_current(key: Key, current_A: float, limits: LimitsTable) -> Found:
         ]
     if abs(current_A) > limits.current:
         return [(key, f"{current_A:.4g} A is beyond the limit {limits.current:.4g} A")]
-    if current_A == 0 and key[-1] != "base":
+    if current_A == 0 and key[-2:] not in _MAY_BE_NO_CURRENT:
         return [(key, "is nothing; write ocv for a rest")]
     return []
+
+
+def _check_sines(
+    own: Key, table: StepTable, amperes: ToAmperes, limits: LimitsTable
+) -> Iterator[tuple[Key, str]]:
+    """Check the frequencies of an impedance, and what its amplitude adds to its level."""
+    sines = table.peis or table.geis
+    if sines is None or sines.lowest <= 0:
+        return
+    if not sines.lowest <= sines.highest <= MOST_HARMONIC * sines.lowest:
+        yield (
+            (*own, "highest"),
+            f"lies above lowest, {sines.lowest:g} Hz, by a factor of {MOST_HARMONIC} at most",
+        )
+    low_V, high_V = _window(limits)
+    if isinstance(sines, PeisTable):
+        volts, swing_V = sines.voltage.volts, sines.amplitude
+        if (
+            not sines.voltage.versus_ocv
+            and not low_V <= volts - swing_V <= volts + swing_V <= high_V
+        ):
+            yield (
+                (*own, "amplitude"),
+                f"{volts:g} V with {swing_V:g} V leaves the limits {low_V:g} to {high_V:g} V",
+            )
+    elif abs(amperes(sines.current)) + sines.amplitude > limits.current:
+        yield (
+            (*own, "amplitude"),
+            f"{sines.amplitude:.4g} A on top is beyond the limit {limits.current:.4g} A",
+        )
 
 
 def _check_gcpl(own: Key, current_A: float, voltage_V: float, limits: LimitsTable) -> Found:

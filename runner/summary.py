@@ -13,6 +13,7 @@ from rich.text import Text
 
 from potentiostat.protocol import SafeState
 from runner.format import in_unit, with_sigma
+from runner.impedances import PREFIX
 from runner.plan import ExitCode
 from session.reader import Session
 
@@ -43,6 +44,24 @@ class StepSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpectrumSummary:
+    """The impedance that one step found, by frequency.
+
+    Parameters
+    ----------
+    of_cell
+        False where no open-holder calibration took the holder out of it.
+    """
+
+    step: int
+    of_cell: bool
+    frequency_Hz: tuple[float, ...]
+    real_ohm: tuple[float, ...]
+    imag_ohm: tuple[float, ...]
+    sigma_ohm: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CorrelationSummary:
     """How surely two rates go together."""
 
@@ -64,6 +83,9 @@ class RunSummary:
         Safe state in which the cell was left; None when it is not known.
     frame_time_sigma_ns, frame_time_bound_ns
         Uncertainty of the frames' times, and the hard bound beside it.
+    reaction_median_s, reaction_largest_s
+        From the end of the reading that met a rule to the new set-point, over all parts of
+        the plan that a rule ended; NaN where none did.
     """
 
     session: str
@@ -81,6 +103,9 @@ class RunSummary:
     drift_px: Measured
     steps: tuple[StepSummary, ...]
     correlations: tuple[CorrelationSummary, ...]
+    reaction_median_s: float
+    reaction_largest_s: float
+    spectra: tuple[SpectrumSummary, ...]
 
 
 def summarise(
@@ -95,6 +120,7 @@ def summarise(
         t_ns = samples["t_ns"]
         frames, dropped = _frame_counts(session)
         sigma_ns, bound_ns = _frame_time(session)
+        reactions_s = _reactions_s(session)
         return RunSummary(
             session=str(path),
             title=session.title,
@@ -111,6 +137,9 @@ def summarise(
             drift_px=_largest_drift(session),
             steps=_steps(session),
             correlations=_correlations(session),
+            reaction_median_s=float(np.median(reactions_s)) if reactions_s else math.nan,
+            reaction_largest_s=max(reactions_s, default=math.nan),
+            spectra=_spectra(session),
         )
 
 
@@ -208,6 +237,38 @@ def _correlations(session: Session) -> tuple[CorrelationSummary, ...]:
     )
 
 
+def _reactions_s(session: Session) -> list[float]:
+    kinds = ("condition", "held", "limit")
+    return [
+        float(str(e.data["latency_ns"])) / 1e9
+        for e in session.events()
+        if e.kind == "segment_ended" or (e.kind == "step_ended" and e.data["kind"] in kinds)
+    ]
+
+
+def _spectra(session: Session) -> tuple[SpectrumSummary, ...]:
+    found = []
+    started = [e.data["step"] for e in session.events() if e.kind == "step_started"]
+    for step in sorted(int(str(number)) for number in started):
+        path = f"correlation/{PREFIX}{step + 1}"
+        if not session.has(path):
+            continue
+        columns = session.table(path).columns
+        of_cell = "cell_real" in columns
+        prefix = "cell_" if of_cell else ""
+        found.append(
+            SpectrumSummary(
+                step=step,
+                of_cell=of_cell,
+                frequency_Hz=tuple(columns["frequency"].tolist()),
+                real_ohm=tuple(columns[f"{prefix}real"].tolist()),
+                imag_ohm=tuple(columns[f"{prefix}imag"].tolist()),
+                sigma_ohm=tuple(columns[f"{prefix}sigma"].tolist()),
+            )
+        )
+    return tuple(found)
+
+
 # --- as a person reads it ----------------------------------------------------------
 
 
@@ -219,6 +280,7 @@ def render_summary(summary: RunSummary) -> RenderableType:
     ]
     if summary.steps:
         parts += [_why_table(summary), _charge_table(summary)]
+    parts += [_spectrum_table(s) for s in summary.spectra]
     parts += [_sentence(c) for c in summary.correlations]
     if summary.left_in == SafeState.S1:
         parts.append(
@@ -251,6 +313,12 @@ def _facts(summary: RunSummary) -> Table:
             "largest drift",
             with_sigma(summary.drift_px.value, summary.drift_px.sigma, "px"),
         )
+    if math.isfinite(summary.reaction_largest_s):
+        table.add_row(
+            "rules acted within",
+            f"{in_unit(summary.reaction_median_s, 's', 2)} (median), "
+            f"{in_unit(summary.reaction_largest_s, 's', 2)} (longest) of the reading",
+        )
     left = "not known" if summary.left_in is None else summary.left_in
     table.add_row("cell left in", left)
     return table
@@ -281,6 +349,21 @@ def _charge_table(summary: RunSummary) -> Table:
         table.add_row(
             f"{step.index + 1} {step.name}",
             *(charge_text(term, step.charge_C[term]) for term in LEDGER_TERMS),
+        )
+    return table
+
+
+def _spectrum_table(spectrum: SpectrumSummary) -> Table:
+    what = "of the cell" if spectrum.of_cell else "with the holder"
+    table = Table(title=f"impedance {what}, step {spectrum.step + 1}", title_justify="left")
+    for name in ("frequency", "real", "imaginary"):
+        table.add_column(name)
+    rows = (spectrum.frequency_Hz, spectrum.real_ohm, spectrum.imag_ohm, spectrum.sigma_ohm)
+    for frequency_Hz, real_ohm, imag_ohm, sigma_ohm in zip(*rows, strict=True):
+        table.add_row(
+            in_unit(frequency_Hz, "Hz"),
+            with_sigma(real_ohm, sigma_ohm, "ohm"),
+            with_sigma(imag_ohm, sigma_ohm, "ohm"),
         )
     return table
 

@@ -27,7 +27,8 @@ def refusal(*steps, head=HEAD):
 def test_the_tour_has_every_technique():
     experiment = Experiment.loads(TOUR)
     names = [step.name for step in experiment.steps]
-    assert set(names) == {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv"}
+    known = {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv", "peis"}
+    assert set(names) == known
     assert names[-5:] == ["pulses", "lsv", "pulses", "lsv", "ocv"]
 
 
@@ -69,6 +70,7 @@ def test_a_held_voltage_takes_the_range_of_the_limit():
         load('ocv = { for = "1 s" }', head=named).range_A(ranges[:2])
 
 
+EIS = '{} = {{ amplitude = "{}", lowest = "10 mHz", highest = "{}" }}'
 GCPL = (
     'gcpl = {{ current = "{}", voltage = "{}", longest = "{}", hold_until = "1 pA",'
     ' hold_for = "60 s" }}'
@@ -123,6 +125,25 @@ GCPL = (
             'pulses = { current = "1 pA", on = "1 s", off = "1 s", count = 2, base = "1 nA" }',
             *("step[1].pulses.base", "beyond the limit"),
         ),
+        (EIS.format("peis", "0 mV", "1 Hz"), "step[1].peis.amplitude", "more than nothing"),
+        (EIS.format("peis", "5 mV", "5 mHz"), "step[1].peis.highest", "lies above lowest"),
+        (EIS.format("peis", "5 mV", "50 Hz"), "step[1].peis.highest", "a factor of 1000"),
+        (
+            EIS.format("peis", '5 mV", voltage = "4.299 V', "1 Hz"),
+            *("step[1].peis.amplitude", "leaves the limits"),
+        ),
+        (
+            EIS.format("geis", '5 pA", current = "98 pA', "1 Hz") + '\nuntil = ["V > 4.2 V"]',
+            *("step[1].geis.amplitude", "beyond the limit"),
+        ),
+        (
+            EIS.format("geis", '5 pA", current = "10 pA', "1 Hz"),
+            *("step[1].until", "a charge needs an end in voltage"),
+        ),
+        (
+            EIS.format("geis", '5 pA", points = 0, settle = "-1 s', "1 Hz"),
+            *("step[1].geis.settle", "cannot be negative"),
+        ),
         ("loop = { steps = 1, times = 2 }", "step[1].loop.steps", "no step before it"),
         ('ca = { voltage = "4 V", for = "1 s" }\nocv = { for = "1 s" }', "step[1]", "exactly one"),
     ],
@@ -131,6 +152,20 @@ def test_what_cannot_be_is_refused_with_its_key(step, key, says):
     told = refusal(step)
     assert key in told
     assert says in told
+
+
+def test_an_impedance_settles_and_then_shakes_for_whole_periods():
+    (step,) = load(EIS.format("geis", '5 pA", settle = "3 s', "100 mHz")).steps
+    settle, shaken = step.segments
+    assert (settle.longest_s, shaken.longest_s) == (3, 300)
+    assert settle.sines is None
+    assert shaken.sines.peak == step.largest_current_A == 5e-12
+    assert step.needs_ocv is False
+    assert not step.is_rest
+    (step,) = load(EIS.format("peis", "5 mV", "100 mHz")).steps
+    assert len(step.segments) == 1
+    assert step.needs_ocv
+    assert step.largest_current_A == 0
 
 
 def test_a_loop_cannot_reach_beyond_the_beginning_or_have_an_end():
@@ -178,6 +213,33 @@ def test_a_rule_on_ionic_charge_needs_a_calibration():
     real = HEAD.replace('resource = "mock"', 'resource = "GPIB::1::INSTR"')
     assert findings(cp, head=real)["step 1: a rule on the ionic charge"].severity is Severity.REFUSE
     assert "step 1: a rule on the ionic charge" not in findings(cp)
+
+
+def test_an_impedance_beyond_the_range_or_the_readings_is_refused():
+    name = "step 1: highest frequency against the settling of the range"
+    # 100 pA settle in 50 ms; a smaller range would take 2 s.
+    slow, fast = EIS.format("peis", "5 mV", "200 mHz"), EIS.format("peis", "5 mV", "300 mHz")
+    assert findings(slow)[name].severity is Severity.OK
+    assert findings(fast)[name].severity is Severity.REFUSE
+    assert "at most 200 mHz" in findings(fast)[name].arithmetic
+    name = "step 1: highest frequency against the readings"
+    long = HEAD.replace('"mock"', '"mock"\nnplc = 10', 1)
+    assert findings(slow)[name].severity is Severity.OK
+    assert findings(slow, head=long)[name].severity is Severity.REFUSE
+
+
+def test_a_galvanostatic_impedance_needs_a_calibration_above_10_mhz():
+    name = "step 1: stray capacitance across the cell"
+    real = HEAD.replace('resource = "mock"', 'resource = "GPIB::1::INSTR"')
+    geis = EIS.format("geis", "5 pA", "50 mHz")
+    assert findings(geis)[name].severity is Severity.OK
+    told = findings(geis, head=real)[name]
+    assert told.severity is Severity.REFUSE
+    assert "name a calibration" in told.arithmetic
+    assert findings(geis.replace('"50', '"10'), head=real)[name].severity is Severity.OK
+    assert findings(EIS.format("peis", "5 mV", "50 mHz"), head=real)[name].severity is Severity.OK
+    weak = findings(EIS.format("geis", "50 aA", "50 mHz"))["step 1: each sine against the noise"]
+    assert weak.severity is Severity.WARN
 
 
 def test_what_is_held_is_told_as_it_was_written():

@@ -1,0 +1,160 @@
+"""The impedance spectra of a session: from the readings of its steps to tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlate.impedance import (
+    Impedance,
+    TooFewReadings,
+    fit_amplitudes,
+    impedance,
+    with_gain,
+    with_lag,
+    without_holder,
+)
+from correlate.ledger import Holder
+from potentiostat.records import Status
+from potentiostat.technique import Segment, Step
+from session.reader import Session
+
+PREFIX = "impedance_step_"
+SETTLED_TO_10_PERCENT = 2.3  # time constants
+UNUSABLE = int(Status.INVALID | Status.OVERFLOW | Status.COMPLIANCE)
+
+Columns = dict[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spectrum:
+    """The impedance of one step, as measured and without the holder.
+
+    Parameters
+    ----------
+    cell
+        None without an open-holder calibration.
+    """
+
+    step: int
+    whole: Impedance
+    cell: Impedance | None
+
+    def columns(self) -> Columns:
+        """Return the table's columns."""
+        found: Columns = {"frequency": self.whole.frequency_Hz}
+        for prefix, z in (("", self.whole), ("cell_", self.cell)):
+            if z is not None:
+                found[f"{prefix}real"], found[f"{prefix}imag"] = z.z_ohm.real, z.z_ohm.imag
+                found[f"{prefix}sigma"] = z.z_sigma_ohm
+        return found
+
+    def units(self) -> dict[str, str]:
+        """Return the unit of each column."""
+        return {name: "Hz" if name == "frequency" else "ohm" for name in self.columns()}
+
+
+def spectra(
+    session: Session,
+    steps: tuple[Step, ...],
+    columns: Mapping[str, NDArray[np.generic]],
+    *,
+    holder: Holder | None,
+    gain_ratio: float,
+) -> tuple[Spectrum, ...]:
+    """Return the impedance of each step that shook the cell with sines.
+
+    Parameters
+    ----------
+    columns
+        Of the samples.
+    gain_ratio
+        Limit of the gain error of the current range.
+
+    Notes
+    -----
+    A step that was cut short, so that its readings determine nothing, is left out.
+    """
+    found = []
+    for index, step in enumerate(steps):
+        segment = next((s for s in step.segments if s.sines is not None), None)
+        if segment is None:
+            continue
+        rows = _rows(session, index, segment, columns)
+        try:
+            whole = _impedance(session, segment, columns, rows)
+        except TooFewReadings:
+            continue
+        whole = with_gain(whole, gain_ratio)
+        # A held voltage is moved between two readings: what the stray capacitance takes
+        # is over before the current is read, so only the leakage is in it.
+        cell = None if holder is None else _without(whole, holder, stray=segment.voltage is None)
+        found.append(Spectrum(step=index, whole=whole, cell=cell))
+    return tuple(found)
+
+
+def _rows(
+    session: Session, index: int, segment: Segment, columns: Mapping[str, NDArray[np.generic]]
+) -> NDArray[np.int_]:
+    """Return the usable readings of the sines, whole periods of the slowest only."""
+    t_ns, status = np.asarray(columns["t_ns"]), np.asarray(columns["status"], np.uint32)
+    own = np.asarray(columns["step"]) == index
+    for event in session.events():
+        if event.kind == "segment_ended" and event.data.get("step") == index:
+            own &= t_ns > event.t_ns
+    rows = np.flatnonzero(own & ((status & UNUSABLE) == 0))
+    if len(rows) == 0 or segment.sines is None:
+        return rows
+    period_ns = 1e9 / segment.sines.base_Hz
+    lasted_ns = float(t_ns[rows[-1]] - t_ns[rows[0]])
+    whole_ns = max(round(lasted_ns / period_ns), 1) * period_ns
+    whole = np.asarray(t_ns[rows] - t_ns[rows[0]] <= whole_ns)
+    return np.asarray(rows[whole])
+
+
+def _impedance(
+    session: Session,
+    segment: Segment,
+    columns: Mapping[str, NDArray[np.generic]],
+    rows: NDArray[np.int_],
+) -> Impedance:
+    if segment.sines is None or len(rows) == 0:
+        raise TooFewReadings("there are no readings")
+    frequency_Hz = np.array(segment.sines.frequencies_Hz)
+    t_ns = np.asarray(columns["t_ns"])[rows]
+    t_s = (t_ns - t_ns[0]) / 1e9
+    found = impedance(
+        fit_amplitudes(t_s, np.asarray(columns["voltage"], np.float64)[rows], frequency_Hz),
+        fit_amplitudes(t_s, np.asarray(columns["current"], np.float64)[rows], frequency_Hz),
+    )
+    return with_lag(found, _lag_bound_s(session, columns, rows))
+
+
+def _lag_bound_s(
+    session: Session, columns: Mapping[str, NDArray[np.generic]], rows: NDArray[np.int_]
+) -> float:
+    """Return by how much the current may seem later than the voltage, at most.
+
+    The meter integrates one after the other while the level stands still. What follows
+    the level at once (a resistance) has the same time in both, what follows it smoothly
+    (a capacitance) has not; and the range has not quite settled.
+    """
+    attributes = session.attributes("instrument/potentiostat")
+    window_s = float(str(attributes["nplc"])) / float(str(attributes["line_frequency_Hz"]))
+    apart_s = float(np.median(np.asarray(columns["aperture_s"], np.float64)[rows])) - window_s
+    full_A = np.atleast_1d(np.asarray(attributes["range_full_scale_A"], np.float64))
+    settling_s = np.atleast_1d(np.asarray(attributes["range_settling_s"], np.float64))
+    used_A = float(np.median(np.asarray(columns["range"], np.float64)[rows]))
+    of_range_s = float(settling_s[int(np.argmin(np.abs(full_A - used_A)))])
+    return float(np.hypot(apart_s, of_range_s / SETTLED_TO_10_PERCENT))
+
+
+def _without(whole: Impedance, holder: Holder, *, stray: bool) -> Impedance:
+    return without_holder(
+        whole,
+        capacitance_F=holder.capacitance_F if stray else 0.0,
+        capacitance_sigma_F=holder.capacitance_sigma_F if stray else 0.0,
+        conductance_S=holder.conductance_S,
+        conductance_sigma_S=holder.conductance_sigma_S,
+    )
