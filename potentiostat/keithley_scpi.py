@@ -49,6 +49,8 @@ class KeithleyScpi:
     off_states: tuple[SafeState, ...]
     input_ohm: float
     unconfirmed: str = ""
+    largest_block = 1
+    trigger_lines: tuple[int, ...] = ()
     noise: ReadingNoise = NOISE
     off_is_open: bool  # HIMP: the relay opens
 

@@ -53,14 +53,42 @@ class ClockExchange:
     received_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TriggerLines:
+    """What is wired to the instrument's trigger lines, by their numbers; None for nothing.
+
+    Parameters
+    ----------
+    exposure_in
+        The camera's exposure: each reading begins with its edge. One that does not come
+        is waited for in vain only for a while: then the reading is taken all the same, and
+        marked UNTRIGGERED, because the limits of a cell are never asked of old readings.
+    mark_out
+        Gives a pulse at each change of the set-point.
+    """
+
+    exposure_in: int | None = None
+    mark_out: int | None = None
+
+
+NO_LINES = TriggerLines()
+
+
 class Potentiostat(Protocol):
-    """One instrument, owned by one thread."""
+    """One instrument, owned by one thread.
+
+    A driver is made from a link and a clock, and takes ``line_frequency_Hz``, ``nplc``,
+    ``block`` (readings that `read` returns at once, `largest_block` at most) and ``lines``
+    (of `TriggerLines`, each one of `trigger_lines`) by name.
+    """
 
     model: str  # as in the table of hazards
     ranges: tuple[RangeSpec, ...]
     off_states: tuple[SafeState, ...]  # rest states that the model has
     input_ohm: float  # of the voltmeter across the cell, as the data sheet guarantees it
     unconfirmed: str  # which of these figures were not read in a data sheet; "" for none
+    largest_block: int  # readings that can be fetched at once; 1 for one by one
+    trigger_lines: tuple[int, ...]  # their numbers; () where there are none
 
     def connect(self, envelope: Envelope, *, cell_attached: bool = True) -> Identity:
         """Identify, adopt the present state, make it safe, lock the settings."""

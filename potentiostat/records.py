@@ -31,6 +31,7 @@ class Status(IntFlag):
     INVALID = 4  # garbage or not a number: no limit is evaluated on it
     SETTLING = 8  # within the settling time after a change of level or range
     POTENTIOSTATIC = 16  # the set-point is a voltage
+    UNTRIGGERED = 32  # the edge that should have begun it did not come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

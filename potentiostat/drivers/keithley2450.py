@@ -89,6 +89,8 @@ class Keithley2450:
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     unconfirmed = "source zero of 100 nA, all of 1 uA, settling; all figures of 2460 and 2470"
+    largest_block = 1
+    trigger_lines: tuple[int, ...] = ()
 
     def __init__(
         self,

@@ -95,6 +95,8 @@ class KeysightB2900:
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     unconfirmed = "accuracy of the source, noise"
+    largest_block = 1
+    trigger_lines: tuple[int, ...] = ()
 
     def __init__(
         self,
