@@ -1,5 +1,6 @@
 """Raw numbers of an instrument to rows of readings, with flags and sigmas."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,8 @@ class Raw:
     Parameters
     ----------
     read_start_ns, read_end_ns
-        Host stamps around the exchange; for a block, of the whole block.
+        Host stamps around the exchange. In a block each reading has its own, within
+        those of the exchange: `potentiostat.blocks.host_brackets`.
     device_time_s
         As the instrument says it; NaN where it says none.
     """
@@ -77,37 +79,43 @@ def sample_rows(
     -----
     An infinite value is marked OVERFLOW, one that is not a number INVALID.
     """
-    n = len(raw.voltage_V)
-    rows = np.zeros(n, SAMPLE_DTYPE)
+    rows = np.empty(len(raw.voltage_V), SAMPLE_DTYPE)
     for name in ("read_start_ns", "read_end_ns", "voltage_V", "current_A", "device_time_s"):
         rows[name] = getattr(raw, name)
     rows["aperture_s"] = aperture_s
-    if setpoint is not None:
-        rows["setpoint"], rows["range_A"] = setpoint.level, setpoint.range_A
-    status = np.where(raw.read_start_ns < settled_ns, int(Status.SETTLING), 0)
-    infinite = np.isinf(raw.voltage_V) | np.isinf(raw.current_A)
-    unknown = np.isnan(raw.voltage_V) | np.isnan(raw.current_A)
-    status |= np.where(infinite, int(Status.OVERFLOW), 0)
-    status |= np.where(unknown & ~infinite, int(Status.INVALID), 0)
-    status |= np.where(raw.compliance, int(Status.COMPLIANCE), 0)
-    if setpoint is not None and setpoint.mode == "voltage":
-        status |= int(Status.POTENTIOSTATIC)
-    rows["status"] = status
+    rows["setpoint"], rows["range_A"] = (
+        (0.0, 0.0) if setpoint is None else (setpoint.level, setpoint.range_A)
+    )
+    # The sum of numbers is a number: one look for all of them, in most cases the only one.
+    all_finite = math.isfinite(float(raw.voltage_V.sum()) + float(raw.current_A.sum()))
+    rows["status"] = _status(raw, setpoint, settled_ns, all_finite=all_finite)
     rows["voltage_sigma_V"] = voltage_sigma_V(
         noise_V_at_1_plc=noise.voltage_V, window_s=window_s, step_V=noise.voltage_step_V
     )
-    own_A = noise.current_A * np.sqrt(0.02 / window_s)
-    known_A = np.where(np.isfinite(raw.current_A), raw.current_A, 0.0)
-    rows["current_sigma_A"] = [
-        np.hypot(
-            own_A,
-            current_sigma_A(
-                value,
-                feedback_ohm=1.0 / spec.full_scale_A,
-                window_s=window_s,
-                resolution_A=spec.resolution_A,
-            ),
-        )
-        for value in known_A.tolist()
-    ]
+    known_A = raw.current_A
+    if not all_finite:
+        known_A = np.where(np.isfinite(known_A), known_A, 0.0)
+    rows["current_sigma_A"] = current_sigma_A(
+        known_A,
+        feedback_ohm=1.0 / spec.full_scale_A,
+        window_s=window_s,
+        resolution_A=spec.resolution_A,
+        own_A=noise.current_A * (0.02 / window_s) ** 0.5,
+    )
     return rows
+
+
+def _status(
+    raw: Raw, setpoint: Setpoint | None, settled_ns: int, *, all_finite: bool
+) -> NDArray[np.int64]:
+    """Return the flags of each reading."""
+    held_V = setpoint is not None and setpoint.mode == "voltage"
+    status: NDArray[np.int64] = np.multiply(raw.compliance, int(Status.COMPLIANCE), dtype=np.int64)
+    status |= (raw.read_start_ns < settled_ns) * int(Status.SETTLING)
+    if held_V:
+        status |= int(Status.POTENTIOSTATIC)
+    if not all_finite:
+        infinite = np.isinf(raw.voltage_V) | np.isinf(raw.current_A)
+        unknown = np.isnan(raw.voltage_V) | np.isnan(raw.current_A)
+        status |= infinite * int(Status.OVERFLOW) | (unknown & ~infinite) * int(Status.INVALID)
+    return status
