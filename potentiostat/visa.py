@@ -17,6 +17,7 @@ FENCE_TRIES = 3
 DRAIN_TIMEOUT_MS = 50
 MAX_STALE_REPLIES = 1000
 IDENTITY_QUERY = "*IDN?"
+LINE_BYTES = 1 << 20  # of one read; a longer line takes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ class VisaLink:
         self._check()
         try:
             sent_ns = self._now_ns()
-            text = self._visa.query(command)
+            text = self._ask(command)
             reply = Reply(text.strip(), sent_ns, self._now_ns())
         except VisaIOError as error:
             raise self._no_reply(command, error) from error
@@ -174,6 +175,20 @@ class VisaLink:
         if command == self._identity_query and self._identity is None:
             self._identity = reply.text
         return reply
+
+    def _ask(self, command: str) -> str:
+        """Write a line and read one, by the library's own calls.
+
+        `pyvisa` wraps each in a dozen of others, which take longer than the exchange.
+        """
+        library, session = self._visa.visalib, self._visa.session
+        library.write(session, command.encode("ascii") + b"\n")
+        data, status = library.read(session, LINE_BYTES)
+        while status == pyvisa.constants.StatusCode.success_max_count_read:
+            more, status = library.read(session, LINE_BYTES)
+            data += more
+        line: str = data.decode("ascii")
+        return line
 
     def query_block(self, command: str, size_bytes: int) -> Block:
         """Send a question whose reply is a block of known size.

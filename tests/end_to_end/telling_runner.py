@@ -1,5 +1,6 @@
 """`lamella run` that says "charging" on its standard output once the first step is on."""
 
+import sys
 from contextlib import contextmanager
 
 from runner import cli, terminal
@@ -17,7 +18,8 @@ class TellingScreen(terminal.Screen):
                 watcher(state)
                 if state.step == 0 and state.step_elapsed_s > 0.5 and not told:
                     told.append(state.step)
-                    print("charging", flush=True)
+                    sys.stdout.write("charging\n")
+                    sys.stdout.flush()
 
             yield tell
 
