@@ -183,10 +183,12 @@ class VisaLink:
         """
         library, session = self._visa.visalib, self._visa.session
         library.write(session, command.encode("ascii") + b"\n")
-        data, status = library.read(session, LINE_BYTES)
-        while status == pyvisa.constants.StatusCode.success_max_count_read:
-            more, status = library.read(session, LINE_BYTES)
-            data += more
+        goes_on = pyvisa.constants.StatusCode.success_max_count_read
+        with self._visa.ignore_warning(goes_on):
+            data, status = library.read(session, LINE_BYTES)
+            while status == goes_on:
+                more, status = library.read(session, LINE_BYTES)
+                data += more
         line: str = data.decode("ascii")
         return line
 
