@@ -101,6 +101,7 @@ class Acquisition:
         self._step_start_ns = self._start_ns
         self._why_end: str | None = None
         self._cycle = 0
+        self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
         self._camera_exchanges: list[NDArray[np.void]] = []
         self._camera_fit: ClockFit | None = None
@@ -266,6 +267,7 @@ class Acquisition:
     # --- readings --------------------------------------------------------------------
 
     async def _take(self, block: Block) -> None:
+        await self._note_missing(block)
         rows = self._rows(block)
         await self._recorder.samples(rows)
         if block.exchanges:
@@ -276,6 +278,19 @@ class Acquisition:
                 stamp["t1_ns"] = stamp["t2_ns"] = device_ns
             await self._recorder.exchanges("potentiostat", stamps)
         self._show(rows)
+
+    async def _note_missing(self, block: Block) -> None:
+        """Say so where the guardian gave readings up because this process did not listen."""
+        missing = block.first - self._taken - 1
+        self._taken = block.sequence
+        if missing:
+            await self._recorder.event(
+                int(block.samples["read_start_ns"][0]) if len(block.samples) else 0,
+                "gap",
+                "guardian",
+                f"{missing} readings or blocks of them were not taken in time and are lost",
+                {"missing": missing},
+            )
 
     def _rows(self, block: Block) -> NDArray[np.void]:
         """Session rows: the stamps are provisional until the time base is fitted."""

@@ -7,6 +7,7 @@ during an experiment.
 
 import math
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,7 @@ from runner.messages import (
     StepEnded,
     Tripped,
 )
+from runner.outbox import GATHER_S, Outbox, Outgoing
 from runner.playing import Counts, Met, Playing
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 
 REST_READINGS = 10  # of which a rest voltage is the mean
+THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 
@@ -67,6 +70,8 @@ class Guardian:
         A connected driver; used by this thread alone.
     connection
         Pipe to the runner; its end means that the runner died.
+    outbox
+        Takes what is said to the runner, and never waits.
     settings
         Limits, lease and intervals.
     now_ns
@@ -79,6 +84,7 @@ class Guardian:
         self,
         instrument: Potentiostat,
         connection: "Connection[FromGuardian, object]",
+        outbox: Outgoing,
         settings: GuardianSettings,
         *,
         now_ns: Callable[[], int],
@@ -86,6 +92,7 @@ class Guardian:
     ) -> None:
         self._instrument = instrument
         self._connection = connection
+        self._outbox = outbox
         self._settings = settings
         self._now_ns = now_ns
         self._lease_now_ns = lease_now_ns
@@ -134,6 +141,7 @@ class Guardian:
         self._say(
             Block(
                 sequence=self._sequence,
+                first=self._sequence,
                 samples=samples,
                 step=step,
                 charge_C=charge_C,
@@ -409,11 +417,10 @@ class Guardian:
             state = self._make_safe()
         self._instrument.close()
         self._say(Finished(state=state, reason=self._finish_reason, t_ns=self._now_ns()))
+        self._outbox.close()
 
     def _say(self, message: FromGuardian) -> None:
-        # A runner that is gone cannot listen; its silence is handled where we read.
-        with suppress(OSError):
-            self._connection.send(message)
+        self._outbox.put(message)
 
 
 def guardian_main(
@@ -423,6 +430,8 @@ def guardian_main(
     # Ctrl-C reaches every process of the terminal; the runner decides what it means.
     with suppress(ValueError):  # in a thread there is no signal to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Python lets a thread work on for 5 ms while another waits: here the limits would wait.
+    sys.setswitchinterval(THREAD_TURN_S)
     now_ns = settings.clock.reader()
     try:
         instrument = open_potentiostat(settings, now_ns=now_ns)
@@ -440,4 +449,5 @@ def guardian_main(
                 t_ns=now_ns(),
             )
         )
-    Guardian(instrument, connection, settings, now_ns=now_ns).run()
+    outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)
+    Guardian(instrument, connection, outbox, settings, now_ns=now_ns).run()

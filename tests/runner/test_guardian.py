@@ -1,5 +1,6 @@
 """Every transition of the guardian, over an instrument that a test scripts."""
 
+import contextlib
 import math
 import multiprocessing
 from dataclasses import replace
@@ -115,6 +116,20 @@ class ScriptedInstrument:
         self.calls.append(("close",))
 
 
+class Direct:
+    """Says each message at once: nothing is gathered."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def put(self, message):
+        with contextlib.suppress(OSError):
+            self._connection.send(message)
+
+    def close(self):
+        pass
+
+
 class Scene:
     """A guardian, its instrument, and the runner's end of the pipe."""
 
@@ -133,6 +148,7 @@ class Scene:
         self.guardian = Guardian(
             self.instrument,
             theirs,
+            Direct(theirs),
             settings,
             now_ns=self.instrument.clock,
             lease_now_ns=lambda: self.lease_ns,
