@@ -99,6 +99,7 @@ class VisaLink:
                 timeout=self._timeout_ms,
             )
             self._prepare_socket()
+            self._lock()
         except Exception as error:
             self.close()
             raise UnknownInstrument(
@@ -116,6 +117,22 @@ class VisaLink:
         if isinstance(raw, socket.socket):
             raw.getpeername()
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _lock(self) -> None:
+        """Lock the resource against other programs, where the link has locks.
+
+        Raises
+        ------
+        VisaIOError
+            Another program holds the lock.
+        """
+        try:
+            self._visa.lock_excl(timeout=self._timeout_ms)
+        except VisaIOError as error:
+            if error.error_code == pyvisa.constants.StatusCode.error_resource_locked:
+                raise
+        except NotImplementedError:
+            pass  # this library has no locks on this link
 
     def close(self) -> None:
         """Let go of the resource; the instrument stays as it is."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Status
@@ -434,12 +435,27 @@ def guardian_main(
     sys.setswitchinterval(THREAD_TURN_S)
     now_ns = settings.clock.reader()
     try:
-        instrument = open_potentiostat(settings, now_ns=now_ns)
-        identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
+        with Claim(settings.resource):
+            _guard(connection, settings, now_ns)
     except InstrumentError as error:
         with suppress(OSError):
             connection.send(Refused(error=str(error)))
-        return
+
+
+def _guard(
+    connection: "Connection[FromGuardian, object]",
+    settings: GuardianSettings,
+    now_ns: Callable[[], int],
+) -> None:
+    """Open the instrument and guard it.
+
+    Raises
+    ------
+    InstrumentError
+        It cannot be opened.
+    """
+    instrument = open_potentiostat(settings, now_ns=now_ns)
+    identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
     with suppress(OSError):
         connection.send(
             Connected(

@@ -394,3 +394,30 @@ def test_another_word_for_the_identity(serve):
             link.query("A")
         assert link.query("t").text == "me"
     assert "*IDN?" not in instrument.lines
+
+
+def test_a_resource_that_another_program_has_locked_is_not_opened(serve, monkeypatch):
+    from pyvisa import constants
+    from pyvisa.errors import VisaIOError
+    from pyvisa.resources import Resource
+
+    def locked(*_, **__):
+        raise VisaIOError(constants.StatusCode.error_resource_locked)
+
+    monkeypatch.setattr(Resource, "lock_excl", locked)
+    instrument = serve(plain)
+    link = VisaLink(instrument.resource, now_ns=lambda: 0)
+    with pytest.raises(UnknownInstrument, match=r"RSRC_LOCKED.*no other program"):
+        link.open()
+    assert instrument.lines == []
+
+
+def test_a_link_that_knows_no_locks_is_opened(serve, monkeypatch):
+    from pyvisa.resources import Resource
+
+    def unknown(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(Resource, "lock_excl", unknown)
+    with VisaLink(serve(plain).resource, now_ns=lambda: 0) as link:
+        assert link.query("A?").text == "answer to A?"

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope
 from potentiostat.protocol import ClockExchange, SafeState
@@ -23,7 +24,7 @@ from potentiostat.technique import (
     linear_sweep,
 )
 from runner.clock import ClockSpec
-from runner.guardian import MAX_BAD_READINGS, Guardian, Phase
+from runner.guardian import MAX_BAD_READINGS, Guardian, Phase, guardian_main
 from runner.messages import (
     Block,
     EndKind,
@@ -32,6 +33,7 @@ from runner.messages import (
     Finished,
     GuardianSettings,
     HolderTerms,
+    Refused,
     Renew,
     SegmentEnded,
     StartStep,
@@ -657,3 +659,16 @@ def test_an_unknown_message_is_a_defect_of_ours_and_still_leaves_the_cell_safe()
     assert scene.instrument.calls[-2:] == [("rest",), ("close",)]
     scene.ours.close()
     scene.theirs.close()
+
+
+def test_an_instrument_that_another_program_has_is_not_opened():
+    resource = "TCPIP::127.0.0.1::9::SOCKET"
+    ours, theirs = multiprocessing.Pipe()
+    settings = GuardianSettings(
+        driver="keithley6430", resource=resource, clock=ClockSpec(origin_ns=0), envelope=ENVELOPE
+    )
+    with Claim(resource), ours, theirs:
+        guardian_main(theirs, settings)
+        told = ours.recv()
+    assert isinstance(told, Refused)
+    assert "connected to it already" in told.error
