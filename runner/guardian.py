@@ -25,6 +25,7 @@ from potentiostat.records import Status
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
 from runner.devices import open_potentiostat
+from runner.inbox import Inbox, Incoming
 from runner.messages import (
     Block,
     Connected,
@@ -69,8 +70,8 @@ class Guardian:
     ----------
     instrument
         A connected driver; used by this thread alone.
-    connection
-        Pipe to the runner; its end means that the runner died.
+    inbox
+        From the runner; its end means that the runner died.
     outbox
         Takes what is said to the runner, and never waits.
     settings
@@ -84,7 +85,7 @@ class Guardian:
     def __init__(
         self,
         instrument: Potentiostat,
-        connection: "Connection[FromGuardian, object]",
+        inbox: Incoming,
         outbox: Outgoing,
         settings: GuardianSettings,
         *,
@@ -92,7 +93,7 @@ class Guardian:
         lease_now_ns: Callable[[], int] = real_now_ns,
     ) -> None:
         self._instrument = instrument
-        self._connection = connection
+        self._inbox = inbox
         self._outbox = outbox
         self._settings = settings
         self._now_ns = now_ns
@@ -214,8 +215,8 @@ class Guardian:
     def _listen(self) -> bool:
         """Obey what has been said; False once there is nothing left to guard."""
         try:
-            while self.phase is not Phase.DONE and self._connection.poll(0):
-                self._obey(self._connection.recv())
+            while self.phase is not Phase.DONE and self._inbox.poll(0):
+                self._obey(self._inbox.recv())
         except (EOFError, OSError):
             self._runner_is_gone()
         return self.phase is not Phase.DONE
@@ -255,8 +256,8 @@ class Guardian:
         wishes: list[object] = []
         while self.phase is not Phase.DONE and self._renewed < self._sequence:
             try:
-                if self._connection.poll(self._settings.lease_s):
-                    message = self._connection.recv()
+                if self._inbox.poll(self._settings.lease_s):
+                    message = self._inbox.recv()
                     if isinstance(message, StartStep | EndStep):
                         wishes.append(message)
                     else:
@@ -466,4 +467,4 @@ def _guard(
             )
         )
     outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)
-    Guardian(instrument, connection, outbox, settings, now_ns=now_ns).run()
+    Guardian(instrument, Inbox(connection), outbox, settings, now_ns=now_ns).run()

@@ -604,7 +604,7 @@ def test_in_virtual_time_a_wish_waits_until_the_last_block_was_dealt_with():
         scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
     )
     order = scene.instrument.calls
-    scene.guardian._connection = OverheardPipe(scene.theirs, order)
+    scene.guardian._inbox = OverheardPipe(scene.theirs, order)
     scene.say(Renew(sequence=0))
     scene.at(0, charge_step(condition("t", ">", 100.0)), Renew(sequence=1))
     scene.at(1, EndStep(reason="enough"), Finish(reason="done"))
