@@ -17,7 +17,7 @@ FENCE_TRIES = 3
 DRAIN_TIMEOUT_MS = 50
 MAX_STALE_REPLIES = 1000
 IDENTITY_QUERY = "*IDN?"
-LINE_BYTES = 1 << 20  # of one read; a longer line takes several
+LINE_BYTES = 20 * 1024  # of one read; a longer line takes several
 
 
 @dataclass(frozen=True, slots=True)
