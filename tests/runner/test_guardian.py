@@ -477,7 +477,7 @@ def test_a_condition_of_the_step_ends_it_from_any_segment():
 
 
 def test_a_voltage_counts_from_the_cells_own_rest():
-    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    step = chronoamperometry(Level(volts=0.02, versus="ocv"), 0.07)
     scene, heard = play_step(step, script=[{"voltage_V": 3.8}] * 3)
     # No rest voltage was known: the step waits for one.
     assert [b.step for b in only(Block, heard)][:2] == [-1, 1]
@@ -485,7 +485,7 @@ def test_a_voltage_counts_from_the_cells_own_rest():
 
 
 def test_a_step_that_waits_for_a_rest_can_be_called_off():
-    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    step = chronoamperometry(Level(volts=0.02, versus="ocv"), 0.07)
     scene = Scene()
     scene.say(StartStep(index=1, step=step, range_A=1e-10), EndStep(reason="stopped"))
     scene.at(3, Finish(reason="done"))
