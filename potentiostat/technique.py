@@ -1,5 +1,6 @@
-"""Techniques: each is a function that returns a step, so they can be built, stored, compared
-and repeated like any other data. No hardware in sight.
+"""The techniques: each is a function that returns a step. No hardware in sight.
+
+So they can be built, stored, compared and repeated like any other data.
 """
 
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ __all__ = [
     "cyclic_voltammetry", "galvanostatic_cycling", "impedance", "intermittent_titration",
     "linear_sweep", "open_circuit", "pulses", "repeat", "resolve", "sequence", "staircase", "wait",
 ]  # fmt: skip
+
 
 def after(duration_s: float) -> Condition:
     """Return the condition that ends something after a time."""
@@ -136,7 +138,7 @@ def cyclic_voltammetry(
     return Step(name="cv", segments=tuple(segments), until=tuple(until))
 
 
-def galvanostatic_cycling(
+def galvanostatic_cycling(  # noqa: PLR0913 - as many as the technique has
     current_A: float,
     limit_V: float,
     *,
