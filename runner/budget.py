@@ -300,32 +300,29 @@ def _setpoint(index: int, step: Step, readings: Readings) -> Judged | None:
         for s in step.segments
         if s.current_A and s.current_versus == "zero" and s.sines is None
     ]
-    if held_A:
-        what = f"step {index + 1}: set-point"
-        noise_A = readings.current_sigma_A
-        yield _against_noise(what, min(held_A), noise_A, "A", ("step", index))
+    if not held_A:
+        return None
+    what, noise_A = f"step {index + 1}: set-point", readings.current_sigma_A
+    return _against_noise(what, min(held_A), noise_A, "A", ("step", index))
 
 
-def _shortest(index: int, step: Step, readings: Readings) -> Iterator[Finding]:
-    """Compare the shortest part of a step with settling and readings."""
+def _shortest(
+    index: int, step: Step, what: str, each_s: float, *, warn: float, refuse: float
+) -> Judged | None:
+    """Compare the shortest part of a step with what each part of it has to hold."""
     parts = [s for s in step.segments if s.sines is None and (s.current_A or s.voltage)]
-    if not parts:
-        return
-    shortest_s, name = min((_part_s(step, part), part.name) for part in parts)
+    lasting = [(_part_s(step, part), part.name) for part in parts]
+    shortest_s, name = min(lasting, default=(math.inf, ""))
     if not math.isfinite(shortest_s):
-        return
-    for what, each_s, warn, refuse in (
-        ("settling of the range", readings.range.settling_s, SETTLED_WARN, SETTLED_REFUSE),
-        ("readings", readings.each_s, READ_WARN, READ_REFUSE),
-    ):
-        ratio = shortest_s / each_s
-        yield Finding(
-            severity=at_least(ratio, warn=warn, refuse=refuse),
-            what=f"step {index + 1}: shortest part against the {what}",
-            arithmetic=f"{name} lasts {in_unit(shortest_s, 's')}, {ratio:.3g} times "
-            f"{in_unit(each_s, 's')}; {refuse:g} times are needed",
-            key=("step", index),
-        )
+        return None
+    ratio = shortest_s / each_s
+    return ratio, Finding(
+        severity=at_least(ratio, warn=warn, refuse=refuse),
+        what=f"step {index + 1}: shortest part against the {what}",
+        arithmetic=f"{name} lasts {in_unit(shortest_s, 's')}, {ratio:.3g} times "
+        f"{in_unit(each_s, 's')}; {refuse:g} times are needed",
+        key=("step", index),
+    )
 
 
 def _part_s(step: Step, part: Segment) -> float:
