@@ -77,6 +77,7 @@ class Plan:
     """
 
     def __init__(self, steps: Sequence[Step], *, range_A: float) -> None:
+        self._file = tuple(steps)
         self._steps = list(steps)
         self._written = list(range(len(self._steps)))  # which step of the file each one is
         self._jumps: Counter[tuple[int, str]] = Counter()
@@ -111,18 +112,17 @@ class Plan:
 
     def _following(self) -> int:
         """After a stop, only the last step is left, and only if it is a rest."""
-        after = self._jumped()
         if self._wish_obeyed is Wish.STOP:
             last = len(self._steps) - 1
             rests_at_end = self._steps[last].is_rest
             return last if rests_at_end and self.index < last else len(self._steps)
-        return after
+        return self._jumped()
 
     def _jumped(self) -> int:
         """Return the step that the last end asks for.
 
-        A jump back lays the steps from there on once more behind the present one, so that
-        each that is played keeps a number of its own.
+        A jump back lays the steps of the file from there on once more behind the present
+        one, so that each that is played keeps a number of its own.
         """
         ended, self._goto = self._goto, None
         here = self.index
@@ -131,12 +131,13 @@ class Plan:
         if ended.goto_most == 0:  # ahead: needs no bound
             after = range(here + 1, len(self))
             return next((i for i in after if self[i].label == ended.goto), here + 1)
-        jump = (self._written[here], ended.reason)
-        start = find_back(self._steps, here, ended.goto)
+        written = self._written[here]
+        jump = (written, ended.reason)
+        start = find_back(self._file, written, ended.goto)
         if start is not None and self._jumps[jump] < ended.goto_most:
             self._jumps[jump] += 1
-            self._steps[here + 1 : here + 1] = self._steps[start : here + 1]
-            self._written[here + 1 : here + 1] = self._written[start : here + 1]
+            self._steps[here + 1 : here + 1] = self._file[start : written + 1]
+            self._written[here + 1 : here + 1] = range(start, written + 1)
         return here + 1
 
     def obey(self, wish: Wish) -> str | None:
