@@ -368,14 +368,14 @@ def expected(experiment: Experiment) -> Iterator[Finding]:
 
 def _expected_s(step: Step) -> float:
     """Return when a step of one current ends at the latest by time or charge."""
-    current_A = abs(step.current_A)
+    if len(step.segments) > 1 or not abs(step.current_A) > 0:
+        return step.longest_s
+    way = 1.0 if step.current_A > 0 else -1.0
     charges_C = [
-        c.value
+        abs(c.value)
         for c in step.until
-        if c.quantity in ("Q", "|Q|", "Q_half", "|Q_half|") and c.relation == ">" and c.value > 0
+        if (c.quantity in ("|Q|", "|Q_half|") and c.relation == ">")
+        or (c.quantity in ("Q", "Q_half") and c.relation == (">" if way > 0 else "<"))
+        if c.value * (1.0 if c.quantity.startswith("|") else way) > 0
     ]
-    if len(step.segments) > 1 or not current_A > 0 or not charges_C:
-        return step.longest_s
-    if step.current_A < 0 and all(c.quantity in ("Q", "Q_half") for c in step.until):
-        return step.longest_s
-    return min(step.longest_s, min(charges_C) / current_A)
+    return min([step.longest_s, *(charge_C / abs(step.current_A) for charge_C in charges_C)])

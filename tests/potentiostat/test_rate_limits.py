@@ -49,7 +49,7 @@ def test_a_steady_slope_is_broken_exactly_when_it_is_beyond_the_limit(rate, limi
 
 def test_a_current_has_a_limit_of_its_own():
     watch = guard(current_rate_max_A_s=1e-12)
-    t_s, said = first_broken(watch, lambda _t: 3.9, lambda t: 1e-11 + 2e-12 * t)
+    _, said = first_broken(watch, lambda _t: 3.9, lambda t: 1e-11 + 2e-12 * t)
     assert said == "current changes at 2e-12 A/s, beyond the limit 1e-12 A/s"
     assert (
         first_broken(guard(current_rate_max_A_s=3e-12), lambda _t: 3.9, lambda t: 2e-12 * t) is None

@@ -162,6 +162,9 @@ def test_a_sequence_keeps_what_ends_each_part():
 STEP = {"name": "cp", "segments": [{"name": "cp", "current_A": 1e-11}]}
 
 
+STOP = {"quantity": "V", "relation": ">", "value": 4.2, "text": "V > 4.2 V"}
+
+
 def changed(**values):
     return {**STEP, **values}
 
@@ -180,7 +183,7 @@ def changed(**values):
         (changed(segments=[{"name": "a", "current_versus": "it"}]), "is one of zero, ocv, control"),
         (changed(wait={"trigger": "moon"}), "step.wait.trigger is 'moon'; it is one of time"),
         (
-            changed(until=[{"quantity": "V", "relation": ">", "value": 4.2, "text": "", "confirm": 1.5}]),
+            changed(until=[{**STOP, "confirm": 1.5}]),
             "step.until[1].confirm is 1.5; it must be a whole number",
         ),
     ],
