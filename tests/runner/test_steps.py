@@ -27,7 +27,7 @@ def refusal(*steps, head=HEAD):
 def test_the_tour_has_every_technique():
     experiment = Experiment.loads(TOUR)
     names = [step.name for step in experiment.steps]
-    known = {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv", "peis"}
+    known = {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv", "peis", "wait"}
     assert set(names) == known
     assert names[-5:] == ["pulses", "lsv", "pulses", "lsv", "ocv"]
 
