@@ -167,18 +167,45 @@ class Slope:
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._seen: deque[tuple[float, float]] = deque()
+        self._origin = (0.0, 0.0)
+        self._sums = (0.0, 0.0, 0.0, 0.0)  # of t, v, t*t and t*v from the origin
+        self._changes = 0
 
     def add(self, t_s: float, value: float) -> float:
         """Take a value; return the slope, NaN until nine tenths of the window are full."""
         if math.isfinite(value):
+            if not self._seen:
+                self._origin, self._sums = (t_s, value), (0.0, 0.0, 0.0, 0.0)
             self._seen.append((t_s, value))
+            self._count(t_s, value, 1.0)
         while self._seen and self._seen[0][0] < t_s - self._window_s:
-            self._seen.popleft()
-        if len(self._seen) < MIN_SLOPE_READINGS or t_s - self._seen[0][0] < 0.9 * self._window_s:
+            self._count(*self._seen.popleft(), -1.0)
+        n = len(self._seen)
+        if n < MIN_SLOPE_READINGS or t_s - self._seen[0][0] < 0.9 * self._window_s:
             return math.nan
-        mean_t = sum(t for t, _ in self._seen) / len(self._seen)
-        spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
-        return sum((t - mean_t) * v for t, v in self._seen) / spread
+        if self._changes > n:
+            self._count_anew()
+        sum_t, sum_v, sum_tt, sum_tv = self._sums
+        return (sum_tv - sum_t * sum_v / n) / (sum_tt - sum_t * sum_t / n)
+
+    def _count(self, t_s: float, value: float, weight: float) -> None:
+        """Add a value to the sums, or take it away: readings may come in large blocks."""
+        t, v = t_s - self._origin[0], value - self._origin[1]
+        sum_t, sum_v, sum_tt, sum_tv = self._sums
+        self._sums = (
+            sum_t + weight * t,
+            sum_v + weight * v,
+            sum_tt + weight * t * t,
+            sum_tv + weight * t * v,
+        )
+        self._changes += 1
+
+    def _count_anew(self) -> None:
+        """Take the sums again, from a near origin: differences of large sums are not exact."""
+        self._origin, self._sums = self._seen[-1], (0.0, 0.0, 0.0, 0.0)
+        for t_s, value in self._seen:
+            self._count(t_s, value, 1.0)
+        self._changes = 0
 
 
 class Watch:

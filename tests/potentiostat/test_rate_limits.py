@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from potentiostat.limits import RATE_CONFIRM, Envelope, RateGuard
+from potentiostat.limits import MIN_SLOPE_READINGS, RATE_CONFIRM, Envelope, RateGuard, Slope
 
 EACH_S = 0.05
 
@@ -89,3 +90,23 @@ def test_what_the_plan_itself_changes_is_forgotten():
 def test_a_current_that_settles_is_not_asked(bad):
     watch = guard(current_rate_max_A_s=1e-13)
     assert first_broken(watch, lambda _t: 3.9, lambda _t: bad) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 10**6), start_s=st.sampled_from([0.0, 1e5, 1e9]))
+def test_a_slope_is_that_of_the_straight_line_through_its_window(seed, start_s):
+    rng = np.random.default_rng(seed)
+    t_s = start_s + np.cumsum(rng.uniform(0.02, 0.3, 150))
+    value = 3.9 + 1e-4 * (t_s - start_s) + 1e-4 * rng.standard_normal(len(t_s))
+    value[rng.random(len(t_s)) < 0.05] = math.nan
+    slope = Slope(4.0)
+    found = [slope.add(t, v) for t, v in zip(t_s, value, strict=True)]
+    known = 0
+    for i, now in enumerate(found):
+        inside = (t_s >= t_s[i] - 4.0) & (t_s <= t_s[i]) & np.isfinite(value)
+        if np.isfinite(now):
+            known += 1
+            assert inside.sum() >= MIN_SLOPE_READINGS
+            line = np.polyfit(t_s[inside] - t_s[i], value[inside], 1)[0]
+            assert now == pytest.approx(line, rel=1e-4, abs=1e-9)
+    assert known > 50

@@ -96,6 +96,18 @@ def test_galvanostatic_cycling_holds_what_it_reached(current_A, relation):
     assert names(gcpl(0.0)) == ["cc", "cv"]
 
 
+def test_segments_have_a_direction():
+    def way(start, to):
+        return linear_sweep(start, to, 1e-3, window_V=1.8).segments[0].direction
+
+    assert way(Level(volts=3.9), Level(volts=4.0)) == 1
+    assert way(Level(volts=4.0), Level(volts=3.9)) == -1
+    assert way(OCV, Level(volts=3.9)) == 0  # only the cell knows
+    up, down = pulses(2e-11, on_s=1.0, off_A=-1e-11, off_s=2.0, count=1).segments
+    assert (up.direction, down.direction) == (1, -1)
+    assert open_circuit(1.0).segments[0].direction == 0
+
+
 def test_titrations_and_pulses_alternate():
     relaxed = Condition(quantity="|dV/dt|", relation="<", value=1e-7, text="")
     gitt = intermittent_titration(1e-11, pulse_s=10.0, rest_s=50.0, pulses=2, relaxed=relaxed)
