@@ -43,6 +43,28 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """What was counted of readings that are not all there; each of shape (n,).
+
+    Parameters
+    ----------
+    charge_C
+        Up to each reading, of all that were taken.
+    thinned
+        Where readings before this one are missing: there, the count is taken.
+    readings
+        That an interval stands for, at least 1.
+    single
+        Of these, how many share the sigma of the single reading that stands for them.
+    """
+
+    charge_C: NDArray[np.float64]
+    thinned: NDArray[np.bool_]
+    readings: NDArray[np.float64]
+    single: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Cumulative charges in C against time, each shape (n,); NaN where unknown.
 
@@ -67,7 +89,7 @@ def _running(step: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray
     return total
 
 
-def charge_ledger(
+def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     t_ns: NDArray[np.int64],
     current_A: NDArray[np.float64],
     voltage_V: NDArray[np.float64],
@@ -77,6 +99,7 @@ def charge_ledger(
     accuracy: Accuracy,
     holder: Holder | None,
     moved_V: NDArray[np.float64] | None = None,
+    counted: Counted | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -93,6 +116,8 @@ def charge_ledger(
     moved_V
         By how much a held voltage was moved since the reading before, shape (n,); 0
         where a current was held. None for all zero.
+    counted
+        Of a record that has not all readings; None for one that has.
 
     Notes
     -----
@@ -109,12 +134,15 @@ def charge_ledger(
     offset_sigma_A = accuracy.offset_A / math.sqrt(3) if holder is None else holder.offset_sigma_A
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
     instrument = _running(current - offset_A, seconds)
-    random_C = _random_of_integral(seconds, current, current_sigma_A)
+    readings = np.ones(n) if counted is None else counted.readings
+    if counted is not None:
+        instrument = _with_counted(instrument, seconds, offset_A, counted)
+    random_C = _random_of_integral(seconds, current, current_sigma_A, counted)
     if moved_V is not None and holder is not None:
         unseen_C = holder.capacitance_F * moved_V
         instrument = instrument + np.cumsum(unseen_C)
-        random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V))
-        random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V))
+        random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V / readings))
+        random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V, readings))
     instrument_sigma = np.sqrt(
         (gain_sigma * instrument) ** 2 + (offset_sigma_A * seconds) ** 2 + random_C**2
     )
@@ -138,6 +166,19 @@ def charge_ledger(
     return Ledger(t_ns=t_ns, columns=columns, beam_status="not measured, taken as zero")
 
 
+def _with_counted(
+    running_C: NDArray[np.float64], seconds: NDArray[np.float64], offset_A: float, counted: Counted
+) -> NDArray[np.float64]:
+    """Replace what was integrated by what was counted, where readings are missing."""
+    step_C = np.diff(running_C, prepend=0.0)
+    counted_C = np.diff(counted.charge_C, prepend=counted.charge_C[:1])
+    counted_C = counted_C - offset_A * np.diff(seconds, prepend=seconds[:1])
+    use = counted.thinned & np.isfinite(counted_C)
+    use[:1] = False
+    total: NDArray[np.float64] = np.cumsum(np.where(use, counted_C, step_C))
+    return total
+
+
 def _partly_seen(
     unseen_C: NDArray[np.float64], moved_V: NDArray[np.float64]
 ) -> NDArray[np.float64]:
@@ -152,7 +193,10 @@ def _partly_seen(
 
 
 def _late_seen(
-    seconds: NDArray[np.float64], current: NDArray[np.float64], moved_V: NDArray[np.float64]
+    seconds: NDArray[np.float64],
+    current: NDArray[np.float64],
+    moved_V: NDArray[np.float64],
+    readings: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Return the running sigma of currents that changed at an unknown time between readings.
 
@@ -161,7 +205,8 @@ def _late_seen(
     """
     late_C = np.zeros(len(seconds))
     late_C[1:] = np.abs(np.diff(current)) * np.diff(seconds) / math.sqrt(12.0)
-    total: NDArray[np.float64] = np.cumsum(np.where(moved_V != 0, late_C, 0.0))
+    # Of n readings of which one is stored, each has a share of 1/n^2.
+    total: NDArray[np.float64] = np.cumsum(np.where(moved_V != 0, late_C / readings, 0.0))
     return total
 
 
@@ -222,6 +267,7 @@ def _random_of_integral(
     seconds: NDArray[np.float64],
     current: NDArray[np.float64],
     sigma_A: NDArray[np.float64],
+    counted: Counted | None = None,
 ) -> NDArray[np.float64]:
     """Return the random sigma of a running trapezoid sum.
 
@@ -238,6 +284,9 @@ def _random_of_integral(
     variance = (weight * clean) ** 2
     jump = np.abs(np.diff(current))
     sudden = jump > JUMP_SIGMAS * np.maximum(clean[1:], clean[:-1])
+    if counted is not None:  # the readings between were seen, and their noise is that of a mean
+        sudden &= ~counted.thinned[1:]
+        variance = variance / counted.single
     variance[1:] += np.where(sudden, (jump * step) ** 2 / 12, 0.0)
     return np.sqrt(np.cumsum(variance))
 

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Quantity = Literal["V", "I", "|I|", "Q", "Q_ionic", "t", "dV/dt", "|dV/dt|", "dI/dt", "|dI/dt|"]
+Quantity = Literal[
+    "V", "I", "|I|", "t", "dV/dt", "|dV/dt|", "dI/dt", "|dI/dt|",
+    "Q", "|Q|", "Q_ionic", "|Q_ionic|", "Q_half", "|Q_half|", "Q_run",
+]  # fmt: skip
 
-Action = Literal["next", "hold", "safe"]
+Action = Literal["next", "hold", "safe", "goto"]
 
 SLOPE_WINDOW_S = 30.0
 MIN_SLOPE_READINGS = 5
+RATE_WINDOW_S = 2.0
+RATE_CONFIRM = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,12 +31,18 @@ class Envelope:
         Largest magnitude of the current.
     charge_max_C
         Largest magnitude of the instrument's charge since the run began.
+    voltage_rate_max_V_s, current_rate_max_A_s
+        Largest magnitude of the slopes over the last ``rate_window_s`` in which the plan
+        has not changed the level by itself; infinite for none.
     """
 
     voltage_min_V: float
     voltage_max_V: float
     current_max_A: float
     charge_max_C: float
+    voltage_rate_max_V_s: float = math.inf
+    current_rate_max_A_s: float = math.inf
+    rate_window_s: float = RATE_WINDOW_S
 
     def violation(self, *, voltage_V: float, current_A: float, charge_C: float) -> str | None:
         """Say which limit a valid reading breaks, or None.
@@ -60,6 +71,8 @@ class Seen:
     ----------
     charge_C, charge_ionic_C
         Since the step or segment began; the second is NaN without a calibration.
+    charge_half_C, charge_run_C
+        Since the current or the sweep last changed its direction, and since the run began.
     voltage_rate_V_s, current_rate_A_s
         Slopes over the condition's window; NaN until the window is full.
     """
@@ -69,6 +82,8 @@ class Seen:
     charge_C: float
     elapsed_s: float
     charge_ionic_C: float = math.nan
+    charge_half_C: float = math.nan
+    charge_run_C: float = math.nan
     voltage_rate_V_s: float = math.nan
     current_rate_A_s: float = math.nan
 
@@ -81,7 +96,8 @@ class Condition:
     ----------
     quantity
         ``V`` terminal voltage, ``I`` current, ``Q`` instrument charge and ``Q_ionic``
-        charge of the cell since the beginning, ``t`` time since the beginning,
+        charge of the cell since the beginning, ``Q_half`` charge since the direction
+        changed, ``Q_run`` since the run began, ``t`` time since the beginning,
         ``dV/dt`` and ``dI/dt`` slopes; magnitudes between bars.
     relation
         ``">"`` or ``"<"``.
@@ -95,7 +111,10 @@ class Condition:
         Over which a slope is taken.
     action
         What follows: ``"next"`` goes on with the plan, ``"hold"`` rests at 0 A until the
-        operator says so, ``"safe"`` takes the cell to its safe state and ends the run.
+        operator says so, ``"safe"`` takes the cell to its safe state and ends the run,
+        ``"goto"`` goes on with the step of the label ``goto``.
+    goto, goto_most
+        Where to, and how many times at most; then the plan goes on with its next step.
     """
 
     quantity: Quantity
@@ -105,6 +124,8 @@ class Condition:
     confirm: int = 1
     window_s: float = SLOPE_WINDOW_S
     action: Action = "next"
+    goto: str = ""
+    goto_most: int = 0
 
     def met(self, seen: Seen) -> bool:
         """Tell whether the condition holds; never for a value that is not a number."""
@@ -125,6 +146,8 @@ def _value(seen: Seen, quantity: Quantity) -> float:
         "I": seen.current_A,
         "Q": seen.charge_C,
         "Q_ionic": seen.charge_ionic_C,
+        "Q_half": seen.charge_half_C,
+        "Q_run": seen.charge_run_C,
         "t": seen.elapsed_s,
         "dV/dt": seen.voltage_rate_V_s,
         "dI/dt": seen.current_rate_A_s,
@@ -144,18 +167,45 @@ class Slope:
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
         self._seen: deque[tuple[float, float]] = deque()
+        self._origin = (0.0, 0.0)
+        self._sums = (0.0, 0.0, 0.0, 0.0)  # of t, v, t*t and t*v from the origin
+        self._changes = 0
 
     def add(self, t_s: float, value: float) -> float:
         """Take a value; return the slope, NaN until nine tenths of the window are full."""
         if math.isfinite(value):
+            if not self._seen:
+                self._origin, self._sums = (t_s, value), (0.0, 0.0, 0.0, 0.0)
             self._seen.append((t_s, value))
+            self._count(t_s, value, 1.0)
         while self._seen and self._seen[0][0] < t_s - self._window_s:
-            self._seen.popleft()
-        if len(self._seen) < MIN_SLOPE_READINGS or t_s - self._seen[0][0] < 0.9 * self._window_s:
+            self._count(*self._seen.popleft(), -1.0)
+        n = len(self._seen)
+        if n < MIN_SLOPE_READINGS or t_s - self._seen[0][0] < 0.9 * self._window_s:
             return math.nan
-        mean_t = sum(t for t, _ in self._seen) / len(self._seen)
-        spread = sum((t - mean_t) ** 2 for t, _ in self._seen)
-        return sum((t - mean_t) * v for t, v in self._seen) / spread
+        if self._changes > n:
+            self._count_anew()
+        sum_t, sum_v, sum_tt, sum_tv = self._sums
+        return (sum_tv - sum_t * sum_v / n) / (sum_tt - sum_t * sum_t / n)
+
+    def _count(self, t_s: float, value: float, weight: float) -> None:
+        """Add a value to the sums, or take it away: readings may come in large blocks."""
+        t, v = t_s - self._origin[0], value - self._origin[1]
+        sum_t, sum_v, sum_tt, sum_tv = self._sums
+        self._sums = (
+            sum_t + weight * t,
+            sum_v + weight * v,
+            sum_tt + weight * t * t,
+            sum_tv + weight * t * v,
+        )
+        self._changes += 1
+
+    def _count_anew(self) -> None:
+        """Take the sums again, from a near origin: differences of large sums are not exact."""
+        self._origin, self._sums = self._seen[-1], (0.0, 0.0, 0.0, 0.0)
+        for t_s, value in self._seen:
+            self._count(t_s, value, 1.0)
+        self._changes = 0
 
 
 class Watch:
@@ -192,3 +242,49 @@ class Watch:
             if found is None and self._held[i] >= condition.confirm:
                 found = condition
         return found
+
+
+class RateGuard:
+    """Holds the limits of an envelope on how fast voltage and current may change.
+
+    Parameters
+    ----------
+    envelope
+        Its slopes are asked over its own window, for `RATE_CONFIRM` readings in a row.
+    """
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._limits = (envelope.voltage_rate_max_V_s, envelope.current_rate_max_A_s)
+        self._window_s = envelope.rate_window_s
+        self._guarded = any(math.isfinite(limit) for limit in self._limits)
+        self._beyond = [0, 0]
+        self._slopes = (Slope(self._window_s), Slope(self._window_s))
+
+    def forget(self) -> None:
+        """Begin anew: what was asked for has changed, and readings jump with it."""
+        if self._guarded:
+            self._slopes = (Slope(self._window_s), Slope(self._window_s))
+            self._beyond = [0, 0]
+
+    def violation(self, t_s: float, *, voltage_V: float, current_A: float) -> str | None:
+        """Take a valid reading; say which limit is broken, or None.
+
+        Parameters
+        ----------
+        current_A
+            NaN while the meter settles.
+        """
+        if not self._guarded:
+            return None
+        for i, (value, what, unit) in enumerate(
+            ((voltage_V, "voltage", "V/s"), (current_A, "current", "A/s"))
+        ):
+            rate = self._slopes[i].add(t_s, value)
+            beyond = abs(rate) > self._limits[i]  # never for a slope that is not known
+            self._beyond[i] = self._beyond[i] + 1 if beyond else 0
+            if self._beyond[i] >= RATE_CONFIRM:
+                return (
+                    f"{what} changes at {rate:.4g} {unit}, beyond the limit "
+                    f"{self._limits[i]:.4g} {unit}"
+                )
+        return None

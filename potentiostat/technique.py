@@ -1,177 +1,44 @@
-"""Techniques as data: what is held, in which order, and until when. No hardware in sight.
+"""The techniques: each is a function that returns a step. No hardware in sight.
 
-A step is a row of segments that follow each other without a rest; its own conditions
-end all of it. Every technique is a function that returns such a step, so they can be
-built, stored, compared and repeated like any other data.
+So they can be built, stored, compared and repeated like any other data.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Literal
 
-from potentiostat.limits import Condition, Envelope
+from potentiostat.limits import Condition
 from potentiostat.multisine import Sines
-from potentiostat.protocol import Setpoint
+from potentiostat.segments import (
+    CLAMP_RATIO,
+    OCV,
+    RAMP_STEP_V,
+    Level,
+    Ramp,
+    Reference,
+    References,
+    Segment,
+    Step,
+    Wait,
+    resolve,
+)
 
-MAX_SEGMENTS = 10_000
-CLAMP_RATIO = 0.9  # of limit and range: noise on a clamped current must not look like a breach
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Level:
-    """A voltage, counted from 0 or from the cell's own rest voltage before the step."""
-
-    volts: float
-    versus_ocv: bool = False
-
-
-OCV = Level(volts=0.0, versus_ocv=True)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ramp:
-    """A voltage that moves evenly, as a staircase of small steps.
-
-    Parameters
-    ----------
-    to
-        Where it ends.
-    rate_V_s
-        Magnitude.
-    """
-
-    to: Level
-    rate_V_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """One level, held or moved until the first of its conditions.
-
-    Parameters
-    ----------
-    current_A
-        For a galvanostatic segment; None for a potentiostatic one.
-    voltage
-        For a potentiostatic segment; None for a galvanostatic one.
-    ramp
-        Moves the voltage, and ends the segment when it has arrived.
-    sines
-        Shake the current or the voltage about its level.
-    until
-        End conditions; charge and time count from the segment's beginning.
-    """
-
-    name: str
-    current_A: float | None = None
-    voltage: Level | None = None
-    ramp: Ramp | None = None
-    sines: Sines | None = None
-    until: tuple[Condition, ...] = ()
-
-    @property
-    def largest_current_A(self) -> float:
-        """Largest magnitude of what is asked for; 0 for a potentiostatic segment."""
-        if self.current_A is None:
-            return 0.0
-        return abs(self.current_A) + (0.0 if self.sines is None else self.sines.peak)
-
-    @property
-    def longest_s(self) -> float:
-        """Longest possible duration in s, infinite where nothing bounds it."""
-        return min(
-            (c.value for c in self.until if c.quantity == "t" and c.relation == ">"),
-            default=math.inf,
-        )
-
-    def setpoint(self, envelope: Envelope, range_A: float, ocv_V: float) -> Setpoint:
-        """Return what is held at its beginning.
-
-        Parameters
-        ----------
-        ocv_V
-            Rest voltage of the cell; may be NaN where no level is counted from it.
-        """
-        if self.current_A is not None:
-            return Setpoint(
-                mode="current",
-                level=self.current_A,
-                clamp=envelope.voltage_max_V,
-                range_A=range_A,
-            )
-        return Setpoint(
-            mode="voltage",
-            level=resolve(self.voltage or OCV, ocv_V),
-            clamp=CLAMP_RATIO * min(envelope.current_max_A, range_A),
-            range_A=range_A,
-        )
-
-
-def resolve(level: Level, ocv_V: float) -> float:
-    """Return a level in V against 0."""
-    return level.volts + (ocv_V if level.versus_ocv else 0.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    """One step of a plan.
-
-    Parameters
-    ----------
-    name
-        Technique, as in the experiment file.
-    segments
-        One after the other, without a rest between them.
-    until
-        Conditions that end the whole step, counted from its beginning.
-    """
-
-    name: str
-    segments: tuple[Segment, ...]
-    until: tuple[Condition, ...] = field(default=())
-
-    @property
-    def current_A(self) -> float:
-        """Current of the first segment; NaN where a voltage is held."""
-        current_A = self.segments[0].current_A
-        return math.nan if current_A is None else current_A
-
-    @property
-    def largest_current_A(self) -> float:
-        """Largest magnitude of its galvanostatic segments; 0 where there is none."""
-        return max(s.largest_current_A for s in self.segments)
-
-    @property
-    def holds_voltage(self) -> bool:
-        """True when any segment is potentiostatic."""
-        return any(s.voltage is not None for s in self.segments)
-
-    @property
-    def needs_ocv(self) -> bool:
-        """True when a level is counted from the cell's rest voltage."""
-        levels = [s.voltage for s in self.segments]
-        levels += [s.ramp.to for s in self.segments if s.ramp is not None]
-        return any(level is not None and level.versus_ocv for level in levels)
-
-    @property
-    def is_rest(self) -> bool:
-        """True for open circuit."""
-        return all(s.current_A == 0.0 and s.sines is None for s in self.segments)
-
-    @property
-    def longest_s(self) -> float:
-        """Longest possible duration in s, infinite where nothing bounds it."""
-        own = min(
-            (c.value for c in self.until if c.quantity == "t" and c.relation == ">"),
-            default=math.inf,
-        )
-        return min(own, sum(s.longest_s for s in self.segments))
+__all__ = [
+    "CLAMP_RATIO", "OCV", "RAMP_STEP_V", "Level", "Ramp", "Reference", "References", "Segment",
+    "Step", "Wait", "after", "chronoamperometry", "chronopotentiometry",
+    "cyclic_voltammetry", "galvanostatic_cycling", "impedance", "intermittent_titration",
+    "linear_sweep", "open_circuit", "pulses", "repeat", "resolve", "sequence", "staircase", "wait",
+]  # fmt: skip
 
 
 def after(duration_s: float) -> Condition:
     """Return the condition that ends something after a time."""
     return Condition(quantity="t", relation=">", value=duration_s, text=f"t > {duration_s:g} s")
+
+
+def _fallen(current_A: float) -> Condition:
+    text = f"|I| < {current_A:g} A"
+    return Condition(quantity="|I|", relation="<", value=current_A, text=text, confirm=3)
 
 
 def _hold(name: str, level: Level, until: Sequence[Condition]) -> Segment:
@@ -182,15 +49,17 @@ def _rest(duration_s: float, until: Sequence[Condition] = ()) -> Segment:
     return Segment(name="rest", current_A=0.0, until=(*until, after(duration_s)))
 
 
-def _sweep(name: str, start: Level, to: Level, rate_V_s: float, longest_V: float) -> Segment:
+def _sweep(
+    name: str, start: Level, to: Level, rate_V_s: float, longest_V: float, step_V: float
+) -> Segment:
     """Return a ramp; its span bounds it in time, whatever the rest voltage will be."""
-    same = start.versus_ocv == to.versus_ocv
+    same = start.versus == to.versus
     span_V = abs(to.volts - start.volts) if same else longest_V
     return Segment(
         name=name,
         voltage=start,
-        ramp=Ramp(to=to, rate_V_s=rate_V_s),
-        until=(after(1.5 * span_V / rate_V_s + 1.0),),
+        ramp=Ramp(to=to, rate_V_s=rate_V_s, step_V=step_V),
+        until=(after(1.5 * (span_V + step_V) / rate_V_s + 1.0),),
     )
 
 
@@ -202,9 +71,17 @@ def open_circuit(duration_s: float, until: Sequence[Condition] = ()) -> Step:
     return Step(name="ocv", segments=(_rest(duration_s),), until=tuple(until))
 
 
-def chronopotentiometry(current_A: float, until: Sequence[Condition]) -> Step:
+def wait(what: Wait, longest_s: float, until: Sequence[Condition] = ()) -> Step:
+    """Rest at 0 A until something happens, at most for a time."""
+    return Step(name="wait", segments=(_rest(longest_s),), until=tuple(until), wait=what)
+
+
+def chronopotentiometry(
+    current_A: float, until: Sequence[Condition], *, versus: Reference = "zero"
+) -> Step:
     """Hold a current (CP)."""
-    return Step(name="cp", segments=(Segment(name="cp", current_A=current_A),), until=tuple(until))
+    held = Segment(name="cp", current_A=current_A, current_versus=versus)
+    return Step(name="cp", segments=(held,), until=tuple(until))
 
 
 def chronoamperometry(voltage: Level, duration_s: float, until: Sequence[Condition] = ()) -> Step:
@@ -215,12 +92,18 @@ def chronoamperometry(voltage: Level, duration_s: float, until: Sequence[Conditi
 
 
 def linear_sweep(
-    start: Level, to: Level, rate_V_s: float, *, window_V: float, until: Sequence[Condition] = ()
+    start: Level,
+    to: Level,
+    rate_V_s: float,
+    *,
+    step_V: float = RAMP_STEP_V,
+    window_V: float,
+    until: Sequence[Condition] = (),
 ) -> Step:
-    """Move the voltage evenly from one level to another (LSV)."""
+    """Move the voltage evenly from one level to another (LSV; a staircase with high stairs)."""
     return Step(
         name="lsv",
-        segments=(_sweep("lsv", start, to, rate_V_s, window_V),),
+        segments=(_sweep("lsv", start, to, rate_V_s, window_V, step_V),),
         until=tuple(until),
     )
 
@@ -230,7 +113,8 @@ def cyclic_voltammetry(
     rate_V_s: float,
     *,
     cycles: int,
-    vertex_hold_s: float = 0.0,
+    vertex_hold_s: float | tuple[float, float] = 0.0,
+    step_V: float = RAMP_STEP_V,
     window_V: float,
     until: Sequence[Condition] = (),
 ) -> Step:
@@ -240,45 +124,52 @@ def cyclic_voltammetry(
     ----------
     levels
         Beginning, first vertex, second vertex, end.
+    vertex_hold_s
+        At both vertices, or at the first and at the second.
     """
+    holds_s = vertex_hold_s if isinstance(vertex_hold_s, tuple) else (vertex_hold_s,) * 2
     start, first, second, end = levels
     way = [start, *([first, second] * cycles), end]
     segments: list[Segment] = []
     for i in range(len(way) - 1):
-        segments.append(_sweep(f"sweep {i + 1}", way[i], way[i + 1], rate_V_s, window_V))
-        if vertex_hold_s > 0 and i < len(way) - 2:
-            segments.append(_hold(f"hold {i + 1}", way[i + 1], (after(vertex_hold_s),)))
+        segments.append(_sweep(f"sweep {i + 1}", way[i], way[i + 1], rate_V_s, window_V, step_V))
+        if holds_s[i % 2] > 0 and i < len(way) - 2:
+            segments.append(_hold(f"hold {i + 1}", way[i + 1], (after(holds_s[i % 2]),)))
     return Step(name="cv", segments=tuple(segments), until=tuple(until))
 
 
-def galvanostatic_cycling(
+def galvanostatic_cycling(  # noqa: PLR0913 - as many as the technique has
     current_A: float,
     limit_V: float,
     *,
     longest_s: float,
     hold_s: float,
-    hold_until_A: float,
+    hold_until_A: float = 0.0,
+    hold_until: Sequence[Condition] = (),
     rest_s: float = 0.0,
+    relaxed: Condition | None = None,
     until: Sequence[Condition] = (),
 ) -> Step:
-    """Charge or discharge to a voltage, then hold it while the current falls (GCPL, CC-CV)."""
+    """Charge or discharge to a voltage, then hold it while the current falls (GCPL, CC-CV).
+
+    Parameters
+    ----------
+    hold_until
+        Further conditions that end the hold, such as a slope of the current.
+    relaxed
+        Ends the rest.
+    """
     relation: Literal[">", "<"] = ">" if current_A > 0 else "<"
     reached = Condition(
         quantity="V", relation=relation, value=limit_V, text=f"V {relation} {limit_V:g} V"
     )
-    fallen = Condition(
-        quantity="|I|",
-        relation="<",
-        value=hold_until_A,
-        text=f"|I| < {hold_until_A:g} A",
-        confirm=3,
-    )
+    fallen = () if hold_until_A == 0 else (_fallen(hold_until_A),)
     segments = [
         Segment(name="cc", current_A=current_A, until=(reached, after(longest_s))),
-        _hold("cv", Level(volts=limit_V), (fallen, after(hold_s))),
+        _hold("cv", Level(volts=limit_V), (*fallen, *hold_until, after(hold_s))),
     ]
     if rest_s > 0:
-        segments.append(_rest(rest_s))
+        segments.append(_rest(rest_s, () if relaxed is None else (relaxed,)))
     return Step(name="gcpl", segments=tuple(segments), until=tuple(until))
 
 
@@ -315,14 +206,10 @@ def staircase(
     """Hold a row of voltages, each until its current has fallen (PITT)."""
     segments = []
     for i in range(count):
-        level = Level(volts=start.volts + i * step_V, versus_ocv=start.versus_ocv)
+        level = replace(start, volts=start.volts + i * step_V)
         stop: tuple[Condition, ...] = (after(hold_s),)
         if hold_until_A > 0:
-            text = f"|I| < {hold_until_A:g} A"
-            fallen = Condition(
-                quantity="|I|", relation="<", value=hold_until_A, text=text, confirm=3
-            )
-            stop = (fallen, *stop)
+            stop = (_fallen(hold_until_A), *stop)
         segments.append(_hold(f"level {i + 1}", level, stop))
     return Step(name=name, segments=tuple(segments), until=tuple(until))
 
@@ -381,3 +268,25 @@ def pulses(
 def repeat(steps: Sequence[Step], times: int) -> tuple[Step, ...]:
     """Return a row of steps several times over; loops nest by repeating the result."""
     return tuple(steps) * times
+
+
+def sequence(name: str, steps: Sequence[Step], until: Sequence[Condition] = ()) -> Step:
+    """Return one step that plays the segments of several without a rest between them.
+
+    What ends a step of one segment ends its segment here.
+
+    Raises
+    ------
+    ValueError
+        A step of several segments has conditions of its own: they would have to count
+        from its beginning, and there is none any more.
+    """
+    segments: list[Segment] = []
+    for step in steps:
+        if step.until and len(step.segments) > 1:
+            raise ValueError(
+                f"{step.name} has {len(step.segments)} segments and conditions for all of them; "
+                "put the conditions on its segments, or play it as a step of its own"
+            )
+        segments += [replace(s, until=(*step.until, *s.until)) for s in step.segments]
+    return Step(name=name, segments=tuple(segments), until=tuple(until))

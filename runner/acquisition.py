@@ -3,13 +3,16 @@
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
 from cameras.records import Frame
+from potentiostat.segments import Step
+from potentiostat.technique_data import step_to_data
 from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
@@ -17,8 +20,10 @@ from runner.experiment import Experiment
 from runner.format import held_text
 from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
+from runner.rows import Thinner, session_rows
+from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
-from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
+from session.records import FrameHeader
 from sync.clockfit import ClockFit, fit_clock
 from sync.pairs import EXCHANGE_DTYPE
 
@@ -26,6 +31,7 @@ CAMERA = "camera"
 FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
+SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
 LIVE_EXCHANGES = 600  # of the last ones, for the provisional fit
 
 
@@ -50,6 +56,11 @@ class LiveState:
     clock_sigma_ns: float = float("nan")
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
+    waits: bool = False  # for the operator's word, as the plan asks
+
+
+def _is_small(step: Step) -> bool:
+    return len(step.segments) <= SMALL_SEGMENTS
 
 
 Watcher = Callable[[LiveState], None]
@@ -96,8 +107,11 @@ class Acquisition:
         self._control = control
         self._watcher = watcher
         self._show_others = show
+        self._thinner = Thinner()
+        self._waiting = Waiting()
         self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
+        self._start_time = datetime.now().astimezone()
         self._step_start_ns = self._start_ns
         self._why_end: str | None = None
         self._cycle = 0
@@ -108,7 +122,7 @@ class Acquisition:
         self._first_exposure_ns: int | None = None
         self.state = LiveState(
             steps=len(plan),
-            planned_s=sum(step.longest_s for step in experiment.steps),
+            planned_s=experiment.longest_s,
         )
 
     async def run(self) -> Ending:
@@ -138,6 +152,7 @@ class Acquisition:
                 case Block() as block:
                     await self._take(block)
                     await self._clock.settle()
+                    self._heed_word()
                     self._heed_operator()
                     if self._may_go_on():
                         going = await self._go_on()
@@ -151,6 +166,7 @@ class Acquisition:
                     going = False
                 case Finished():
                     going = False
+        await self._store(self._thinner.flush())
         return self._plan.ending or Ending(
             code=ExitCode.FAILED, reason="the guardian finished by itself"
         )
@@ -175,8 +191,13 @@ class Acquisition:
         message = self._plan.next_step()
         if message is None:
             return
-        step = self._experiment.steps[message.index]
         self._step_start_ns = self._clock.now_ns()
+        message = replace(message, step=with_known_end(message.step, self._wall_time()))
+        step = message.step
+        self._control.take_go_on()  # what was said before is not meant
+        self._waiting.begin(step)
+        self.state.waits = self._waiting.for_operator
+        self.state.steps = len(self._plan)
         self._count_cycle(step.current_A)
         self.state.step, self.state.step_name = message.index, step.name
         self.state.step_longest_s = step.longest_s
@@ -191,9 +212,14 @@ class Acquisition:
                 "held": held_text(step),
                 "current_A": None if math.isnan(step.current_A) else step.current_A,
                 "until": [condition.text for condition in step.until],
+                "technique": step_to_data(step) if _is_small(step) else None,
             },
         )
         self._cell.start(message)
+
+    def _wall_time(self) -> datetime:
+        """Return the time of day: that of the start, and what the run's clock says since."""
+        return self._start_time + timedelta(seconds=(self._clock.now_ns() - self._start_ns) / 1e9)
 
     def _count_cycle(self, current_A: float) -> None:
         """Count cycles: one begins with the first charge after a discharge."""
@@ -219,9 +245,10 @@ class Acquisition:
 
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None
+        self.state.waits = False
         self._plan.judge(ended)
         self.state.ended.append(ended)
-        step = self._experiment.steps[ended.index]
+        step = self._plan[ended.index]
         await self._recorder.event(
             ended.t_ns,
             "step_ended",
@@ -264,12 +291,24 @@ class Acquisition:
         if self._why_end is not None:
             self._cell.end_step(self._why_end)  # again, until the step has ended
 
+    def _heed_word(self) -> None:
+        """End a step that waits for the operator, once told to."""
+        if self._waiting.for_operator and self._control.take_go_on():
+            self._end_wait("operator")
+
+    def _end_wait(self, trigger: str) -> None:
+        why = self._waiting.came(trigger)
+        if why is not None:
+            self.state.waits = False
+            self._why_end = self._why_end or why
+
     # --- readings --------------------------------------------------------------------
 
     async def _take(self, block: Block) -> None:
         await self._note_missing(block)
-        rows = self._rows(block)
-        await self._recorder.samples(rows)
+        rows = session_rows(block, self._cycle)
+        step = self._plan[block.step] if block.step >= 0 else None
+        await self._store(self._thinner.take(rows, step))
         if block.exchanges:
             stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
             for stamp, exchange in zip(stamps, block.exchanges, strict=True):
@@ -292,24 +331,9 @@ class Acquisition:
                 {"missing": missing},
             )
 
-    def _rows(self, block: Block) -> NDArray[np.void]:
-        """Session rows: the stamps are provisional until the time base is fitted."""
-        samples = block.samples
-        rows = np.zeros(len(samples), SESSION_SAMPLE_DTYPE)
-        for name in ("read_start_ns", "read_end_ns", "device_time_s", "aperture_s"):
-            rows[name] = samples[name]
-        rows["voltage"], rows["current"] = samples["voltage_V"], samples["current_A"]
-        rows["voltage_sigma"] = samples["voltage_sigma_V"]
-        rows["current_sigma"] = samples["current_sigma_A"]
-        rows["setpoint"], rows["range"] = samples["setpoint"], samples["range_A"]
-        rows["status"] = samples["status"]
-        width_ns = samples["read_end_ns"] - samples["read_start_ns"]
-        rows["t_ns"] = samples["read_start_ns"] + width_ns // 2
-        rows["t_sigma_ns"] = width_ns / np.sqrt(12.0)
-        rows["step"], rows["cycle"] = block.step, self._cycle
-        rows["charge"] = block.charge_C
-        rows["charge_ionic"] = rows["charge_ionic_sigma"] = np.nan
-        return rows
+    async def _store(self, rows: NDArray[np.void]) -> None:
+        if len(rows):
+            await self._recorder.samples(rows)
 
     def _show(self, rows: NDArray[np.void]) -> None:
         if len(rows) == 0:
@@ -347,6 +371,7 @@ class Acquisition:
                 "frames",
                 {"index": stamps.index, "t_start_ns": stamps.t_start_ns},
             )
+            self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
             self.state.dose_e_m2 = stamps.dose_per_m2

@@ -12,15 +12,17 @@ from rich.table import Table
 from correlate.faraday import faraday_balance
 from correlate.kinematics import mean_velocity
 from correlate.lag import LagResult, NotEnoughData, lag_correlation
-from correlate.ledger import Accuracy, Holder, Ledger, charge_ledger
+from correlate.ledger import Accuracy, Counted, Holder, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
+from potentiostat.segments import Step
+from potentiostat.technique_data import step_from_data
 from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.impedances import PREFIX, Spectrum, spectra
-from runner.timebase import fit_time_base
+from runner.timebase import fit_time_base, thinned_of
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
@@ -286,6 +288,21 @@ def _ledger(
         accuracy=accuracy,
         holder=holder,
         moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
+        counted=_counted(part),
+    )
+
+
+def _counted(columns: Mapping[str, NDArray[np.generic]]) -> Counted | None:
+    """Return what was counted where the plan did not store every reading."""
+    thinned = thinned_of(columns)
+    if thinned is None:
+        return None
+    single = np.asarray(columns["left_out"], np.float64) + 1
+    return Counted(
+        charge_C=np.asarray(columns["charge"], np.float64),
+        thinned=thinned,
+        readings=single - 1 + np.maximum(np.asarray(columns["averaged"], np.float64), 1),
+        single=single,
     )
 
 
@@ -356,12 +373,26 @@ def _spectra(
     holder: Holder | None,
     accuracy: Accuracy,
 ) -> tuple[Spectrum, ...]:
-    experiment = _experiment_of(session)
-    if experiment is None:
-        return ()
     return spectra(
-        session, experiment.steps, columns, holder=holder, gain_ratio=accuracy.gain_ratio
+        session, played_steps(session), columns, holder=holder, gain_ratio=accuracy.gain_ratio
     )
+
+
+def played_steps(session: Session) -> dict[int, Step]:
+    """Return the steps of a run by the number with which they were played.
+
+    The events say so. Where one does not, because its step is a long one or the session is
+    older, the experiment says so, unless rules have jumped in it.
+    """
+    experiment = _experiment_of(session)
+    written = () if experiment is None else experiment.steps
+    jumps = any(condition.goto for step in written for condition in step.until)
+    steps = {} if jumps else dict(enumerate(written))
+    for event in session.events():
+        data = event.data.get("technique") if event.kind == "step_started" else None
+        if isinstance(data, Mapping):
+            steps[int(str(event.data["step"]))] = step_from_data(data)
+    return steps
 
 
 def _lag(

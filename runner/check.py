@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
 
 from rich.table import Table
 
@@ -13,38 +13,22 @@ from potentiostat.noise import current_sigma_A
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
 from potentiostat.technique import Step
+from runner.budget import CLEAR_OF_NOISE, READ_OVERHEAD_S, TYPICAL_STRAY_F, budget, expected
 from runner.experiment import MOCK, Experiment
+from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
+from runner.plan_checks import stored, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
 
+__all__ = ["CheckReport", "Finding", "Severity", "check", "refuse_unfit", "render_check"]
+
 OFFSET_FACTOR = 5.0  # a set-point below this many source offsets cannot be trusted
-TYPICAL_STRAY_F = 150e-12
 LEAK_WARN, LEAK_REFUSE = 0.01, 1.0  # shares of the current that is asked for
 SWEEP_WARN, SWEEP_REFUSE = 0.1, 0.9  # shares of the limit of the current
 BYTES_PER_SAMPLE = 130
 SETTLINGS_PER_PERIOD = 100  # of the fastest sine: at 100 the phase is late by 1.6 degrees at most
 READINGS_PER_PERIOD = 20  # at 20 a staircase is 0.4 % smaller than its sine
-READ_OVERHEAD_S = 0.01  # of a reading and a set-point, beside the integration
 UNCORRECTED_HIGHEST_HZ = 0.01  # without a calibration: 150 pF are 0.1 Tohm there
-CLEAR_OF_NOISE = 3.0
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    OK = "ok"
-    WARN = "warn"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    severity: Severity
-    what: str
-    arithmetic: str
-    key: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +56,9 @@ def check(experiment: Experiment) -> CheckReport:
         *_cell(experiment),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
+        *expected(experiment),
+        *waits(experiment, datetime.now().astimezone()),
+        *stored(experiment),
     ]
     return CheckReport(title=experiment.title, findings=tuple(findings))
 
@@ -104,19 +91,15 @@ def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
     return ranges
 
 
-def _ok(what: str, arithmetic: str) -> Finding:
-    return Finding(severity=Severity.OK, what=what, arithmetic=arithmetic)
-
-
 def _cell(experiment: Experiment) -> Iterator[Finding]:
     cell = experiment.cell
-    yield _ok(
+    yield ok(
         "area",
         f"{in_unit(cell.width_m, 'm')} x {in_unit(cell.depth_m, 'm')} = "
         f"{cell.area_m2 * 1e12:.4g} um2",
     )
     if math.isfinite(cell.capacity_C):
-        yield _ok(
+        yield ok(
             "capacity of the working film",
             f"{in_unit(cell.capacity_C, 'C')}; 1C = {in_unit(cell.capacity_C / 3600, 'A')}",
         )
@@ -127,7 +110,7 @@ def _cell(experiment: Experiment) -> Iterator[Finding]:
             arithmetic=f"{cell.working_material!r} is not known: C-rates and front speeds "
             "cannot be worked out",
         )
-    yield _ok("longest duration", f"{experiment.longest_s:.0f} s")
+    yield ok("longest duration", f"{experiment.longest_s:.0f} s")
 
 
 def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Finding]:
@@ -142,7 +125,7 @@ def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Fi
         )
         return
     used = next(r for r in ranges if r.full_scale_A == range_A)
-    yield _ok("current range, locked for the run", in_unit(range_A, "A"))
+    yield ok("current range, locked for the run", in_unit(range_A, "A"))
     for i, step in enumerate(experiment.steps):
         if step.largest_current_A > 0:
             own_A = step.current_A
@@ -150,6 +133,7 @@ def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Fi
             yield from _galvanostatic(experiment, used, i, current_A)
         yield from _sweeps(experiment, i, step)
         yield from _impedance(experiment, used, i, step)
+    yield from budget(experiment, used)
     yield from _conditions(experiment)
     yield from _leakage(experiment)
 
@@ -161,7 +145,7 @@ def _galvanostatic(
     density = current_A / cell.area_m2 / 10  # A/m2 to mA/cm2
     rate = current_A * 3600 / cell.capacity_C
     speed = current_A / cell.charge_per_m_C
-    yield _ok(
+    yield ok(
         f"{name}: current",
         f"{in_unit(current_A, 'A')} = {density:.3g} mA/cm2 = {rate:.3g} C; "
         f"the front moves at {in_unit(speed, 'm/s')}",
@@ -184,7 +168,7 @@ def _galvanostatic(
         window_s=window_s,
         resolution_A=used.resolution_A,
     )
-    yield _ok(
+    yield ok(
         f"{name}: error and noise of a reading",
         f"± {in_unit(error_A, 'A')} ({100 * error_A / abs(current_A):.2g} %) at most, "
         f"{in_unit(noise_A, 'A')} rms at {experiment.potentiostat.nplc:g} NPLC",
@@ -295,7 +279,7 @@ def _conditions(experiment: Experiment) -> Iterator[Finding]:
     if potentiostat.calibration is not None or potentiostat.resource == MOCK:
         return
     for i, step in enumerate(experiment.steps):
-        if any(c.quantity == "Q_ionic" for c in step.until):
+        if any(c.quantity in ("Q_ionic", "|Q_ionic|") for c in step.until):
             yield Finding(
                 severity=Severity.REFUSE,
                 what=f"step {i + 1}: a rule on the ionic charge",
@@ -310,7 +294,7 @@ def _leakage(experiment: Experiment) -> Iterator[Finding]:
     if potentiostat.calibration is not None:
         return
     if potentiostat.resource == MOCK:
-        yield _ok("open-holder calibration", "measured on the simulated holder first")
+        yield ok("open-holder calibration", "measured on the simulated holder first")
         return
     yield Finding(
         severity=Severity.WARN,
@@ -338,7 +322,7 @@ def _camera(experiment: Experiment) -> Iterator[Finding]:
     if camera.driver == MOCK:
         frames = camera.frame_rate_Hz * experiment.longest_s
         size = frames * camera.height * camera.width
-        yield _ok(
+        yield ok(
             "size of the session",
             f"{frames:.0f} frames of {camera.width} x {camera.height} px: {in_unit(size, 'B', 3)}",
         )

@@ -1,56 +1,42 @@
-"""The experiment file as it is written: its tables and keys. The door to pydantic."""
+"""The experiment file as it is written: its tables and keys.
+
+The ``config`` modules are the door to pydantic.
+"""
 
 import difflib
 import tomllib
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from potentiostat.limits import Condition
-from potentiostat.technique import OCV, Level
+from potentiostat.limits import RATE_WINDOW_S
+from runner.config_fields import (
+    Charge,
+    Current,
+    CurrentRate,
+    Dose,
+    DoseRate,
+    Fraction,
+    FrameRate,
+    Length,
+    Mass,
+    ScanRate,
+    Table,
+    Time,
+    Voltage,
+)
+from runner.config_steps import TECHNIQUE_TABLES, StepTable
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
-from runner.quantities import parse, parse_any, parse_level
-from runner.rules import parse_rule
 
 
-def _reader(kind: str) -> BeforeValidator:
-    return BeforeValidator(lambda text: parse(text, kind))
-
-
-Voltage = Annotated[float, _reader("voltage")]
-Current = Annotated[float, _reader("current")]
-Charge = Annotated[float, _reader("charge")]
-Time = Annotated[float, _reader("time")]
-Length = Annotated[float, _reader("length")]
-FrameRate = Annotated[float, _reader("frame_rate")]
-Dose = Annotated[float, _reader("dose")]
-DoseRate = Annotated[float, _reader("dose_rate")]
-
-Frequency = Annotated[float, _reader("frequency")]
-ScanRate = Annotated[float, _reader("scan_rate")]
-VoltageLevel = Annotated[Level, BeforeValidator(parse_level)]
-
-AnyCurrent = Annotated[
-    tuple[float, str],
-    BeforeValidator(lambda text: parse_any(text, ("current", "current_density", "c_rate"))),
-]
-Rule = Annotated[Condition, BeforeValidator(parse_rule)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
-    )
-
-
-class WorkingTable(_Table):
+class WorkingTable(Table):
     """``working = { material, thickness }``."""
 
     material: str
     thickness: Length
 
 
-class CellTable(_Table):
+class CellTable(Table):
     """``[cell]``."""
 
     stack: str
@@ -58,9 +44,15 @@ class CellTable(_Table):
     depth: Length
     working: WorkingTable
     window: list[Voltage]
+    mass: Mass | None = None
+    capacity: Charge | None = None
+    soc: Fraction | None = None
+    x0: Fraction | None = None
+    charge_per_x: Charge | None = None
+    comments: str = ""
 
 
-class PotentiostatTable(_Table):
+class PotentiostatTable(Table):
     """``[potentiostat]``."""
 
     driver: str
@@ -71,7 +63,7 @@ class PotentiostatTable(_Table):
     line_frequency: FrameRate = 50.0
 
 
-class CameraTable(_Table):
+class CameraTable(Table):
     """``[camera]``."""
 
     driver: str
@@ -84,167 +76,40 @@ class CameraTable(_Table):
     port: int = 0
 
 
-class MockTable(_Table):
+class MockTable(Table):
     """``[mock]``."""
 
     scenario: str = "lco_lipon_li"
     seed: int = 1
 
 
-class LimitsTable(_Table):
+class LimitsTable(Table):
     """``[limits]``."""
 
     voltage: list[Voltage]
     current: Current
     charge: Charge
     dose: Dose | None = None
+    voltage_rate: ScanRate | None = None
+    current_rate: CurrentRate | None = None
+    rate_window: Time = RATE_WINDOW_S
 
 
-class TrackTable(_Table):
+class TrackTable(Table):
     """``[[track]]``."""
 
     name: str
     tracker: str
 
 
-class OcvTable(_Table):
-    """``ocv = { for }``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    duration: Time
-
-
-class CpTable(_Table):
-    """``cp = { current }``."""
-
-    current: AnyCurrent
-
-
-class CaTable(_Table):
-    """``ca = { voltage, for }``."""
-
-    voltage: VoltageLevel
-    duration: Time
-
-
-class LsvTable(_Table):
-    """``lsv = { from, to, rate }``."""
-
-    start: VoltageLevel = OCV
-    to: VoltageLevel
-    rate: ScanRate
-
-
-class CvTable(_Table):
-    """``cv = { from, first, second, to, rate, cycles, hold }``."""
-
-    start: VoltageLevel = OCV
-    first: VoltageLevel
-    second: VoltageLevel
-    to: VoltageLevel = OCV
-    rate: ScanRate
-    cycles: int = 1
-    hold: Time = 0.0
-
-
-class GcplTable(_Table):
-    """``gcpl = { current, voltage, longest, hold_until, hold_for, rest }``."""
-
-    current: AnyCurrent
-    voltage: Voltage
-    longest: Time
-    hold_until: Current
-    hold_for: Time
-    rest: Time = 0.0
-
-
-class GittTable(_Table):
-    """``gitt = { current, pulse, rest, pulses, relaxed }``."""
-
-    current: AnyCurrent
-    pulse: Time
-    rest: Time
-    pulses: int
-    relaxed: ScanRate | None = None
-
-
-class PittTable(_Table):
-    """``pitt = { from, step, levels, hold_for, hold_until }``."""
-
-    start: VoltageLevel = OCV
-    step: Voltage
-    levels: int
-    hold_for: Time
-    hold_until: Current = 0.0
-
-
-class PulsesTable(_Table):
-    """``pulses = { current, on, off, count, base }``."""
-
-    current: AnyCurrent
-    on: Time
-    off: Time
-    count: int
-    base: AnyCurrent = (0.0, "current")
-
-
-class PeisTable(_Table):
-    """``peis = { voltage, amplitude, lowest, highest, points, periods, settle }``."""
-
-    voltage: VoltageLevel = OCV
-    amplitude: Voltage
-    lowest: Frequency
-    highest: Frequency
-    points: int = 6
-    periods: int = 3
-    settle: Time = 0.0
-
-
-class GeisTable(_Table):
-    """``geis = { current, amplitude, lowest, highest, points, periods, settle }``."""
-
-    current: AnyCurrent = (0.0, "current")
-    amplitude: Current
-    lowest: Frequency
-    highest: Frequency
-    points: int = 6
-    periods: int = 3
-    settle: Time = 0.0
-
-
-class LoopTable(_Table):
-    """``loop = { steps, times }``: the steps before it, so many times in all."""
-
-    steps: int
-    times: int
-
-
-class BusTable(_Table):
+class BusTable(Table):
     """``[bus]``."""
 
     broker: str
     lab: str = "lab"
 
 
-class StepTable(_Table):
-    """``[[step]]``: one technique, and until when."""
-
-    ocv: OcvTable | None = None
-    cp: CpTable | None = None
-    ca: CaTable | None = None
-    lsv: LsvTable | None = None
-    cv: CvTable | None = None
-    gcpl: GcplTable | None = None
-    gitt: GittTable | None = None
-    pitt: PittTable | None = None
-    pulses: PulsesTable | None = None
-    peis: PeisTable | None = None
-    geis: GeisTable | None = None
-    loop: LoopTable | None = None
-    until: list[Rule] = []
-
-
-class ExperimentTable(_Table):
+class ExperimentTable(Table):
     """The whole file."""
 
     title: str
@@ -253,7 +118,7 @@ class ExperimentTable(_Table):
     camera: CameraTable | None = None
     mock: MockTable | None = None
     limits: LimitsTable
-    track: list[TrackTable] = []
+    track: list[TrackTable] = Field(default_factory=list)
     step: list[StepTable]
     bus: BusTable | None = None
 
@@ -320,15 +185,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("limits",): LimitsTable,
     ("track",): TrackTable,
     ("step",): StepTable,
-    ("step", "cp"): CpTable,
-    **{
-        ("step", name): table
-        for name, table in (
-            *(("ocv", OcvTable), ("ca", CaTable), ("lsv", LsvTable), ("cv", CvTable)),
-            *(("gcpl", GcplTable), ("gitt", GittTable), ("pitt", PittTable)),
-            *(("pulses", PulsesTable), ("loop", LoopTable)),
-        )
-    },
+    **{("step", name): table for name, table in TECHNIQUE_TABLES.items()},
     ("bus",): BusTable,
 }
 

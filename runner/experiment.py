@@ -10,9 +10,10 @@ from potentiostat.limits import Envelope
 from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
 from runner.config import ExperimentTable, read_tables
-from runner.plan import choose_range
+from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
-from runner.steps import build_steps, check_steps, to_amperes
+from runner.step_checks import check_steps
+from runner.steps import CellTerms, build_steps
 
 __all__ = ["Experiment", "ExperimentError"]
 
@@ -22,6 +23,7 @@ MAX_FILE_BYTES = 1_000_000
 # of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
 FARADAY_C_MOL = 96_485.33212
 EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0}
+SITES_MOL_M3 = {"licoo2": 51_500.0, "lco": 51_500.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +35,13 @@ class Cell:
     layers
         In the order in which the lithium crosses them on charge.
     capacity_C
-        Of the working film; NaN for a material that is not known.
+        Of the working film: as given, or from its volume; NaN where neither is known.
+    mass_kg
+        Of the working material; NaN where it was not given.
+    soc, x0
+        State of charge and lithium content when the run begins; NaN where not given.
+    comments
+        What else there is to say.
     """
 
     layers: tuple[str, ...]
@@ -42,6 +50,12 @@ class Cell:
     working_material: str
     working_thickness_m: float
     window_V: tuple[float, float]
+    mass_kg: float = math.nan
+    given_capacity_C: float = math.nan
+    given_charge_per_x_C: float = math.nan
+    soc: float = math.nan
+    x0: float = math.nan
+    comments: str = ""
 
     @property
     def area_m2(self) -> float:
@@ -56,8 +70,29 @@ class Cell:
 
     @property
     def capacity_C(self) -> float:
-        """Charge of the whole working film; NaN for an unknown material."""
+        """Charge of the whole working film; NaN where neither given nor known."""
+        if math.isfinite(self.given_capacity_C):
+            return self.given_capacity_C
         return self.charge_per_m_C * self.working_thickness_m
+
+    @property
+    def charge_per_x_C(self) -> float:
+        """Charge of a whole lithium of each formula unit; NaN where neither given nor known."""
+        if math.isfinite(self.given_charge_per_x_C):
+            return self.given_charge_per_x_C
+        sites = SITES_MOL_M3.get(self.working_material.lower(), math.nan)
+        return FARADAY_C_MOL * sites * self.area_m2 * self.working_thickness_m
+
+    @property
+    def terms(self) -> CellTerms:
+        """What turns C-rates and shares into amperes and coulombs."""
+        return CellTerms(
+            area_m2=self.area_m2,
+            capacity_C=self.capacity_C,
+            soc=self.soc,
+            charge_per_x_C=self.charge_per_x_C,
+            x0=self.x0,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,25 +251,26 @@ class Experiment:
                 voltage_max_V=limits.voltage[1],
                 current_max_A=limits.current,
                 charge_max_C=limits.charge,
+                voltage_rate_max_V_s=_or(limits.voltage_rate, math.inf),
+                current_rate_max_A_s=_or(limits.current_rate, math.inf),
+                rate_window_s=limits.rate_window,
             ),
             dose_limit_e_m2=limits.dose,
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
-            steps=build_steps(
-                tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits
-            ),
+            steps=build_steps(tables.step, cell.terms, tables.limits),
             bus=_bus(tables),
         )
 
     @property
     def longest_s(self) -> float:
-        """Longest possible duration of the plan."""
-        return sum(step.longest_s for step in self.steps)
+        """Longest possible duration of the plan, with all of its jumps back."""
+        return longest_s(self.steps)
 
     @property
     def largest_current_A(self) -> float:
-        """Largest magnitude of any step's current; the limit where a voltage is held."""
+        """Largest magnitude of any step's current; the limit where the plan does not tell."""
         largest_A = max(step.largest_current_A for step in self.steps)
-        if any(step.holds_voltage for step in self.steps):
+        if any(step.has_open_current for step in self.steps):
             return max(largest_A, CLAMP_RATIO * self.envelope.current_max_A)
         return largest_A
 
@@ -270,7 +306,17 @@ def _cell(tables: ExperimentTable) -> Cell:
         working_material=cell.working.material,
         working_thickness_m=cell.working.thickness,
         window_V=(window[0], window[1]),
+        mass_kg=_or(cell.mass, math.nan),
+        given_capacity_C=_or(cell.capacity, math.nan),
+        given_charge_per_x_C=_or(cell.charge_per_x, math.nan),
+        soc=_or(cell.soc, math.nan),
+        x0=_or(cell.x0, math.nan),
+        comments=cell.comments,
     )
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _bus(tables: ExperimentTable) -> BusSettings | None:
@@ -290,7 +336,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_cell(tables, cell),
         *_check_limits(tables, cell),
         *_check_equipment(tables),
-        *check_steps(tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits),
+        *check_steps(tables, cell.terms),
     ]
 
 
@@ -299,6 +345,14 @@ def _check_cell(tables: ExperimentTable, cell: Cell) -> _Found:
     for name in ("width", "depth"):
         if getattr(tables.cell, name) <= 0:
             found.append((("cell", name), "must be more than nothing, such as 5 um"))
+    for name, example in (("mass", "5 pg"), ("capacity", "12 nC"), ("charge_per_x", "25 nC")):
+        value = getattr(tables.cell, name)
+        if value is not None and value <= 0:
+            found.append((("cell", name), f"must be more than nothing, such as {example}"))
+    for name in ("soc", "x0"):
+        value = getattr(tables.cell, name)
+        if value is not None and not 0 <= value <= 1:
+            found.append((("cell", name), f"{value:g} lies outside 0 to 1"))
     if cell.working_thickness_m <= 0:
         found.append((("cell", "working"), "thickness must be more than nothing"))
     if cell.working_material not in cell.layers:
@@ -342,7 +396,8 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
                 f"the lower limit {low:g} V would allow 0 V on a cell",
             )
         )
-    for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None)):
+    optional = (("voltage_rate", "10 mV/s"), ("current_rate", "10 pA/s"), ("rate_window", "2 s"))
+    for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None), *optional):
         value = getattr(limits, name)
         if value is not None and value <= 0:
             hint = f", such as {example}" if example else ""

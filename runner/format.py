@@ -2,7 +2,7 @@
 
 import math
 
-from potentiostat.technique import Level, Step
+from potentiostat.segments import Level, Reference, Step
 
 _PREFIXES = {
     -18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M",
@@ -44,18 +44,25 @@ def with_sigma(value: float, sigma: float, unit: str) -> str:
 
 def level_text(level: Level) -> str:
     """Return a voltage as it is written in an experiment file."""
-    if not level.versus_ocv:
-        return in_unit(level.volts, "V")
-    if level.volts == 0:
-        return "OCV"
-    return f"OCV {'+' if level.volts > 0 else '-'} {in_unit(abs(level.volts), 'V')}"
+    return _relative_text(level.volts, "V", level.versus)
+
+
+def _relative_text(value: float, unit: str, versus: Reference) -> str:
+    if versus == "zero":
+        return in_unit(value, unit)
+    name = "OCV" if versus == "ocv" else versus
+    if value == 0:
+        return name
+    return f"{name} {'+' if value > 0 else '-'} {in_unit(abs(value), unit)}"
 
 
 def held_text(step: Step) -> str:
     """Return what a step holds first, and how many segments follow."""
     first = step.segments[0]
-    if first.voltage is None:
-        text = in_unit(step.current_A, "A")
+    if first.current_A is not None:
+        text = _relative_text(first.current_A, "A", first.current_versus)
+    elif first.voltage is None:
+        text = "OCV"
     elif first.ramp is None:
         text = level_text(first.voltage)
     else:

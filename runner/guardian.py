@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
+from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Status
 from runner.charge_count import ChargeCount
@@ -44,6 +45,7 @@ from runner.messages import (
 )
 from runner.outbox import GATHER_S, Outbox, Outgoing
 from runner.playing import Counts, Met, Playing
+from runner.references import LastLevels
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -103,6 +105,8 @@ class Guardian:
         self._waiting: StartStep | None = None  # for a rest voltage to count from
         self._changed_ns = 0
         self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
+        self._levels = LastLevels()
+        self._rates = RateGuard(settings.envelope)
         self._charge = ChargeCount(settings.holder)
         self._bad_readings = 0
         self._sequence = 0
@@ -192,13 +196,21 @@ class Guardian:
                 return
         if int(sample["read_start_ns"]) < self._changed_ns:
             return
+        settled_A = math.nan if status & Status.SETTLING else current_A
+        if self._settings.cell_attached:
+            middle_s = (int(sample["read_start_ns"]) + int(sample["read_end_ns"])) / 2e9
+            broken = self._rates.violation(middle_s, voltage_V=voltage_V, current_A=settled_A)
+            if broken is not None:
+                self._trip(EndKind.LIMIT, broken)
+                return
+        self._levels.read(voltage_V, settled_A, playing=self._playing is not None)
         if self._playing is None:
             self._rest_V.append(voltage_V)
             return
         met = self._playing.judge(
             self._counts(int(sample["read_end_ns"])),
             voltage_V=voltage_V,
-            current_A=math.nan if status & Status.SETTLING else current_A,
+            current_A=settled_A,
         )
         if met is not None:
             self._heed(met, seen_ns=int(sample["read_end_ns"]))
@@ -208,6 +220,7 @@ class Guardian:
             t_ns=t_ns,
             charge_C=self._charge.instrument_C,
             charge_ionic_C=self._charge.ionic_C,
+            charge_run_C=self._charge.instrument_C,
         )
 
     # --- what the runner says --------------------------------------------------------
@@ -286,17 +299,21 @@ class Guardian:
     # --- changing what the source does -------------------------------------------------
 
     def _start_step(self, message: StartStep) -> None:
-        """Begin a step, at once or when the rest voltage that it counts from is known."""
-        if message.step.needs_ocv and not self._rest_V:
+        """Begin a step, at once or when the readings that it counts from are known."""
+        known = self._levels.known(self._rest_V)
+        missing = [name for name in message.step.references if math.isnan(getattr(known, name))]
+        if any(name.startswith("control") for name in missing):
+            self._trip(EndKind.FAULT, "a level counts from one that was held before, and none was")
+            return
+        if missing:
             self._waiting = message
             return
-        rest_V = sum(self._rest_V) / len(self._rest_V) if self._rest_V else math.nan
         playing = Playing(
             message.index,
             message.step,
             envelope=self._settings.envelope,
             range_A=message.range_A,
-            ocv_V=rest_V,
+            known=known,
         )
         self._playing = playing
         self.phase = Phase.STEPPING
@@ -310,6 +327,8 @@ class Guardian:
             self._trip(EndKind.FAULT, str(error))
             return
         self._changed_ns = self._now_ns()
+        self._levels.held(setpoint)
+        self._rates.forget()
         self._rest_V.clear()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
@@ -323,6 +342,8 @@ class Guardian:
             setpoint = self._playing.moved_setpoint(self._now_ns())
             if setpoint is not None:
                 self._instrument.apply(setpoint)
+                if self._playing.segment.sines is None:
+                    self._levels.held(setpoint)
 
     def _heed(self, met: Met, *, seen_ns: int) -> None:
         """Go on with the next segment, or end the step in rest."""
@@ -336,7 +357,7 @@ class Guardian:
             self._end_step(EndKind.HELD, met.condition.text, seen_ns=seen_ns)
             return
         if met.ends_step:
-            self._end_step(EndKind.CONDITION, met.condition.text, seen_ns=seen_ns)
+            self._end_step(EndKind.CONDITION, met.condition.text, seen_ns=seen_ns, met=met)
             return
         ended = playing.segment.name
         self._hold(playing.next_segment())
@@ -351,7 +372,9 @@ class Guardian:
             )
         )
 
-    def _end_step(self, kind: EndKind, reason: str, *, seen_ns: int) -> None:
+    def _end_step(
+        self, kind: EndKind, reason: str, *, seen_ns: int, met: Met | None = None
+    ) -> None:
         playing = self._playing
         if playing is None:
             return
@@ -364,6 +387,7 @@ class Guardian:
         self.phase = Phase.RESTING
         now_ns = self._now_ns()
         self._changed_ns = now_ns
+        self._rates.forget()
         self._say(
             StepEnded(
                 index=playing.index,
@@ -371,6 +395,8 @@ class Guardian:
                 reason=reason,
                 t_ns=now_ns,
                 latency_ns=now_ns - seen_ns,
+                goto="" if met is None else met.condition.goto,
+                goto_most=0 if met is None else met.condition.goto_most,
             )
         )
 

@@ -67,6 +67,11 @@ def _sample(experiment: Experiment) -> dict[str, AttributeValue]:
         "working_thickness_m": cell.working_thickness_m,
         "capacity_C": cell.capacity_C,
         "window_V": (cell.window_V[0], cell.window_V[1]),
+        "mass_kg": cell.mass_kg,
+        "soc_at_start": cell.soc,
+        "x_at_start": cell.x0,
+        "charge_per_x_C": cell.charge_per_x_C,
+        "comments": cell.comments,
     }
 
 

@@ -17,7 +17,7 @@ from correlate.impedance import (
 )
 from correlate.ledger import Holder
 from potentiostat.records import Status
-from potentiostat.technique import Segment, Step
+from potentiostat.segments import Segment, Step
 from session.reader import Session
 
 PREFIX = "impedance_step_"
@@ -57,7 +57,7 @@ class Spectrum:
 
 def spectra(
     session: Session,
-    steps: tuple[Step, ...],
+    steps: Mapping[int, Step],
     columns: Mapping[str, NDArray[np.generic]],
     *,
     holder: Holder | None,
@@ -67,6 +67,8 @@ def spectra(
 
     Parameters
     ----------
+    steps
+        By the number with which they were played.
     columns
         Of the samples.
     gain_ratio
@@ -77,7 +79,7 @@ def spectra(
     A step that was cut short, so that its readings determine nothing, is left out.
     """
     found = []
-    for index, step in enumerate(steps):
+    for index, step in steps.items():
         segment = next((s for s in step.segments if s.sines is not None), None)
         if segment is None:
             continue

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from potentiostat.limits import Envelope
 from potentiostat.protocol import ClockExchange, SafeState
 from potentiostat.records import Identity, RangeSpec
-from potentiostat.technique import Step
+from potentiostat.segments import Step
 from runner.clock import ClockSpec
 
 
@@ -146,13 +146,22 @@ class SegmentEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepEnded:
-    """A step is over and the cell rests in S1."""
+    """A step is over and the cell rests in S1.
+
+    Parameters
+    ----------
+    goto, goto_most
+        Label of the step that follows by the rule that ended this one, and how many times
+        at most; "" for the next.
+    """
 
     index: int
     kind: EndKind
     reason: str
     t_ns: int
     latency_ns: int
+    goto: str = ""
+    goto_most: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,12 @@
 """Plays the steps of an experiment one after the other: decides, and holds no physics."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from potentiostat.records import RangeSpec
-from potentiostat.technique import Step
+from potentiostat.segments import Step
 from runner.control import Wish
 from runner.messages import EndKind, StartStep, StepEnded
 
@@ -45,6 +46,24 @@ def choose_range(current_A: float, ranges: Sequence[RangeSpec]) -> RangeSpec:
     return min(fitting, key=lambda r: r.full_scale_A)
 
 
+def find_back(steps: Sequence[Step], here: int, label: str) -> int | None:
+    """Return the nearest step of a label at or before a place; None for none."""
+    return next((i for i in range(here, -1, -1) if steps[i].label == label), None)
+
+
+def longest_s(steps: Sequence[Step]) -> float:
+    """Return the longest duration of a plan, with all of its jumps back."""
+    lasting = [step.longest_s for step in steps]
+    total_s = sum(lasting)
+    for here, step in enumerate(steps):
+        for condition in step.until:
+            if condition.goto_most > 0:
+                start = find_back(steps, here, condition.goto)
+                again_s = 0.0 if start is None else sum(lasting[start : here + 1])
+                total_s += condition.goto_most * again_s
+    return total_s
+
+
 class Plan:
     """The steps, which of them is on, and what comes next.
 
@@ -58,7 +77,11 @@ class Plan:
     """
 
     def __init__(self, steps: Sequence[Step], *, range_A: float) -> None:
-        self._steps = tuple(steps)
+        self._file = tuple(steps)
+        self._steps = list(steps)
+        self._written = list(range(len(self._steps)))  # which step of the file each one is
+        self._jumps: Counter[tuple[int, str]] = Counter()
+        self._goto: StepEnded | None = None
         self._range_A = range_A
         self.index = -1
         self.ending: Ending | None = None
@@ -67,7 +90,11 @@ class Plan:
     @property
     def step(self) -> Step | None:
         """The step that is on, or None before the first and after the last."""
-        return self._steps[self.index] if 0 <= self.index < len(self._steps) else None
+        return self[self.index] if 0 <= self.index < len(self) else None
+
+    def __getitem__(self, index: int) -> Step:
+        """Return a step of those played and to be played."""
+        return self._steps[index]
 
     def __len__(self) -> int:
         """Return the number of steps."""
@@ -85,12 +112,33 @@ class Plan:
 
     def _following(self) -> int:
         """After a stop, only the last step is left, and only if it is a rest."""
-        after = self.index + 1
         if self._wish_obeyed is Wish.STOP:
             last = len(self._steps) - 1
             rests_at_end = self._steps[last].is_rest
             return last if rests_at_end and self.index < last else len(self._steps)
-        return after
+        return self._jumped()
+
+    def _jumped(self) -> int:
+        """Return the step that the last end asks for.
+
+        A jump back lays the steps of the file from there on once more behind the present
+        one, so that each that is played keeps a number of its own.
+        """
+        ended, self._goto = self._goto, None
+        here = self.index
+        if ended is None:
+            return here + 1
+        if ended.goto_most == 0:  # ahead: needs no bound
+            after = range(here + 1, len(self))
+            return next((i for i in after if self[i].label == ended.goto), here + 1)
+        written = self._written[here]
+        jump = (written, ended.reason)
+        start = find_back(self._file, written, ended.goto)
+        if start is not None and self._jumps[jump] < ended.goto_most:
+            self._jumps[jump] += 1
+            self._steps[here + 1 : here + 1] = self._file[start : written + 1]
+            self._written[here + 1 : here + 1] = range(start, written + 1)
+        return here + 1
 
     def obey(self, wish: Wish) -> str | None:
         """Take the operator's wish; return why the present step must end, or None."""
@@ -113,7 +161,9 @@ class Plan:
         return self._wish_obeyed >= Wish.ABORT
 
     def judge(self, ended: StepEnded) -> None:
-        """Note an end that the plan did not foresee."""
+        """Note an end that the plan did not foresee, or where a foreseen one leads."""
+        if ended.kind is EndKind.CONDITION and ended.goto:
+            self._goto = ended
         if ended.kind in (EndKind.CONDITION, EndKind.COMMAND, EndKind.HELD):
             return
         code = ExitCode.LIMIT if ended.kind is EndKind.LIMIT else ExitCode.FAILED

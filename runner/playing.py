@@ -1,12 +1,12 @@
 """The step that a guardian plays: which segment is on, its level now, and when it ends."""
 
+import math
 from dataclasses import dataclass, replace
 
 from potentiostat.limits import Condition, Envelope, Seen, Watch
 from potentiostat.protocol import Setpoint
-from potentiostat.technique import Segment, Step, resolve
+from potentiostat.segments import References, Segment, Step, resolve
 
-RAMP_STEP_V = 1e-3  # of the staircase that a ramp is made of
 ROUNDING = 1e-6  # of a step
 
 
@@ -17,6 +17,7 @@ class Counts:
     t_ns: int
     charge_C: float
     charge_ionic_C: float
+    charge_run_C: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,23 +35,25 @@ class Playing:
     ----------
     index
         Of the step in its plan.
-    ocv_V
-        Rest voltage of the cell before the step; NaN where it does not matter.
+    known
+        What levels count from, as it is when the step begins.
     """
 
     def __init__(
-        self, index: int, step: Step, *, envelope: Envelope, range_A: float, ocv_V: float
+        self, index: int, step: Step, *, envelope: Envelope, range_A: float, known: References
     ) -> None:
         self.index = index
         self.step = step
         self._envelope = envelope
         self._range_A = range_A
-        self._ocv_V = ocv_V
+        self._known = known
         self._number = -1
         self._whole = Watch(step.until)
         self._part = Watch(())
         self._began: Counts | None = None
         self._segment_began: Counts | None = None
+        self._half_began: Counts | None = None
+        self._direction = 0
         self.setpoint = self._advance()
 
     @property
@@ -67,7 +70,7 @@ class Playing:
         self._number += 1
         self._part = Watch(self.segment.until)
         self._segment_began = None
-        return self.segment.setpoint(self._envelope, self._range_A, self._ocv_V)
+        return self.segment.setpoint(self._envelope, self._range_A, self._known)
 
     def next_segment(self) -> Setpoint:
         """Move to the next segment; return what is to be held."""
@@ -79,6 +82,11 @@ class Playing:
         if self._began is None:
             self._began = now
         self._segment_began = now
+        # A hold or a rest belongs to the half cycle before it.
+        direction = self.segment.direction
+        if self._half_began is None or (direction and direction != self._direction):
+            self._half_began = now
+        self._direction = direction or self._direction
 
     # --- what moves ------------------------------------------------------------------------
 
@@ -97,25 +105,25 @@ class Playing:
         segment = self.segment
         if segment.sines is None:
             return None
-        held = segment.setpoint(self._envelope, self._range_A, self._ocv_V).level
+        held = segment.setpoint(self._envelope, self._range_A, self._known).level
         return held + segment.sines.value(elapsed_s)
 
     def _ramped_V(self, elapsed_s: float) -> float | None:
         ramp = self.segment.ramp
         if ramp is None or self.segment.voltage is None:
             return None
-        start_V = resolve(self.segment.voltage, self._ocv_V)
-        end_V = resolve(ramp.to, self._ocv_V)
+        start_V = resolve(self.segment.voltage, self._known)
+        end_V = resolve(ramp.to, self._known)
         moved_V = ramp.rate_V_s * elapsed_s
         span_V = abs(end_V - start_V)
         way = 1.0 if end_V > start_V else -1.0
-        climbed_V = int(moved_V / RAMP_STEP_V + ROUNDING) * RAMP_STEP_V
-        arrived = climbed_V >= span_V - ROUNDING * RAMP_STEP_V or moved_V >= span_V
+        climbed_V = int(moved_V / ramp.step_V + ROUNDING) * ramp.step_V
+        arrived = climbed_V >= span_V - ROUNDING * ramp.step_V or moved_V >= span_V
         return end_V if arrived else start_V + way * climbed_V
 
     def _arrived(self) -> bool:
         ramp = self.segment.ramp
-        return ramp is not None and self.setpoint.level == resolve(ramp.to, self._ocv_V)
+        return ramp is not None and self.setpoint.level == resolve(ramp.to, self._known)
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -127,12 +135,13 @@ class Playing:
         current_A
             NaN while the meter settles: no condition on the current is asked then.
         """
-        if self._began is None or self._segment_began is None:
+        if self._began is None or self._segment_began is None or self._half_began is None:
             return None
-        found = self._whole.first_met(_seen(self._began, now, voltage_V, current_A))
+        half_C = now.charge_C - self._half_began.charge_C
+        found = self._whole.first_met(_seen(self._began, now, half_C, voltage_V, current_A))
         if found is not None:
             return Met(condition=found, ends_step=True)
-        found = self._part.first_met(_seen(self._segment_began, now, voltage_V, current_A))
+        found = self._part.first_met(_seen(self._segment_began, now, half_C, voltage_V, current_A))
         if found is None and self._arrived():
             level_V = self.setpoint.level
             found = Condition(
@@ -141,11 +150,13 @@ class Playing:
         return None if found is None else Met(condition=found, ends_step=self.is_last)
 
 
-def _seen(began: Counts, now: Counts, voltage_V: float, current_A: float) -> Seen:
+def _seen(began: Counts, now: Counts, half_C: float, voltage_V: float, current_A: float) -> Seen:
     return Seen(
         voltage_V=voltage_V,
         current_A=current_A,
         charge_C=now.charge_C - began.charge_C,
         charge_ionic_C=now.charge_ionic_C - began.charge_ionic_C,
+        charge_half_C=half_C,
+        charge_run_C=now.charge_run_C,
         elapsed_s=(now.t_ns - began.t_ns) / 1e9,
     )

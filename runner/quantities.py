@@ -9,10 +9,11 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
-from potentiostat.technique import Level
+from potentiostat.segments import Level, Reference
 
 
 class QuantityError(ValueError):
@@ -104,6 +105,12 @@ KINDS: Mapping[str, Kind] = {
         "50 e/angstrom^2/s",
         {f"{unit}/s": (1, 20) for unit in _PER_AREA},
     ),
+    "mass": Kind(
+        "a mass",
+        "5 pg",
+        {f"{p}g": (1, power - 3) for p, power in _SMALL.items()},
+    ),
+    "fraction": Kind("a fraction", "80 %", {"%": (1, -2)}),
     "temperature": Kind("a temperature", "298 K", {"K": (1, 0)}),
 }
 
@@ -210,21 +217,90 @@ def _why_not(unit: str, wanted: Sequence[Kind]) -> str:
     return f"has a unit that is not known here; write for example {wanted[0].example}"
 
 
-_VERSUS_OCV = re.compile(r"OCV(?:\s*(?P<sign>[+-])\s*(?P<offset>.+))?")
+_RELATIVE = re.compile(r"(?P<versus>OCV|control|measured)(?:\s*(?P<sign>[+-])\s*(?P<offset>.+))?")
+
+
+def _relative(text: object) -> tuple[Reference, str] | None:
+    """Return what a text counts from, and its signed offset ("" for none); None for neither."""
+    match = _RELATIVE.fullmatch(text.strip()) if isinstance(text, str) else None
+    if match is None:
+        return None
+    versus: Reference = match["versus"].lower()  # type: ignore[assignment]
+    return versus, "" if match["offset"] is None else match["sign"] + match["offset"]
 
 
 def parse_level(text: object) -> Level:
-    """Read a voltage, or one counted from the rest voltage, such as ``"OCV + 20 mV"``.
+    """Read a voltage, or one that counts from another, such as ``"OCV + 20 mV"``.
+
+    ``OCV`` is the rest voltage before the step, ``control`` the voltage that was held
+    last, ``measured`` that of the last reading.
 
     Raises
     ------
     QuantityError
         It is neither.
     """
-    match = _VERSUS_OCV.fullmatch(text.strip()) if isinstance(text, str) else None
-    if match is None:
+    relative = _relative(text)
+    if relative is None:
         return Level(volts=parse(text, "voltage"))
-    if match["offset"] is None:
-        return Level(volts=0.0, versus_ocv=True)
-    offset_V = parse(match["offset"], "voltage")
-    return Level(volts=-offset_V if match["sign"] == "-" else offset_V, versus_ocv=True)
+    versus, offset = relative
+    return Level(volts=parse(offset, "voltage") if offset else 0.0, versus=versus)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentLevel:
+    """A current as it is written: a number of some kind, and what it counts from."""
+
+    number: float
+    kind: str
+    versus: Reference = "zero"
+
+
+def parse_current_level(text: object) -> CurrentLevel:
+    """Read a current, current density or C-rate, or ``"control + 5 pA"``.
+
+    Raises
+    ------
+    QuantityError
+        It is none of them.
+    """
+    relative = _relative(text)
+    if relative is None:
+        return CurrentLevel(*parse_any(text, ("current", "current_density", "c_rate")))
+    versus, offset = relative
+    if versus == "ocv":
+        raise QuantityError(f"{text!r}: a rest voltage is no current; write control or measured")
+    return CurrentLevel(parse(offset, "current") if offset else 0.0, "current", versus)
+
+
+def parse_fraction(text: object) -> float:
+    """Read a fraction: ``0.8``, ``"0.8"`` or ``"80 %"``.
+
+    Raises
+    ------
+    QuantityError
+        It is none.
+    """
+    if isinstance(text, int | float) and not isinstance(text, bool) and math.isfinite(text):
+        return float(text)
+    bare = _NUMBER.fullmatch(text.strip()) if isinstance(text, str) else None
+    if bare is not None and not bare["unit"]:
+        return float(bare["number"])
+    return parse(text, "fraction")
+
+
+def parse_moment(text: object) -> str:
+    """Read a date and a time of day, such as ``"2026-11-26 08:00"``; return it as ISO 8601.
+
+    Raises
+    ------
+    QuantityError
+        It is none.
+    """
+    told = f'{text!r} is no date with a time of day; write for example "2026-11-26 08:00"'
+    if not isinstance(text, str) or ":" not in text:
+        raise QuantityError(told)
+    try:
+        return datetime.fromisoformat(text.strip()).isoformat()
+    except ValueError as error:
+        raise QuantityError(told) from error

@@ -85,6 +85,8 @@ def live_table(state: LiveState) -> Table:
     )
     for ended in state.ended:
         table.add_row(f"[dim]step {ended.index + 1} ended", f"[dim]{ended.reason}")
+    if state.waits:
+        table.add_row("[bold yellow]waits", "Enter goes on, Ctrl-C ends the plan")
     if state.held:
         table.add_row("[bold yellow]held", f"{state.held}: Enter goes on, Ctrl-C ends the plan")
     return table

@@ -1,5 +1,6 @@
 """The final time base of a session: fits over the whole record, from raw stamps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from session.editor import SessionEditor
 from session.reader import Session
-from sync.align import average_over_exposures, cumulative_charge
+from sync.align import average_over_exposures, cumulative_charge, thinned_intervals
 from sync.clockfit import ClockFit, fit_segments, granularity_ns, to_host
 
 POTENTIOSTAT = "potentiostat"
@@ -121,13 +122,13 @@ def _frame_samples(session: Session, camera: str, base: TimeBase) -> dict[str, N
         "current_std": means["current"].std,
         "count": means["current"].count,
         "coverage": means["current"].coverage,
-        "charge_since_last": _charge_since_last(base.t_ns, columns["current"], middle_ns),
+        "charge_since_last": _charge_since_last(base.t_ns, columns, middle_ns),
     }
 
 
 def _charge_since_last(
     t_ns: NDArray[np.int64],
-    current_A: NDArray[np.float64],
+    columns: Mapping[str, NDArray[np.generic]],
     middle_ns: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Charge between the middles of neighbouring frames; NaN where no sample reaches."""
@@ -135,7 +136,12 @@ def _charge_since_last(
     if len(t_ns) < 2 or len(middle_ns) == 0:
         return charge
     reference_ns = t_ns[0]
-    total_C = cumulative_charge(t_ns, current_A)
+    total_C = cumulative_charge(
+        t_ns,
+        np.asarray(columns["current"], np.float64),
+        counted_C=np.asarray(columns["charge"], np.float64),
+        thinned=thinned_of(columns),
+    )
     at_frame_C = np.interp(
         (middle_ns - reference_ns).astype(np.float64),
         (t_ns - reference_ns).astype(np.float64),
@@ -145,6 +151,14 @@ def _charge_since_last(
     )
     charge[1:] = np.diff(at_frame_C)
     return charge
+
+
+def thinned_of(columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_] | None:
+    """Tell before which samples readings were not stored; None for a session that has all."""
+    if "averaged" not in columns or "left_out" not in columns:
+        return None
+    thinned = thinned_intervals(columns["averaged"], columns["left_out"])
+    return thinned if np.any(thinned) else None
 
 
 def _rows(segments: tuple[ClockFit, ...]) -> dict[str, list[float]]:

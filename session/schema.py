@@ -39,7 +39,7 @@ ENTRY = Group(
 SAMPLES = Group(
     path="samples",
     nx_class="NXdata",
-    meaning="one row for each reading of the potentiostat",
+    meaning="the readings of the potentiostat, one row each unless the plan stores fewer",
     signal="voltage",
     axes=("t_ns",),
     columns=(
@@ -63,6 +63,20 @@ SAMPLES = Group(
         ),
         Column(name="step", dtype="<i4", unit="", meaning="step of the plan"),
         Column(name="cycle", dtype="<i4", unit="", meaning="cycle of the plan"),
+        Column(
+            name="averaged",
+            dtype="<i4",
+            unit="",
+            meaning="readings whose mean the row is; 0 and 1 for a single one",
+            required=False,
+        ),
+        Column(
+            name="left_out",
+            dtype="<i4",
+            unit="",
+            meaning="readings that were counted but not stored since the row before",
+            required=False,
+        ),
         real("charge", "C", "charge counted by the instrument since the start"),
         sigma("charge_ionic", "C", "charge that crossed the cell", provisional=True),
         sigma("charge_ionic_sigma", "C", "1 sigma of charge_ionic", provisional=True),

@@ -84,12 +84,41 @@ def average_over_exposures(
         )
 
 
+def thinned_intervals(
+    averaged: NDArray[np.generic], left_out: NDArray[np.generic]
+) -> NDArray[np.bool_]:
+    """Tell before which samples readings were taken that are no samples, shape (n,).
+
+    Parameters
+    ----------
+    averaged
+        Readings whose mean each sample is; 0 and 1 for a single one.
+    left_out
+        Readings that were not stored since the sample before.
+    """
+    mean = np.asarray(averaged, np.int64) > 1
+    thinned = mean | (np.asarray(left_out, np.int64) > 0)
+    thinned[1:] |= mean[:-1]
+    return thinned
+
+
 def cumulative_charge(
-    t_ns: NDArray[np.int64], current_A: NDArray[np.float64]
+    t_ns: NDArray[np.int64],
+    current_A: NDArray[np.float64],
+    *,
+    counted_C: NDArray[np.float64] | None = None,
+    thinned: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Integrate a current by trapezia, in C, shape (n,); 0 at the first sample.
 
     Samples that are not numbers are bridged by their neighbours.
+
+    Parameters
+    ----------
+    counted_C
+        What was counted up to each sample, of all readings.
+    thinned
+        From `thinned_intervals`: there, what was counted is taken. None for nowhere.
     """
     charge = np.zeros(len(t_ns))
     good = np.flatnonzero(np.isfinite(current_A))
@@ -97,5 +126,9 @@ def cumulative_charge(
         return charge
     seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9
     step = 0.5 * (current_A[good][1:] + current_A[good][:-1]) * np.diff(seconds[good])
+    if counted_C is not None and thinned is not None:
+        marks = np.cumsum(thinned)
+        missing = marks[good[1:]] > marks[good[:-1]]
+        step = np.where(missing, counted_C[good[1:]] - counted_C[good[:-1]], step)
     charge[good[1:]] = np.cumsum(step)
     return np.asarray(np.interp(seconds, seconds[good], charge[good]), dtype=np.float64)

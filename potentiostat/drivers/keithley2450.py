@@ -88,6 +88,7 @@ class Keithley2450:
     ranges = RANGES
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
+    noise = NOISE
     unconfirmed = "source zero of 100 nA, all of 1 uA, settling; all figures of 2460 and 2470"
     largest_block = 1
     trigger_lines: tuple[int, ...] = ()
@@ -370,7 +371,7 @@ class Keithley2450:
             raw,
             setpoint=self._setpoint,
             spec=self._spec(self._setpoint),
-            noise=NOISE,
+            noise=self.noise,
             window_s=self._window_s,
             aperture_s=2 * self._window_s,
             settled_ns=self._settled_ns,

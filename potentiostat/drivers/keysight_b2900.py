@@ -94,6 +94,7 @@ class KeysightB2900:
     ranges: tuple[RangeSpec, ...] = RANGES  # less 10 nA once a B2901 or B2902 has answered
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
+    noise = NOISE
     unconfirmed = "accuracy of the source, noise"
     largest_block = 1
     trigger_lines: tuple[int, ...] = ()
@@ -389,7 +390,7 @@ class KeysightB2900:
             raw,
             setpoint=self._setpoint,
             spec=self._spec(self._setpoint),
-            noise=NOISE,
+            noise=self.noise,
             window_s=self._window_s,
             aperture_s=2 * self._window_s,  # not yet confirmed: one after the other
             settled_ns=self._settled_ns,

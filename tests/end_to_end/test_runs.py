@@ -432,3 +432,17 @@ async def test_a_cut_cable_ends_the_run_and_a_new_link_makes_the_cell_safe(plan,
         assert abs(laboratory.world.source.level) < 1e-13
         assert laboratory.bench.smu.output_on
         assert summary.left_in == "S1"
+
+
+async def test_an_instrument_with_another_identity_is_left_as_it_is(plan, tmp_path):
+    with Laboratory() as laboratory:
+        before = (laboratory.world.source.mode, laboratory.bench.smu.output_on)
+        other = real_plan(plan, laboratory).text.replace("keithley6430", "keithley2400")
+        other = other.replace('"100 pA"', '"100 nA"').replace('"30 pA"', '"20 nA"')
+        unlike = Experiment.loads(other.replace('"8 nC"', '"8 uC"'), folder=tmp_path)
+        with pytest.raises(InstrumentUnavailable, match="6430") as refused:
+            await run(unlike, output=tmp_path / "a.h5", report=tmp_path / "a.html")
+        assert exit_code_of(refused.value) is ExitCode.FAILED
+        assert (laboratory.world.source.mode, laboratory.bench.smu.output_on) == before
+        assert abs(laboratory.world.source.level) < 1e-13
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["holder.h5"]

@@ -9,6 +9,7 @@ from potentiostat.limits import Condition, Envelope, Seen, Slope, Watch
 from potentiostat.technique import (
     OCV,
     Level,
+    References,
     chronoamperometry,
     cyclic_voltammetry,
     galvanostatic_cycling,
@@ -29,18 +30,18 @@ def names(step):
 
 
 def test_a_level_may_count_from_the_cells_rest():
-    assert resolve(Level(volts=4.0), 3.9) == 4.0
-    assert resolve(Level(volts=-0.02, versus_ocv=True), 3.9) == pytest.approx(3.88)
-    assert resolve(OCV, 3.9) == 3.9
-    assert math.isnan(resolve(OCV, math.nan))
+    assert resolve(Level(volts=4.0), References(ocv_V=3.9)) == 4.0
+    assert resolve(Level(volts=-0.02, versus="ocv"), References(ocv_V=3.9)) == pytest.approx(3.88)
+    assert resolve(OCV, References(ocv_V=3.9)) == 3.9
+    assert math.isnan(resolve(OCV, References()))
 
 
 def test_a_held_voltage_is_limited_below_the_limit_of_the_current():
     (segment,) = chronoamperometry(Level(volts=4.0), 10.0).segments
-    setpoint = segment.setpoint(ENVELOPE, 1e-9, math.nan)
+    setpoint = segment.setpoint(ENVELOPE, 1e-9)
     assert (setpoint.mode, setpoint.level) == ("voltage", 4.0)
     assert setpoint.clamp == pytest.approx(0.9e-10)
-    assert segment.setpoint(ENVELOPE, 1e-11, math.nan).clamp == pytest.approx(0.9e-11)
+    assert segment.setpoint(ENVELOPE, 1e-11).clamp == pytest.approx(0.9e-11)
 
 
 def test_what_a_step_says_of_itself():
@@ -95,6 +96,18 @@ def test_galvanostatic_cycling_holds_what_it_reached(current_A, relation):
     assert names(gcpl(0.0)) == ["cc", "cv"]
 
 
+def test_segments_have_a_direction():
+    def way(start, to):
+        return linear_sweep(start, to, 1e-3, window_V=1.8).segments[0].direction
+
+    assert way(Level(volts=3.9), Level(volts=4.0)) == 1
+    assert way(Level(volts=4.0), Level(volts=3.9)) == -1
+    assert way(OCV, Level(volts=3.9)) == 0  # only the cell knows
+    up, down = pulses(2e-11, on_s=1.0, off_A=-1e-11, off_s=2.0, count=1).segments
+    assert (up.direction, down.direction) == (1, -1)
+    assert open_circuit(1.0).segments[0].direction == 0
+
+
 def test_titrations_and_pulses_alternate():
     relaxed = Condition(quantity="|dV/dt|", relation="<", value=1e-7, text="")
     gitt = intermittent_titration(1e-11, pulse_s=10.0, rest_s=50.0, pulses=2, relaxed=relaxed)
@@ -102,7 +115,7 @@ def test_titrations_and_pulses_alternate():
     assert gitt.segments[1].until[0] is relaxed
     pitt = staircase(OCV, 5e-3, count=3, hold_s=30.0, hold_until_A=1e-13)
     assert [s.voltage.volts for s in pitt.segments] == pytest.approx([0.0, 5e-3, 1e-2])
-    assert all(s.voltage.versus_ocv for s in pitt.segments)
+    assert all(s.voltage.versus == "ocv" for s in pitt.segments)
     assert [c.quantity for c in pitt.segments[0].until] == ["|I|", "t"]
     plain = staircase(OCV, 5e-3, count=1, hold_s=3.0)
     assert [c.quantity for c in plain.segments[0].until] == ["t"]

@@ -82,6 +82,39 @@ def test_a_bad_experiment_is_exit_2_with_everything_that_is_wrong(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["bad.toml"]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "code", "says"),
+    [
+        ('voltage = ["2.5 V", "4.3 V"]\n', "", 2, "limits.voltage: is missing"),
+        ('charge = "8 nC"', "", 2, "limits.charge: is missing"),
+        ('current = "100 pA"', "", 2, "limits.current: is missing"),
+        (', "t > 120 s"', "", 2, 'needs an end in time, such as "t > 120 s"'),
+        ('["V > 4.2 V", ', "[", 2, 'a charge needs an end in voltage, such as "V > 4.2 V"'),
+        ('"keithley6430"', '"keithley9000"', 2, "no potentiostat driver is called 'keithley9000'"),
+        ('"30 pA"', '"3 fA"', 2, "times are needed"),
+        ('resource = "mock"', 'resource = "TCPIP::127.0.0.1::1::SOCKET"', 3, "cannot be opened"),
+        ('resource = "mock"', 'resource = "NOWHERE"', 3, "NOWHERE"),
+    ],
+)
+def test_a_plan_that_is_refused_switches_nothing_on_and_leaves_no_file(
+    tmp_path, old, new, code, says
+):
+    text = EXAMPLE.read_text("utf-8")
+    assert old in text
+    if code == 3:  # without a camera, which would be simulated in real time
+        start, stop = text.index("[camera]"), text.index("[mock]")
+        text = text[:start] + text[stop:].replace("dose = ", "# dose = ")
+    (tmp_path / "plan.toml").write_text(text.replace(old, new), "utf-8")
+    told = lamella(
+        *("run", tmp_path / "plan.toml", "-o", tmp_path / "a.h5"),
+        *("--report", tmp_path / "a.html"),
+        code=code,
+    ).stderr
+    assert says in " ".join(told.split())
+    assert "Traceback" not in told
+    assert [p.name for p in tmp_path.iterdir()] == ["plan.toml"]
+
+
 def test_check_refuses_a_current_that_the_source_cannot_be_trusted_with(tmp_path):
     text = EXAMPLE.read_text("utf-8").replace('"30 pA"', '"30 fA"')
     (tmp_path / "weak.toml").write_text(text.replace('"-30 pA"', '"-30 fA"'), "utf-8")

@@ -10,7 +10,7 @@ import pytest
 
 from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
-from potentiostat.limits import Condition, Envelope
+from potentiostat.limits import Condition, Envelope, RateGuard
 from potentiostat.protocol import ClockExchange, SafeState
 from potentiostat.records import SAMPLE_DTYPE, Status
 from potentiostat.technique import (
@@ -495,7 +495,7 @@ def test_a_condition_of_the_step_ends_it_from_any_segment():
 
 
 def test_a_voltage_counts_from_the_cells_own_rest():
-    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    step = chronoamperometry(Level(volts=0.02, versus="ocv"), 0.07)
     scene, heard = play_step(step, script=[{"voltage_V": 3.8}] * 3)
     # No rest voltage was known: the step waits for one.
     assert [b.step for b in only(Block, heard)][:2] == [-1, 1]
@@ -503,7 +503,7 @@ def test_a_voltage_counts_from_the_cells_own_rest():
 
 
 def test_a_step_that_waits_for_a_rest_can_be_called_off():
-    step = chronoamperometry(Level(volts=0.02, versus_ocv=True), 0.07)
+    step = chronoamperometry(Level(volts=0.02, versus="ocv"), 0.07)
     scene = Scene()
     scene.say(StartStep(index=1, step=step, range_A=1e-10), EndStep(reason="stopped"))
     scene.at(3, Finish(reason="done"))
@@ -672,3 +672,151 @@ def test_an_instrument_that_another_program_has_is_not_opened():
         told = ours.recv()
     assert isinstance(told, Refused)
     assert "connected to it already" in told.error
+
+
+# --- levels that count from others ----------------------------------------------------------
+
+
+def levelled(volts, versus):
+    return chronoamperometry(Level(volts=volts, versus=versus), 0.07)
+
+
+def test_a_voltage_counts_from_the_one_that_was_held_last():
+    scene = Scene([{"voltage_V": 3.8}] * 20)
+    swept = linear_sweep(Level(volts=3.9), Level(volts=3.93), 0.1, window_V=1.8)
+    scene.say(StartStep(index=0, step=swept, range_A=1e-10))
+    held = StartStep(index=1, step=levelled(0.01, "control"), range_A=1e-10)
+    scene.at(10, held)
+    scene.at(16, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(Tripped, heard)
+    assert levels(scene)[-2] == ("voltage", pytest.approx(3.94))
+
+
+def test_a_voltage_that_counts_from_none_is_not_put_on():
+    scene, heard = play_step(levelled(0.01, "control"))
+    assert levels(scene) == []
+    assert "none was" in only(Tripped, heard)[0].reason
+    assert ("safe",) in scene.instrument.calls
+
+
+def test_a_voltage_counts_from_the_last_reading_of_the_step_before():
+    # Under current 3.95 V; at rest between the steps the cell falls to 3.9 V.
+    scene = Scene([{"voltage_V": 3.95}] * 3 + [{"voltage_V": 3.9}] * 20)
+    scene.say(charge_step(condition("t", ">", 0.12)))
+    later = StartStep(index=2, step=levelled(-0.02, "measured"), range_A=1e-10)
+    scene.at(8, later)
+    scene.at(12, Finish(reason="done"))
+    scene.play()
+    assert ("voltage", pytest.approx(3.93)) in levels(scene)
+
+
+def test_at_the_beginning_the_last_reading_is_that_of_the_rest():
+    scene, heard = play_step(levelled(0.02, "measured"), script=[{"voltage_V": 3.8}] * 3)
+    assert [b.step for b in only(Block, heard)][:2] == [-1, 1]
+    assert levels(scene)[0] == ("voltage", pytest.approx(3.82))
+
+
+@pytest.mark.parametrize(("versus", "expected"), [("control", 2.5e-11), ("measured", 1.6e-11)])
+def test_a_current_counts_from_the_one_before(versus, expected):
+    settling = {"current_A": 5e-11, "status": int(Status.SETTLING)}
+    scene = Scene([{"current_A": 1.1e-11}] * 2 + [settling] + [{"current_A": 0.0}] * 20)
+    scene.say(charge_step(condition("t", ">", 0.12)))
+    step = chronopotentiometry(5e-12, (condition("t", ">", 0.1),), versus=versus)
+    scene.at(6, StartStep(index=2, step=step, range_A=1e-10))
+    scene.at(12, Finish(reason="done"))
+    scene.play()
+    assert levels(scene)[2] == ("current", pytest.approx(expected))
+
+
+def test_a_shaken_voltage_does_not_count_as_held():
+    from potentiostat.multisine import multisine
+    from potentiostat.technique import impedance
+
+    sines = multisine(1.0, 2.0, per_decade=2, peak=0.01)
+    shaken = impedance(sines, voltage=Level(volts=3.9), settle_s=0.0, periods=1)
+    scene = Scene()
+    scene.say(StartStep(index=0, step=replace(shaken, until=(after(0.3),)), range_A=1e-10))
+    scene.at(10, StartStep(index=1, step=levelled(0.0, "control"), range_A=1e-10))
+    scene.at(14, Finish(reason="done"))
+    scene.play()
+    assert levels(scene)[-2] == ("voltage", 3.9)
+
+
+# --- charges of other beginnings ------------------------------------------------------------
+
+
+def test_the_charge_of_a_half_cycle_begins_when_the_current_turns():
+    parts = (("up", 2e-11, 0.32), ("rest", 0.0, 0.12), ("down", -2e-11, 5.0))
+    step = Step(
+        name="pulses",
+        segments=tuple(
+            Segment(name=name, current_A=current_A, until=(after(time_s),))
+            for name, current_A, time_s in parts
+        ),
+        until=(condition("Q_half", "<", -2.4e-12),),
+    )
+    _, heard = play_step(step)
+    end = only(StepEnded, heard)[0]
+    assert end.reason == "Q_half<"
+    # Q is still above nothing then: 7 pC went in before.
+    turned = only(SegmentEnded, heard)[1].t_ns
+    assert end.t_ns - turned == 3 * READ_NS
+
+
+def test_the_charge_of_the_run_counts_over_its_steps():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 0.2)))
+    scene.at(6, charge_step(condition("Q_run", ">", 6.5e-12), index=2))
+    scene.at(16, Finish(reason="done"))
+    heard = scene.play()
+    second = only(StepEnded, heard)[1]
+    blocks = [b for b in only(Block, heard) if b.step == 2]
+    assert second.reason == "Q_run>"
+    assert blocks[-1].charge_C[-1] > 6.5e-12 >= blocks[-2].charge_C[-1]
+
+
+# --- jumps and slopes -----------------------------------------------------------------------
+
+
+def test_the_end_of_a_step_says_where_its_rule_leads():
+    rule = replace(condition("V", ">", 4.2), action="goto", goto="rest", goto_most=3)
+    scene = Scene([{}, {"voltage_V": 4.25}])
+    scene.say(charge_step(rule))
+    scene.at(4, Finish(reason="done"))
+    end = only(StepEnded, scene.play())[0]
+    assert (end.kind, end.goto, end.goto_most) == (EndKind.CONDITION, "rest", 3)
+
+
+FAST = replace(ENVELOPE, voltage_rate_max_V_s=0.01, rate_window_s=0.5)
+
+
+def play_rates(script, *, envelope=FAST, **settings):
+    scene = Scene(script, **settings)
+    scene.guardian._settings = replace(scene.guardian._settings, envelope=envelope)
+    scene.guardian._rates = RateGuard(envelope)
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.at(60, Finish(reason="done"))
+    return scene, scene.play()
+
+
+def test_a_voltage_that_runs_away_trips_before_it_is_at_a_limit():
+    runaway = [{"voltage_V": 3.9 + max(0, i - 20) * 0.002} for i in range(60)]
+    scene, heard = play_rates(runaway)
+    tripped = only(Tripped, heard)[0]
+    assert tripped.kind is EndKind.LIMIT
+    assert "voltage changes at" in tripped.reason
+    assert scene.instrument.level_A == 0.0
+    assert 21 * READ_NS < tripped.t_ns < 35 * READ_NS
+
+
+def test_the_jump_at_a_set_point_is_no_runaway():
+    jump = [{"voltage_V": 3.9 if i < 1 else 4.1} for i in range(60)]
+    assert not only(Tripped, play_rates(jump)[1])
+    late = [{"voltage_V": 3.9 if i < 30 else 4.1} for i in range(60)]
+    assert only(Tripped, play_rates(late)[1])
+
+
+def test_an_open_holder_may_change_as_fast_as_it_likes():
+    runaway = [{"voltage_V": 0.02 * i} for i in range(60)]
+    assert not only(Tripped, play_rates(runaway, cell_attached=False)[1])

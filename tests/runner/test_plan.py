@@ -1,13 +1,17 @@
 """The order of steps, and what an operator or a limit does to it."""
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from potentiostat.limits import Condition
 from potentiostat.records import RangeSpec
 from potentiostat.technique import Step, chronopotentiometry, open_circuit
 from runner.control import Control, Wish
 from runner.messages import EndKind, StepEnded
-from runner.plan import Ending, ExitCode, Plan, choose_range
+from runner.plan import Ending, ExitCode, Plan, choose_range, longest_s
 
 
 def time_stop(seconds: float) -> Condition:
@@ -133,3 +137,96 @@ def test_smallest_range_with_headroom_is_chosen():
 def test_a_current_beyond_all_ranges_is_refused():
     with pytest.raises(ValueError, match="beyond the largest range"):
         choose_range(1e-9, ranges())
+
+
+# --- jumps -------------------------------------------------------------------------------
+
+
+def labelled(*labels: str) -> list[Step]:
+    return [replace(open_circuit(10.0), label=label) for label in labels]
+
+
+def play(played: Plan, jumps: dict[str, tuple[str, int]], most: int = 40) -> list[str]:
+    """Play a plan in which the rule of a step always goes somewhere."""
+    way = []
+    while played.next_step() is not None:
+        assert len(way) < most, "the plan never ends"
+        label = played[played.index].label
+        way.append(label)
+        goto, times = jumps.get(label, ("", 0))
+        played.judge(
+            StepEnded(
+                index=played.index,
+                kind=EndKind.CONDITION,
+                reason=f"rule of {label}",
+                t_ns=0,
+                latency_ns=0,
+                goto=goto,
+                goto_most=times,
+            )
+        )
+    return way
+
+
+def test_a_rule_may_go_back_so_many_times_and_then_goes_on():
+    played = Plan(labelled("a", "b", "c"), range_A=1e-10)
+    assert play(played, {"b": ("a", 2)}) == ["a", "b", "a", "b", "a", "b", "c"]
+    # Each step that is played has a number of its own.
+    assert played.index == len(played) == 7
+    assert play(Plan(labelled("a", "b"), range_A=1e-10), {"a": ("a", 3)}) == [*"aaaab"]
+
+
+def test_a_rule_may_skip_steps():
+    assert play(Plan(labelled(*"abcd"), range_A=1e-10), {"a": ("d", 0)}) == ["a", "d"]
+
+
+def test_jumps_that_meet_end_all_the_same():
+    way = play(Plan(labelled(*"abcd"), range_A=1e-10), {"b": ("a", 2), "d": ("a", 1)})
+    assert way == [*"abababcd", *"abcd"]
+    way = play(Plan(labelled(*"abcd"), range_A=1e-10), {"a": ("c", 0), "d": ("a", 2)})
+    assert way == [*"acd" * 3]
+
+
+def test_what_a_limit_or_an_operator_ends_goes_nowhere():
+    played = Plan(labelled(*"ab"), range_A=1e-10)
+    played.next_step()
+    played.judge(replace(ended(EndKind.COMMAND), goto="a", goto_most=3))
+    assert played.next_step().index == 1
+    assert played.next_step() is None
+    stopped = Plan(labelled(*"abc"), range_A=1e-10)
+    stopped.next_step()
+    stopped.obey(Wish.STOP)
+    stopped.judge(replace(ended(EndKind.CONDITION), goto="a", goto_most=3))
+    assert stopped.next_step().index == 2
+
+
+@settings(deadline=None, max_examples=80)
+@given(data=st.data())
+def test_every_plan_ends_within_its_longest_duration(data):
+    labels = "abcde"
+    jumps = {}
+    for here in labels:
+        if data.draw(st.booleans()):
+            goto = data.draw(st.sampled_from(labels))
+            jumps[here] = (goto, data.draw(st.integers(1, 3)) if goto <= here else 0)
+    steps_ = [
+        replace(
+            step,
+            until=(
+                Condition(
+                    quantity="t",
+                    relation=">",
+                    value=10.0,
+                    text="",
+                    action="goto",
+                    goto=jumps[step.label][0],
+                    goto_most=jumps[step.label][1],
+                ),
+            )
+            if step.label in jumps
+            else (),
+        )
+        for step in labelled(*labels)
+    ]
+    way = play(Plan(steps_, range_A=1e-10), jumps, most=2000)
+    assert len(way) * 10.0 <= longest_s(steps_)

@@ -27,14 +27,14 @@ def refusal(*steps, head=HEAD):
 def test_the_tour_has_every_technique():
     experiment = Experiment.loads(TOUR)
     names = [step.name for step in experiment.steps]
-    known = {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv", "peis"}
+    known = {"ocv", "cp", "ca", "cv", "gcpl", "gitt", "pitt", "pulses", "lsv", "peis", "wait"}
     assert set(names) == known
     assert names[-5:] == ["pulses", "lsv", "pulses", "lsv", "ocv"]
 
 
 def test_levels_are_volts_or_counted_from_the_rest():
     (step,) = load('ca = { voltage = "OCV - 20 mV", for = "10 s" }').steps
-    assert step.segments[0].voltage == Level(volts=-0.02, versus_ocv=True)
+    assert step.segments[0].voltage == Level(volts=-0.02, versus="ocv")
     (step,) = load('lsv = { from = "3.9 V", to = "4.1 V", rate = "1 mV/s" }').steps
     assert step.segments[0].voltage == Level(volts=3.9)
     assert step.segments[0].ramp.to == Level(volts=4.1)
@@ -244,7 +244,7 @@ def test_a_galvanostatic_impedance_needs_a_calibration_above_10_mhz():
 
 def test_what_is_held_is_told_as_it_was_written():
     assert level_text(Level(volts=3.9)) == "3.9 V"
-    assert level_text(Level(volts=-0.02, versus_ocv=True)) == "OCV - 20 mV"
+    assert level_text(Level(volts=-0.02, versus="ocv")) == "OCV - 20 mV"
     told = [held_text(step) for step in Experiment.loads(TOUR).steps]
     assert told[1] == "OCV + 20 mV"
     assert told[3] == "OCV to OCV + 30 mV at 10 mV/s, and 2 more"

@@ -1,0 +1,67 @@
+"""Fields of an experiment file: a text with a unit becomes a number in SI units."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from potentiostat.limits import Condition
+from potentiostat.segments import Change, Level
+from runner.quantities import (
+    CurrentLevel,
+    parse,
+    parse_any,
+    parse_current_level,
+    parse_fraction,
+    parse_level,
+    parse_moment,
+)
+from runner.rules import CellRule, parse_change, parse_rule
+
+
+def _reader(kind: str) -> BeforeValidator:
+    return BeforeValidator(lambda text: parse(text, kind))
+
+
+Voltage = Annotated[float, _reader("voltage")]
+Current = Annotated[float, _reader("current")]
+Charge = Annotated[float, _reader("charge")]
+Time = Annotated[float, _reader("time")]
+Length = Annotated[float, _reader("length")]
+FrameRate = Annotated[float, _reader("frame_rate")]
+Dose = Annotated[float, _reader("dose")]
+DoseRate = Annotated[float, _reader("dose_rate")]
+
+Frequency = Annotated[float, _reader("frequency")]
+ScanRate = Annotated[float, _reader("scan_rate")]
+VoltageLevel = Annotated[Level, BeforeValidator(parse_level)]
+
+Fraction = Annotated[float, BeforeValidator(parse_fraction)]
+AnyCurrent = Annotated[
+    tuple[float, str],
+    BeforeValidator(lambda text: parse_any(text, ("current", "current_density", "c_rate"))),
+]
+AnyCurrentLevel = Annotated[CurrentLevel, BeforeValidator(parse_current_level)]
+Rule = Annotated[Condition | CellRule, BeforeValidator(parse_rule)]
+RecordRule = Annotated[Change, BeforeValidator(parse_change)]
+CurrentRate = Annotated[float, _reader("current_rate")]
+Moment = Annotated[str, BeforeValidator(parse_moment)]
+Mass = Annotated[float, _reader("mass")]
+
+
+def _holds(value: object) -> tuple[float, float]:
+    """Read one time for both vertices of a sweep, or a list of two."""
+    parts = value if isinstance(value, list) else [value, value]
+    if len(parts) != 2:
+        raise ValueError(f"{value!r} is neither one time nor a list of two")
+    return parse(parts[0], "time"), parse(parts[1], "time")
+
+
+Holds = Annotated[tuple[float, float], BeforeValidator(_holds)]
+
+
+class Table(BaseModel):
+    """A table of the file: every key known, none read as what it is not."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, arbitrary_types_allowed=True
+    )
