@@ -1,0 +1,114 @@
+"""Readings of a 2600: the function that takes them on the instrument, and what it prints."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from potentiostat.blocks import host_brackets
+from potentiostat.errors import ReplyError
+from potentiostat.readings import Raw
+from potentiostat.tsp import read_values
+from potentiostat.visa import Block, Reply
+
+EDGE_WAIT_S = 0.5
+IN_COMPLIANCE = 64  # bit of a buffer's statuses (2600BS-901-01 Rev. C p. 7-34)
+OVERFLOW = 9.91e37  # what the instrument says for a reading beyond its range
+HEAD = 3  # numbers before those of the readings: time, output, edge
+COLUMNS = 4
+SEAM = b"\n#0"  # between the two prints of a block
+
+_ONE = (
+    "local i, v = smua.measure.iv() "
+    "print(i, v, t, smua.source.compliance, smua.source.output, edge)"
+)
+_MANY = (
+    "smua.nvbuffer1.clear() smua.nvbuffer2.clear() "
+    "smua.measure.overlappediv(smua.nvbuffer1, smua.nvbuffer2) waitcomplete() "
+    "format.data = format.REAL64 printnumber(t, smua.source.output, edge and 1 or 0) "
+    "printbuffer(1, {count}, smua.nvbuffer1.readings, smua.nvbuffer2.readings, "
+    "smua.nvbuffer1.timestamps, smua.nvbuffer1.statuses) format.data = format.ASCII"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Readings, whether the output was on after them, and whether an edge began them."""
+
+    raw: Raw
+    output_on: bool
+    triggered: bool
+
+
+def reading_function(count: int, *, edge_in: int | None) -> str:
+    """Return the text of ``lamella_read``: one line for one reading, or a block for more.
+
+    Parameters
+    ----------
+    edge_in
+        Digital line whose edge begins the readings; one that came before is none of theirs.
+    """
+    edge = "local edge = true"
+    if edge_in is not None:
+        trigger = f"digio.trigger[{edge_in}]"
+        edge = f"{trigger}.clear() local edge = {trigger}.wait({EDGE_WAIT_S:g})"
+    body = _ONE if count == 1 else _MANY.format(count=count)
+    return f"function lamella_read() {edge} local t = timer.measure.t() {body} end"
+
+
+def block_bytes(count: int) -> int:
+    """Return how long a block of readings is, without its header and line end."""
+    return 8 * HEAD + len(SEAM) + 8 * COLUMNS * count
+
+
+def parse_line(reply: Reply) -> Taken:
+    """Read one printed reading; one that makes no sense is not a number."""
+    try:
+        current_A, voltage_V, time_s, compliance, output, edge = read_values(reply.text, 6)
+    except ReplyError:  # nothing is known, of the output neither
+        current_A = voltage_V = time_s = math.nan
+        compliance, output, edge = 0.0, 1.0, 1.0
+    if math.isnan(current_A) and reply.text.startswith("9.91"):
+        current_A = math.inf
+    if output != 1:
+        current_A = voltage_V = math.nan
+    raw = Raw(
+        read_start_ns=np.array([reply.sent_ns]),
+        read_end_ns=np.array([reply.received_ns]),
+        voltage_V=np.array([voltage_V]),
+        current_A=np.array([current_A]),
+        device_time_s=np.array([time_s]),
+        compliance=np.array([compliance == 1]),
+    )
+    return Taken(raw=raw, output_on=output == 1, triggered=edge == 1)
+
+
+def parse_block(block: Block) -> Taken:
+    """Read a block of readings.
+
+    Raises
+    ------
+    ReplyError
+        It is put together otherwise.
+    """
+    head, seam = 8 * HEAD, len(SEAM)
+    if block.data[head : head + seam] != SEAM:
+        raise ReplyError("a block of readings in another form")
+    began_s, output, edge = np.frombuffer(block.data, "<f8", HEAD)
+    table = np.frombuffer(block.data, "<f8", offset=head + seam).reshape(-1, COLUMNS)
+    values = table[:, :2].copy()
+    values[np.abs(values) >= OVERFLOW * (1 - 1e-6)] = math.inf
+    if output != 1:
+        values[:] = math.nan
+    # The buffer counts from its first reading; the timer tells when that began.
+    time_s = began_s + table[:, 2] - table[0, 2]
+    start_ns, end_ns = host_brackets(time_s, sent_ns=block.sent_ns, received_ns=block.received_ns)
+    raw = Raw(
+        read_start_ns=start_ns,
+        read_end_ns=end_ns,
+        voltage_V=values[:, 1],
+        current_A=values[:, 0],
+        device_time_s=time_s,
+        compliance=(table[:, 3].astype(np.int64) & IN_COMPLIANCE) != 0,
+    )
+    return Taken(raw=raw, output_on=bool(output == 1), triggered=bool(edge == 1))
