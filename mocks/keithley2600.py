@@ -364,7 +364,7 @@ class Keithley2600:
         return value if isinstance(value, str) else f"{type_name(value)}: 0x1"
 
     def _emit(self, numbers: list[float]) -> None:
-        """Print numbers in the format that is set."""
+        """Print numbers in the format that is set; `print` heeds it not (Rev. F p. 9-102)."""
         if self._values["format.data"] == ASCII:
             self._out.append(", ".join(self._text(number) for number in numbers))
             return
@@ -373,11 +373,7 @@ class Keithley2600:
         self._out.append(b"#0" + struct.pack(f"{order}{len(numbers)}{kind}", *numbers))
 
     async def _print(self, arguments: Values) -> Values:
-        plain = all(isinstance(a, float) for a in arguments)
-        if plain and self._values["format.data"] != ASCII:
-            self._emit(arguments)
-        else:
-            self._out.append("\t".join(self._text(a) for a in arguments))
+        self._out.append("\t".join(self._text(a) for a in arguments))
         return []
 
     async def _print_numbers(self, arguments: Values) -> Values:

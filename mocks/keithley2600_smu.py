@@ -151,7 +151,7 @@ class Buffer:
     def add(self, value: float, *, at_s: float, status: int, source: float) -> None:
         """Store a reading."""
         if not self.readings:
-            self.settings["basetimestamp"] = math.floor(at_s)
+            self.settings["basetimestamp"] = float(math.floor(at_s))
         self.readings.append(value)
         self.statuses.append(float(status))
         self.sourcevalues.append(source)
@@ -282,7 +282,7 @@ class Channel:
         ):
             return OPEN
         if not self.on and values["source.offmode"] == ZERO:
-            return Source(mode="voltage", level=0.0, clamp=values["source.limiti"])
+            return Source(mode="voltage", level=0.0, clamp=self._zero_limit_A())
         if not self.on and values["source.offfunc"] == DCAMPS:
             return Source(mode="current", level=0.0, clamp=values["source.offlimitv"])
         if not self.on:
@@ -294,6 +294,12 @@ class Channel:
                 limit_V=values["source.limitv"],
             )
         return terminals.voltage_source(values["source.levelv"], limit_A=values["source.limiti"])
+
+    def _zero_limit_A(self) -> float:
+        """Return the limit of the 0 V source of ZERO off (Rev. F p. 2-42)."""
+        if not self.sources_current:
+            return self.values["source.limiti"]
+        return max(abs(self.values["source.leveli"]), 0.1 * self.values["source.rangei"])
 
     # --- readings ----------------------------------------------------------------------------
 

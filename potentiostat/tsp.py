@@ -24,7 +24,7 @@ END_CHUNK = "abort"
 _NEVER = (
     (r"\*(RST|RCL)\b", "it restores the NORMAL output-off state, a 0 V source"),
     (r"(?<![\w.])reset\s*\(", "it restores the NORMAL output-off state, a 0 V source"),
-    (r"\b(smu[ab]|localnode|\])\s*\.\s*reset\s*\(", "it restores NORMAL off, a 0 V source"),
+    (r"\b(smu[ab]|localnode|node\s*\[[^]]*\])\.reset\b", "it restores NORMAL off, a 0 V source"),
     (r"\bsetup\s*\.\s*recall\b", "it restores a stored setup"),
     (r"\boffmode\s*=(?!=)(?!\s*2\b)", "any off state but high impedance drives the cell"),
 )  # fmt: skip
@@ -75,6 +75,11 @@ class Chunks:
         self._refuse = refuse
         self._hold_s = hold_s
         self._held_until_ns: int | None = None  # by our clock; None when nothing waits there
+
+    @property
+    def has_lease(self) -> bool:
+        """True when the instrument makes the cell safe by itself."""
+        return self._hold_s is not None
 
     # --- messages ----------------------------------------------------------------------
 
@@ -157,8 +162,23 @@ class Chunks:
         (count,) = self.ask("errorqueue.count", after=chunk)
         self.raise_errors(count, chunk)
 
-    def set_number(self, name: str, value: float, *, rel_tol: float = 1e-6, then: str = "") -> None:
+    def set_number(
+        self,
+        name: str,
+        value: float,
+        *,
+        rel_tol: float = 1e-6,
+        then: str = "",
+        also: tuple[str, ...] = (),
+    ) -> tuple[float, ...]:
         """Assign a number, read it back, and see that there is no error.
+
+        Parameters
+        ----------
+        then
+            Done after the assignment.
+        also
+            Expressions to return the values of.
 
         Raises
         ------
@@ -169,12 +189,15 @@ class Chunks:
         """
         text = f"{value:g}" if value == round(value) and abs(value) < 100 else write_number(value)
         chunk = f"{name}={text}"
-        found, count = self.ask(name, "errorqueue.count", after=f"{chunk} {then}".strip())
+        found, count, *others = self.ask(
+            name, "errorqueue.count", *also, after=f"{chunk} {then}".strip()
+        )
         self.raise_errors(count, chunk)
         if not math.isclose(found, value, rel_tol=rel_tol, abs_tol=1e-18):
             raise NotApplied(
                 f"{self._link.resource}: {name} was set to {value:g} and reads back {found:g}"
             )
+        return tuple(others)
 
     # --- errors ------------------------------------------------------------------------
 

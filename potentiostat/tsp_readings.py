@@ -16,6 +16,7 @@ IN_COMPLIANCE = 64  # bit of a buffer's statuses (2600BS-901-01 Rev. C p. 7-34)
 OVERFLOW = 9.91e37  # what the instrument says for a reading beyond its range
 HEAD = 3  # numbers before those of the readings: time, output, edge
 COLUMNS = 4
+# `print` is text always; these two are blocks in format.REAL64 (2600BS-901-01 Rev. F p. 9-102).
 SEAM = b"\n#0"  # between the two prints of a block
 
 _ONE = (
@@ -25,9 +26,9 @@ _ONE = (
 _MANY = (
     "smua.nvbuffer1.clear() smua.nvbuffer2.clear() "
     "smua.measure.overlappediv(smua.nvbuffer1, smua.nvbuffer2) waitcomplete() "
-    "format.data = format.REAL64 printnumber(t, smua.source.output, edge and 1 or 0) "
+    "printnumber(t, smua.source.output, edge and 1 or 0) "
     "printbuffer(1, {count}, smua.nvbuffer1.readings, smua.nvbuffer2.readings, "
-    "smua.nvbuffer1.timestamps, smua.nvbuffer1.statuses) format.data = format.ASCII"
+    "smua.nvbuffer1.timestamps, smua.nvbuffer1.statuses)"
 )
 
 

@@ -193,9 +193,7 @@ class Keithley2600:
         """Have the relay open when off, whatever an earlier user has left in the queue."""
         self._off_is_open = False
         name = "smua.source.offmode"
-        (found,) = self._tsp.ask(
-            name, after=f"localnode.prompts=0 format.data=format.ASCII {name}={HIGH_Z}"
-        )
+        (found,) = self._tsp.ask(name, after=f"localnode.prompts=0 {name}={HIGH_Z}")
         if found != HIGH_Z:
             raise NotApplied(f"{self._link.resource}: {name} was set to 2, reads back {found:g}")
         self._off_is_open = True
@@ -228,16 +226,13 @@ class Keithley2600:
         if self._block > 1:
             self._lock_buffers()
         self._lock_lines()
-        for function in (
-            _SAFE,
-            reading_function(self._block, edge_in=self._lines.exposure_in),
-            _HOLD,
-        ):
+        tsp.do(reading_function(self._block, edge_in=self._lines.exposure_in))
+        for function in (_SAFE, _HOLD) if tsp.has_lease else ():
             tsp.do(function)
 
     def _lock_buffers(self) -> None:
         tsp = self._tsp
-        tsp.do("format.byteorder=format.LITTLEENDIAN")
+        tsp.do("format.data=format.REAL64 format.byteorder=format.LITTLEENDIAN")
         for buffer in ("smua.nvbuffer1", "smua.nvbuffer2"):
             tsp.do(f"{buffer}.clear()")
             tsp.set_number(f"{buffer}.appendmode", 0.0)
@@ -272,7 +267,9 @@ class Keithley2600:
         if not (self._locked and same):
             self._locked = False
             self._change(setpoint)
-        self._set_level(setpoint)
+        if not self._set_level(setpoint):
+            self._output_lost = True
+            raise NotApplied(f"{self._link.resource}: the output is off; make it safe first")
         self._changed(setpoint)
 
     def _refuse_unfit(self, setpoint: Setpoint) -> None:
@@ -353,16 +350,19 @@ class Keithley2600:
         name = "smua.source.limitv" if setpoint.mode == "current" else "smua.source.limiti"
         self._tsp.set_number(name, setpoint.clamp, rel_tol=1e-3)
 
-    def _set_level(self, setpoint: Setpoint) -> None:
+    def _set_level(self, setpoint: Setpoint) -> bool:
+        """Set the level, and tell whether the output is on."""
         current = setpoint.mode == "current"
         step = self._spec(setpoint).resolution_A if current else VOLTAGE_STEP_V
         value, line = setpoint.level, self._lines.mark_out
-        self._tsp.set_number(
+        (output,) = self._tsp.set_number(
             f"smua.source.level{'i' if current else 'v'}",
             value,
             rel_tol=max(1e-6, 0.51 * step / max(abs(value), step)),
             then="" if line is None else f"digio.trigger[{line}].assert()",
+            also=("smua.source.output",),
         )
+        return output == 1
 
     def _switch_off(self) -> None:
         """Open the relay, sure that it opens and is no 0 V source."""
