@@ -25,7 +25,7 @@ from mocks.keithley2600_smu import CONSTANTS, SMU_2636B, Buffer, Channel
 from mocks.pace import Pace
 from mocks.smu import Terminals
 from mocks.tsp import Interpreter, Values, Waiting, step, suspend, type_name
-from mocks.tsp_parser import Parser, TspError, runtime_error
+from mocks.tsp_parser import TspError, parse, runtime_error
 from mocks.world import World
 
 EPOCH_S = 1_700_000_000  # UTC seconds at host time 0
@@ -196,7 +196,7 @@ class Keithley2600:
 
     async def _start(self, text: str) -> None:
         try:
-            block = Parser(text).chunk()
+            block = parse(text)
         except TspError as error:
             self._errors.append((error.code, str(error)))
             return

@@ -1,6 +1,7 @@
 """The part of Lua that a simulated 2600 understands: from the text of a chunk to its statements."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 Tree = tuple[Any, ...]
@@ -250,3 +251,15 @@ class Parser:
                 tree = ("call", tree, arguments)
             else:
                 return tree
+
+
+@lru_cache(maxsize=1024)
+def parse(text: str) -> list[Tree]:
+    """Return the statements of a chunk; nobody may change them.
+
+    Raises
+    ------
+    TspError
+        It is no chunk.
+    """
+    return Parser(text).chunk()

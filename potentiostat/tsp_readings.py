@@ -1,4 +1,4 @@
-"""Readings of a 2600: the function that takes them on the instrument, and what it prints."""
+"""Readings of a 2600: what is set for them, what runs on the instrument, and what it prints."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ import numpy as np
 
 from potentiostat.blocks import host_brackets
 from potentiostat.errors import ReplyError
+from potentiostat.protocol import TriggerLines
 from potentiostat.readings import Raw
-from potentiostat.tsp import read_values
+from potentiostat.tsp import Chunks, read_values
 from potentiostat.visa import Block, Reply
 
 EDGE_WAIT_S = 0.5
+VOLTAGE_RANGE_V = 20.0
 IN_COMPLIANCE = 64  # bit of a buffer's statuses (2600BS-901-01 Rev. C p. 7-34)
 OVERFLOW = 9.91e37  # what the instrument says for a reading beyond its range
 HEAD = 3  # numbers before those of the readings: time, output, edge
@@ -32,6 +34,32 @@ _MANY = (
 )
 
 
+_SAFE = (
+    "function lamella_safe() "
+    "if smua.source.func == 0 then smua.source.leveli = 0 end "
+    "smua.source.offmode = 2 smua.source.output = 0 end"
+)
+_HOLD = "function lamella_hold(s) while trigger.wait(s) do lamella_read() end lamella_safe() end"
+
+# Autozero triples the time of a reading; filter and rel would smear or shift it.
+_LOCKED = (
+    ("sense", 0.0),  # two wires
+    ("source.autorangei", 0.0),
+    ("source.autorangev", 0.0),
+    ("source.highc", 0.0),
+    ("source.delay", 0.0),
+    ("measure.autorangei", 0.0),
+    ("measure.autorangev", 0.0),
+    ("measure.rangev", VOLTAGE_RANGE_V),
+    ("measure.filter.enable", 0.0),
+    ("measure.rel.enablei", 0.0),
+    ("measure.rel.enablev", 0.0),
+    ("measure.autozero", 0.0),
+    ("measure.delay", 0.0),
+    ("measure.interval", 0.0),
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
     """Readings, whether the output was on after them, and whether an edge began them."""
@@ -39,6 +67,44 @@ class Taken:
     raw: Raw
     output_on: bool
     triggered: bool
+
+
+def lock_readings(
+    tsp: Chunks, *, nplc: float, line_frequency_Hz: float, block: int, lines: TriggerLines
+) -> None:
+    """Set all that readings depend on but the range, and define what runs on the instrument.
+
+    Raises
+    ------
+    InstrumentError
+        A setting was not taken.
+    """
+    tsp.do("errorqueue.clear() localnode.showerrors=0")
+    tsp.set_number("format.asciiprecision", 16)
+    if tsp.number("localnode.linefreq") != line_frequency_Hz:
+        tsp.set_number("localnode.linefreq", line_frequency_Hz)
+    for name, value in (*_LOCKED, ("measure.nplc", nplc), ("measure.count", float(block))):
+        tsp.set_number(f"smua.{name}", value)
+    if block > 1:
+        _lock_buffers(tsp)
+    for line, mode in ((lines.exposure_in, "TRIG_RISINGA"), (lines.mark_out, "TRIG_RISINGM")):
+        if line is not None:
+            tsp.do(f"digio.trigger[{line}].mode=digio.{mode}")
+    tsp.do(reading_function(block, edge_in=lines.exposure_in))
+    for function in (_SAFE, _HOLD) if tsp.has_lease else ():
+        tsp.do(function)
+
+
+def _lock_buffers(tsp: Chunks) -> None:
+    tsp.do("format.data=format.REAL64 format.byteorder=format.LITTLEENDIAN")
+    for buffer in ("smua.nvbuffer1", "smua.nvbuffer2"):
+        tsp.do(f"{buffer}.clear()")
+        for name, value in (
+            ("appendmode", 0.0),
+            ("collecttimestamps", 1.0),
+            ("timestampresolution", 1e-6),
+        ):
+            tsp.set_number(f"{buffer}.{name}", value)
 
 
 def reading_function(count: int, *, edge_in: int | None) -> str:

@@ -32,17 +32,17 @@ from potentiostat.settings import identify
 from potentiostat.tsp import END_CHUNK, Chunks, refuse_unsafe_tsp
 from potentiostat.tsp_readings import (
     EDGE_WAIT_S,
+    VOLTAGE_RANGE_V,
     Taken,
     block_bytes,
+    lock_readings,
     parse_block,
     parse_line,
-    reading_function,
 )
 
 MODELS = ("2635A", "2636A", "2635B", "2636B")
 DCAMPS, DCVOLTS = 0, 1
 HIGH_Z = 2
-VOLTAGE_RANGE_V = 20.0
 VOLTAGE_STEP_V = 5e-4  # of the source in its 20 V range
 SMALLEST_LIMIT_A = 1e-10
 RAMP_STEP_V = 5e-3
@@ -70,13 +70,6 @@ RANGES = tuple(
     )
 )
 NOISE = ReadingNoise(voltage_V=3e-5, voltage_step_V=1e-5, current_A=2e-14)
-
-_SAFE = (
-    "function lamella_safe() "
-    "if smua.source.func == 0 then smua.source.leveli = 0 end "
-    "smua.source.offmode = 2 smua.source.output = 0 end"
-)
-_HOLD = "function lamella_hold(s) while trigger.wait(s) do lamella_read() end lamella_safe() end"
 
 
 class Keithley2600:
@@ -197,55 +190,6 @@ class Keithley2600:
         if found != HIGH_Z:
             raise NotApplied(f"{self._link.resource}: {name} was set to 2, reads back {found:g}")
         self._off_is_open = True
-
-    def _lock_readings(self) -> None:
-        tsp = self._tsp
-        tsp.do("errorqueue.clear() localnode.showerrors=0")
-        tsp.set_number("format.asciiprecision", 16)
-        if tsp.number("localnode.linefreq") != self._line_frequency_Hz:
-            tsp.set_number("localnode.linefreq", self._line_frequency_Hz)
-        for name, value in (
-            ("sense", 0.0),  # two wires
-            ("source.autorangei", 0.0),
-            ("source.autorangev", 0.0),
-            ("source.highc", 0.0),
-            ("source.delay", 0.0),
-            ("measure.autorangei", 0.0),
-            ("measure.autorangev", 0.0),
-            ("measure.rangev", VOLTAGE_RANGE_V),
-            ("measure.filter.enable", 0.0),
-            ("measure.rel.enablei", 0.0),
-            ("measure.rel.enablev", 0.0),
-            ("measure.autozero", 0.0),
-            ("measure.delay", 0.0),
-            ("measure.interval", 0.0),
-            ("measure.nplc", self._nplc),
-            ("measure.count", float(self._block)),
-        ):
-            tsp.set_number(f"smua.{name}", value)
-        if self._block > 1:
-            self._lock_buffers()
-        self._lock_lines()
-        tsp.do(reading_function(self._block, edge_in=self._lines.exposure_in))
-        for function in (_SAFE, _HOLD) if tsp.has_lease else ():
-            tsp.do(function)
-
-    def _lock_buffers(self) -> None:
-        tsp = self._tsp
-        tsp.do("format.data=format.REAL64 format.byteorder=format.LITTLEENDIAN")
-        for buffer in ("smua.nvbuffer1", "smua.nvbuffer2"):
-            tsp.do(f"{buffer}.clear()")
-            tsp.set_number(f"{buffer}.appendmode", 0.0)
-            tsp.set_number(f"{buffer}.collecttimestamps", 1.0)
-            tsp.set_number(f"{buffer}.timestampresolution", 1e-6)
-
-    def _lock_lines(self) -> None:
-        for line, mode in (
-            (self._lines.exposure_in, "digio.TRIG_RISINGA"),
-            (self._lines.mark_out, "digio.TRIG_RISINGM"),
-        ):
-            if line is not None:
-                self._tsp.do(f"digio.trigger[{line}].mode={mode}")
 
     # --- sourcing ----------------------------------------------------------------------
 
@@ -490,7 +434,13 @@ class Keithley2600:
             self._switch_off()
         if not self._locked or output != 1:
             self._locked = False
-            self._lock_readings()
+            lock_readings(
+                self._tsp,
+                nplc=self._nplc,
+                line_frequency_Hz=self._line_frequency_Hz,
+                block=self._block,
+                lines=self._lines,
+            )
         if running:
             self._lock_range(rest)
         else:

@@ -779,6 +779,8 @@ def exchanges_of_a_run():
     return link.exchanges
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("fault", ["lost", "garbage", "short", "not a number"])
 def test_whatever_reply_fails_the_cell_comes_to_rest(fault):
     count = exchanges_of_a_run()

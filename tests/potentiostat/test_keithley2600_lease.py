@@ -48,12 +48,11 @@ def direct():
 
 
 def opened_after_s(link):
-    """How long after now the relay opens by itself; nobody says anything."""
-    began_ns = link.now
+    """How long after the host's last message the relay opens; nobody says anything."""
     link.pass_time(LEASE_S + 0.1)
     source = link.world.truth()["source"]
     assert source["mode"][-1] == b"open", "the cell was left alone with its set-point"
-    return max(0, source["t_ns"][-1] - began_ns) / 1e9
+    return (source["t_ns"][-1] - link.last_sent_ns) / 1e9
 
 
 @pytest.mark.parametrize(
@@ -77,7 +76,7 @@ def test_a_silent_host_leaves_an_open_relay_within_the_lease(direct, driver, set
     for _ in range(reads):
         smu.read()
     before_C, source_A = link.world.cell.source_C, abs(link.world.cell.source_A)
-    assert 0 < opened_after_s(link) <= LEASE_S
+    assert 0.5 < opened_after_s(link) <= LEASE_S
     assert not link.smu.output_on
     assert abs(link.world.cell.source_C - before_C) <= max(source_A, 1e-6) * LEASE_S
     if setpoint is not None and setpoint.mode == "current":
@@ -151,6 +150,8 @@ class HostGone(Exception):
     pass
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize("block", [1, 5])
 def test_wherever_the_host_dies_the_relay_opens_within_the_lease(block):
     link = DirectLink(world_of(**FILM))

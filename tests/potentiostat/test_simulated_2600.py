@@ -25,7 +25,7 @@ def errors(link):
     return found
 
 
-# --- the language --------------------------------------------------------------------------------
+# --- the language -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_common_commands(link):
     assert link.handle("print(print)") == "function: 0x1"
 
 
-# --- waiting -------------------------------------------------------------------------------------
+# --- waiting ------------------------------------------------------------------------------------
 
 
 def test_a_chunk_that_waits_is_woken_by_a_trigger_or_by_time(link):
@@ -218,7 +218,7 @@ async def test_what_goes_wrong_in_the_event_loop_reaches_the_chunk():
     pace.release.set()
 
 
-# --- what it does to a cell ----------------------------------------------------------------------
+# --- what it does to a cell ---------------------------------------------------------------------
 
 
 def test_nothing_is_at_the_terminals_until_something_is_set(link):
@@ -326,7 +326,7 @@ def test_compliance_is_in_the_attribute_the_register_and_the_buffer(link):
     assert link.handle(f"print({condition} > 1 or not smua.source.compliance)") == "true"
 
 
-# --- buffers -----------------------------------------------------------------------------------------
+# --- buffers ------------------------------------------------------------------------------------
 
 
 def test_a_buffer_keeps_what_it_was_told_to_collect(link):
@@ -375,7 +375,7 @@ def test_blocks_of_unknown_length_come_in_the_format_that_is_set(link, lines, la
     assert all(math.isnan(v) for v in struct.unpack(layout, block[2:]))
 
 
-# --- lines ---------------------------------------------------------------------------------------------
+# --- lines --------------------------------------------------------------------------------------
 
 
 def test_edges_are_remembered_until_they_are_looked_for(link):

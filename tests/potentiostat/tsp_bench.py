@@ -68,6 +68,7 @@ class DirectLink:
         self.spoil = spoil
         self.sent = []
         self.exchanges = 0
+        self.last_sent_ns = 0
         self.resynced = 0
         self.closed = False
 
@@ -106,7 +107,7 @@ class DirectLink:
 
     def _exchange(self, command):
         self.sent.append(command)
-        sent_ns = self.now
+        self.last_sent_ns = sent_ns = self.now
         replies = [
             reply for line in command.split("\n") if (reply := self.handle(line)) is not None
         ]
