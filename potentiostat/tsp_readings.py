@@ -62,10 +62,9 @@ _LOCKED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taken:
-    """Readings, whether the output was on after them, and whether an edge began them."""
+    """Readings, and whether an edge began them."""
 
     raw: Raw
-    output_on: bool
     triggered: bool
 
 
@@ -147,7 +146,7 @@ def parse_line(reply: Reply) -> Taken:
         device_time_s=np.array([time_s]),
         compliance=np.array([compliance == 1]),
     )
-    return Taken(raw=raw, output_on=output == 1, triggered=edge == 1)
+    return Taken(raw=raw, triggered=edge == 1)
 
 
 def parse_block(block: Block) -> Taken:
@@ -178,4 +177,4 @@ def parse_block(block: Block) -> Taken:
         device_time_s=time_s,
         compliance=(table[:, 3].astype(np.int64) & IN_COMPLIANCE) != 0,
     )
-    return Taken(raw=raw, output_on=bool(output == 1), triggered=bool(edge == 1))
+    return Taken(raw=raw, triggered=bool(edge == 1))

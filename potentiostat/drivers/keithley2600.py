@@ -50,6 +50,7 @@ LINES = tuple(range(1, 15))
 LARGEST_BLOCK = 1000
 LONGEST_BUSY_S = 1.5  # a reply must come before the link gives up, and the lease be renewed
 OVERHEAD_S = 2e-3  # of a reading beside its integration
+MESSAGE_S = 0.1  # of a message on its way, and of a chunk until it waits
 
 # All of this is not yet confirmed on a data sheet of ours.
 RANGES = tuple(
@@ -134,13 +135,12 @@ class Keithley2600:
         self._identified = False
         self._off_is_open = False  # HIGH_Z was read back
         self._locked = False  # all settings are known to be ours
-        self._output_lost = False  # found off though we had switched it on
         hold_s = self._hold_s(lease_s)
         self._tsp = Chunks(link, now_ns=now_ns, refuse=self._refuse, hold_s=hold_s)
 
     def _hold_s(self, lease_s: float) -> float | None:
         """Return how long the instrument may wait, so that all silence is within the lease."""
-        busy_s = self._block * (2 * self._window_s + OVERHEAD_S)
+        busy_s = MESSAGE_S + self._block * (2 * self._window_s + OVERHEAD_S)
         busy_s += EDGE_WAIT_S if self._lines.exposure_in is not None else 0.0
         longest_s = min(LONGEST_BUSY_S, 0.75 * lease_s) if lease_s else LONGEST_BUSY_S
         if busy_s > longest_s:
@@ -205,16 +205,15 @@ class Keithley2600:
         """
         self._refuse_unfit(setpoint)
         was = self._setpoint
-        if self._output_lost or (not self._locked and not self._output_is_on()):
-            raise NotApplied(f"{self._link.resource}: the output is off; make it safe first")
-        same = was is not None and _kind(was) == _kind(setpoint)
-        if not (self._locked and same):
-            self._locked = False
+        if not (self._locked and was is not None and _kind(was) == _kind(setpoint)):
             self._change(setpoint)
         if not self._set_level(setpoint):
-            self._output_lost = True
-            raise NotApplied(f"{self._link.resource}: the output is off; make it safe first")
+            raise self._is_off()
         self._changed(setpoint)
+
+    def _is_off(self) -> NotApplied:
+        self._locked = False
+        return NotApplied(f"{self._link.resource}: the output is off; make it safe first")
 
     def _refuse_unfit(self, setpoint: Setpoint) -> None:
         envelope = self._known_envelope()
@@ -242,7 +241,11 @@ class Keithley2600:
 
     def _change(self, setpoint: Setpoint) -> None:
         """Bring mode, range and clamp to those of a set-point; the level comes after."""
-        sources_voltage = self._sources_voltage()
+        self._locked = False
+        source, output = self._tsp.ask("smua.source.func", "smua.source.output")
+        if output != 1:
+            raise self._is_off()
+        sources_voltage = source == DCVOLTS
         if setpoint.mode == "current" and sources_voltage:
             self._switch_off()
             self._start(replace(setpoint, level=0.0))
@@ -327,9 +330,6 @@ class Keithley2600:
     def _output_is_on(self) -> bool:
         return self._tsp.number("smua.source.output") == 1
 
-    def _sources_voltage(self) -> bool:
-        return self._tsp.number("smua.source.func") == DCVOLTS
-
     def _rest_setpoint(self, range_A: float) -> Setpoint:
         clamp = self._known_envelope().voltage_max_V
         return Setpoint(mode="current", level=0.0, clamp=clamp, range_A=range_A)
@@ -363,7 +363,6 @@ class Keithley2600:
             off, as after a lease that ran out, gives rows marked INVALID.
         """
         took = self._take()
-        self._output_lost = self._output_lost or not took.output_on
         rows = sample_rows(
             took.raw,
             setpoint=self._setpoint,
@@ -445,7 +444,6 @@ class Keithley2600:
             self._lock_range(rest)
         else:
             self._start(rest)
-        self._output_lost = False
         self._changed(rest)
 
     def rest_at_end(self) -> SafeState:

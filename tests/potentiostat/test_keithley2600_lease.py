@@ -123,13 +123,18 @@ def test_after_it_has_run_out_readings_tell_and_nothing_is_armed(direct):
     assert smu.read()["current_A"][0] == pytest.approx(4e-7, rel=0.01)
 
 
-def test_a_set_point_after_it_has_run_out_is_not_applied(direct):
+@pytest.mark.parametrize("before", [current(4e-7), voltage(3.93)])
+@pytest.mark.parametrize(
+    "after", [current(3e-7), current(3e-8, range_A=1e-7), voltage(3.932), voltage(3.93, 5e-7)]
+)
+def test_a_set_point_after_it_has_run_out_is_not_applied(direct, before, after):
     smu, link = direct()
-    smu.apply(current(4e-7))
+    smu.apply(before)
     link.pass_time(3.0)
-    with pytest.raises(NotApplied, match="the output is off"):
-        smu.apply(current(3e-7))
-    assert link.world.source.mode == "open"
+    for _ in range(2):
+        with pytest.raises(NotApplied, match="the output is off"):
+            smu.apply(after)
+        assert link.world.source.mode == "open"
 
 
 def play(smu):
