@@ -5,7 +5,7 @@ Rev. F p. 4-7, common commands p. 11-4, digital lines p. 9-62). It has the real 
 `offmode` is NORMAL after power-up, which is a 0 V source; numbers are told with six digits
 unless asked otherwise; an error is silent until the queue is read; and no line is obeyed
 while a chunk is running, but for `abort`, which ends it, and `*TRG`, which `trigger.wait()`
-takes out of the queue.
+takes out of the queue; and the timer loses its microseconds within minutes.
 
 Not yet confirmed on an instrument: that `abort` leaves no error and drops nothing that comes
 after it, that a chunk survives its connection, and the numbers of errors other than -285,
@@ -86,6 +86,8 @@ class Keithley2600:
     edge_every_ns
         An edge comes in at every digital line each time that this has passed; None
         for none.
+    timer_zero_s
+        Time since power-up at which the timer was last set to zero.
     pulses
         What went out at digital lines: host time and line.
     """
@@ -118,7 +120,8 @@ class Keithley2600:
 
     def _power_up(self) -> None:
         self._errors: deque[tuple[int, str]] = deque(maxlen=100)
-        self._time_zero_ns = self._world.now_ns - 12_345_678_901
+        self._powered_ns = self._world.now_ns - 12_345_678_901
+        self.timer_zero_s = 0.0
         self._chunk: Coroutine[Any, Any, None] | None = None
         self._waiting: Waiting | None = None
         self._triggered = False
@@ -405,16 +408,19 @@ class Keithley2600:
     # --- time, lines and readings ------------------------------------------------------------
 
     def device_time_s(self, host_ns: int) -> float:
-        """Return what the timer shows, in whole microseconds."""
+        """Return the time since power-up by the instrument's oscillator, in microseconds."""
         oscillator = 1 + self._world.scenario.smu.clock_rate_ratio
-        return math.floor((host_ns - self._time_zero_ns) / 1e3 * oscillator) / 1e6
+        return math.floor((host_ns - self._powered_ns) / 1e3 * oscillator) / 1e6
 
     async def _reset_timer(self, _arguments: Values) -> Values:
-        self._time_zero_ns = self._world.now_ns
+        self.timer_zero_s = self.device_time_s(self._world.now_ns)
         return []
 
     async def _time(self, _arguments: Values) -> Values:
-        return [self.device_time_s(self._world.now_ns)]
+        """Return the timer, which loses resolution within minutes: taken as 24 bits."""
+        elapsed_s = self.device_time_s(self._world.now_ns) - self.timer_zero_s
+        step_s = max(1e-6, 2.0 ** (math.frexp(elapsed_s)[1] - 24))
+        return [math.floor(elapsed_s / step_s + 1e-6) * step_s]
 
     def _edge_waiter(self, line: int) -> Callable[[Values], Awaitable[Values]]:
         async def wait(arguments: Values) -> Values:

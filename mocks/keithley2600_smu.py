@@ -196,8 +196,9 @@ class Channel:
 
     def read(self, name: str) -> float:
         """Return a setting."""
-        if name == "measure.rangei" and self.sources_current:
-            return self.values["source.rangei"]  # locked to it
+        locked = "measure.rangei" if self.sources_current else "measure.rangev"
+        if name == locked:  # to the source's range, which is told in its place
+            return self.values[name.replace("measure", "source")]
         return self.values[name]
 
     def write(self, name: str, value: Any) -> None:

@@ -41,6 +41,17 @@ _SAFE = (
 )
 _HOLD = "function lamella_hold(s) while trigger.wait(s) do lamella_read() end lamella_safe() end"
 
+# The timer has microseconds for 2.8 minutes only (2600S-901-01 Rev. A p. 12-131): it is set
+# to zero again and again, and the sum is kept.
+_CLOCK = (
+    "lamella_t0 = lamella_t0 or 0 "
+    "function lamella_t() local t = timer.measure.t() "
+    "if t > 60 then timer.reset() lamella_t0 = lamella_t0 + t t = 0 end "
+    "return lamella_t0 + t end"
+)
+CLOCK_START = "lamella_t0 = 0 timer.reset()"
+CLOCK = "lamella_t()"
+
 # Autozero triples the time of a reading; filter and rel would smear or shift it.
 _LOCKED = (
     ("sense", 0.0),  # two wires
@@ -50,6 +61,7 @@ _LOCKED = (
     ("source.delay", 0.0),
     ("measure.autorangei", 0.0),
     ("measure.autorangev", 0.0),
+    ("source.rangev", VOLTAGE_RANGE_V),  # the meter's range is locked to it in part
     ("measure.rangev", VOLTAGE_RANGE_V),
     ("measure.filter.enable", 0.0),
     ("measure.rel.enablei", 0.0),
@@ -89,6 +101,7 @@ def lock_readings(
     for line, mode in ((lines.exposure_in, "TRIG_RISINGA"), (lines.mark_out, "TRIG_RISINGM")):
         if line is not None:
             tsp.do(f"digio.trigger[{line}].mode=digio.{mode}")
+    tsp.do(_CLOCK)
     tsp.do(reading_function(block, edge_in=lines.exposure_in))
     for function in (_SAFE, _HOLD) if tsp.has_lease else ():
         tsp.do(function)
@@ -119,7 +132,7 @@ def reading_function(count: int, *, edge_in: int | None) -> str:
         trigger = f"digio.trigger[{edge_in}]"
         edge = f"{trigger}.clear() local edge = {trigger}.wait({EDGE_WAIT_S:g})"
     body = _ONE if count == 1 else _MANY.format(count=count)
-    return f"function lamella_read() {edge} local t = timer.measure.t() {body} end"
+    return f"function lamella_read() {edge} local t = {CLOCK} {body} end"
 
 
 def block_bytes(count: int) -> int:

@@ -31,6 +31,8 @@ from potentiostat.scpi import Link, read_number
 from potentiostat.settings import identify
 from potentiostat.tsp import END_CHUNK, Chunks, refuse_unsafe_tsp
 from potentiostat.tsp_readings import (
+    CLOCK,
+    CLOCK_START,
     EDGE_WAIT_S,
     VOLTAGE_RANGE_V,
     Taken,
@@ -172,7 +174,7 @@ class Keithley2600:
         identity = self._identify()
         self._open_when_off()  # before anything else is set
         self._rest(self._rest_setpoint(self.ranges[0].full_scale_A))
-        self._tsp.do("timer.reset()")
+        self._tsp.do(CLOCK_START)
         return identity
 
     def _identify(self) -> Identity:
@@ -265,8 +267,6 @@ class Keithley2600:
         """Source a set-point on an output that is off: the clamp first, then the level."""
         voltage = setpoint.mode == "voltage"
         self._tsp.set_number("smua.source.func", DCVOLTS if voltage else DCAMPS)
-        if voltage:
-            self._tsp.set_number("smua.source.rangev", VOLTAGE_RANGE_V)
         self._set_clamp(setpoint)
         self._lock_range(setpoint)
         self._set_level(setpoint)
@@ -388,7 +388,7 @@ class Keithley2600:
 
     def exchange_clock(self) -> ClockExchange:
         """Ask for the instrument's timer, which the readings are stamped with."""
-        reply = self._tsp.query("print(timer.measure.t())")
+        reply = self._tsp.query(f"print({CLOCK})")
         return ClockExchange(
             sent_ns=reply.sent_ns,
             device_time_s=read_number(reply.text),

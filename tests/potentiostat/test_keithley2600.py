@@ -87,9 +87,9 @@ def on_wire():
     """A driver on a socket; afterwards the cell is unharmed and no error is left."""
     made = []
 
-    def make(driver=None, **options):
+    def make(driver=None, link=None, **options):
         served = Served(**options)
-        link = VisaLink(served.resource, now_ns=served.now_ns)
+        link = VisaLink(served.resource, now_ns=served.now_ns, **(link or {}))
         link.open()
         made.append((served, link))
         return Keithley2600(link, now_ns=served.now_ns, **(driver or {})), served
@@ -151,6 +151,18 @@ def test_blocks_come_over_the_wire(on_wire):
     assert rows["current_A"][-1] == pytest.approx(4e-7, rel=0.01)
     smu.apply(voltage(served.world.cell.voltage_V))
     assert np.all(readings(smu, 1)["status"] & Status.POTENTIOSTATIC)
+
+
+def test_a_trigger_without_an_answer_is_told_and_the_link_stays_in_order(on_wire):
+    smu, served = on_wire(link={"timeout_s": 0.2}, **FILM)
+    smu.connect(ENVELOPE)
+    smu.apply(current(4e-7))
+    served.run(served.smu.handle("abort"))  # as after a loss of power: nothing waits there
+    with pytest.raises(NoReply, match=r"no reply to \*TRG within 0.2 s"):
+        smu.read()
+    assert smu.ensure_safe() is SafeState.S1
+    assert abs(served.world.source.level) <= 7e-10
+    assert readings(smu, 3)["voltage_V"][-1] == pytest.approx(served.world.cell.voltage_V, abs=6e-3)
 
 
 # --- connecting ------------------------------------------------------------------------------
@@ -507,6 +519,19 @@ def test_one_clock_fit_holds_for_readings_and_exchanges(direct):
     start_s = host_s[0] + (rows["device_time_s"] - device_s[0]) / rate
     assert np.all(start_s > rows["read_start_ns"] / 1e9 - 2e-3)
     assert np.all(start_s + 0.04 < rows["read_end_ns"] / 1e9 + 2e-3)
+
+
+def test_microseconds_last_for_longer_than_the_timers(direct):
+    smu, link = direct()
+    before = smu.exchange_clock()
+    link.smu.timer_zero_s -= 5 * 3600  # five hours pass, for the timer
+    steps = link.ask(smu, "timer.measure.t()") * 2**9
+    assert steps == round(steps)  # two milliseconds are left of them
+    times = readings(smu, 20)["device_time_s"] - before.device_time_s - 5 * 3600
+    assert np.all((times > 0) & (times < 2))
+    micro = np.round(times[1:] * 1e6) % 1000
+    assert len(set(micro)) > 10
+    assert np.allclose(np.diff(times[1:]), np.diff(times[1:]).mean(), atol=5e-3)
 
 
 # --- blocks ------------------------------------------------------------------------------------
