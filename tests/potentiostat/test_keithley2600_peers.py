@@ -166,7 +166,6 @@ def test_it_runs_on_an_independent_simulator_and_leaves_no_error():
 UNKNOWN_TO_YAML = {
     **UNKNOWN_TO_BOTH,
     r"errorqueue\..*": "it has no error queue: a line that it does not know sets a bit of *STB?",
-    "sense": "it has no remote sense",
     r"smua\.sense": "it has no remote sense",
     r"smua\.measure\.[iv]+\(\)": "it prints readings together with a status register",
     r"smua\.source\.compliance": "it has no limits that act",
@@ -219,7 +218,7 @@ def test_every_line_is_known_to_qcodes_simulated_instrument(yaml_instrument):
     assert smu.rest_at_end() is SafeState.S2
     assert float(handle("print(smua.source.output)")) == 0
     assert yaml_instrument.query("*STB?") == "0"
-    assert link.used == set(UNKNOWN_TO_YAML) - {"sense"}
+    assert link.used == set(UNKNOWN_TO_YAML)
     yaml_instrument.write("smua.source.nonsense=1")
     assert yaml_instrument.query("*STB?") == "32"  # it would have told
 
