@@ -132,7 +132,7 @@ class Chunks:
         return self._held_until_ns is not None and self._now_ns() < self._held_until_ns
 
     def _heard(self, reply: Reply) -> Reply:
-        self._hold(reply.sent_ns)
+        self._hold(reply.received_ns)
         return reply
 
     def _hold(self, from_ns: int) -> None:
