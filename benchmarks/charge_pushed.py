@@ -58,6 +58,7 @@ CASES = (
     Case("keithley6430", "lco_lipon_li", 1e-10, 3e-11),
     Case("keithley2400", "lco_thin_film", 1e-6, 5e-7),
     Case("keithley2450", "lco_thin_film", 1e-6, 5e-7),
+    Case("keithley2600", "lco_thin_film", 1e-6, 5e-7),
     Case("keysight_b2900", "lco_thin_film", 1e-6, 5e-7),
 )
 
@@ -96,14 +97,14 @@ class Wire:
 
     def write(self, command: str) -> None:
         """Send a command."""
-        self._check()
-        self.run(self.instrument.handle(command))
+        self.query(command)
 
     def query(self, command: str) -> Reply:
-        """Send a question."""
+        """Send a question, which may have more than one line."""
         self._check()
         sent_ns = self.now
-        return Reply(str(self.run(self.instrument.handle(command))), sent_ns, self.now)
+        replies = [self.run(self.instrument.handle(line)) for line in command.split("\n")]
+        return Reply(str(replies[-1]), sent_ns, self.now)
 
     def pass_time(self, duration_ns: int) -> None:
         """Let the world go on."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from mocks.keithley2450 import Keithley2450
+from mocks.keithley2600 import Keithley2600
 from mocks.keithley6430 import Keithley2400, Keithley6430
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
@@ -13,7 +14,10 @@ from mocks.world import World
 class SimulatedSmu(Protocol):
     """An instrument on the wire: lines in, lines out."""
 
-    output_on: bool
+    @property
+    def output_on(self) -> bool:
+        """The output switch."""
+        ...
 
     async def handle(self, line: str) -> str | bytes | None:
         """Obey one line; return the reply without its line end, or None."""
@@ -27,6 +31,7 @@ class SimulatedSmu(Protocol):
 _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2400": Keithley2400,
     "keithley2450": Keithley2450,
+    "keithley2600": Keithley2600,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
 }

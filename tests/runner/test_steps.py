@@ -208,6 +208,16 @@ def test_a_voltmeter_that_draws_more_than_the_current_is_refused():
     assert findings(cp)["step 1: input leakage of the voltmeter"].severity is Severity.OK
 
 
+def test_a_current_below_five_zeros_of_the_source_is_refused():
+    head = HEAD.replace("keithley6430", "keithley2600").replace('"100 pA"', '"1 nA"')
+    cp = 'cp = {{ current = "{}" }}\nuntil = ["V > 4.2 V", "t > 9 s"]'
+    name = "step 1: set-point against the zero of the range"
+    told = findings(cp.format("5 pA"), head=head)[name]
+    assert told.severity is Severity.REFUSE
+    assert "5 pA is 2.5 times 2 pA; 5 times are needed" in told.arithmetic
+    assert findings(cp.format("20 pA"), head=head)[name].severity is Severity.OK
+
+
 def test_a_rule_on_ionic_charge_needs_a_calibration():
     cp = 'cp = { current = "30 pA" }\nuntil = ["Q_ionic > 1 nC", "V > 4.2 V", "t > 9 s"]'
     real = HEAD.replace('resource = "mock"', 'resource = "GPIB::1::INSTR"')
