@@ -1,7 +1,7 @@
 """Which simulated instrument stands behind which driver's name."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mocks.keithley2450 import Keithley2450
 from mocks.keithley6430 import Keithley2400, Keithley6430
@@ -17,6 +17,20 @@ class SimulatedSmu(Protocol):
 
     async def handle(self, line: str) -> str | bytes | None:
         """Obey one line; return the reply without its line end, or None."""
+        ...
+
+
+@runtime_checkable
+class Triggered(Protocol):
+    """An instrument that may wait for an edge, deaf to everything but an abort."""
+
+    @property
+    def waits_for_edges(self) -> bool:
+        """True while an edge begins its readings."""
+        ...
+
+    def abort(self) -> None:
+        """End the waiting for an edge."""
         ...
 
 

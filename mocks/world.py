@@ -13,6 +13,27 @@ from mocks.stage import Stage
 
 GRID_NS = 10_000_000  # longest step of the model
 
+
+class Exposures:
+    """The wire on which the camera says that an exposure begins.
+
+    Attributes
+    ----------
+    last_ns
+        Host time of the last edge; before the world's beginning while there was none.
+    line
+        Trigger line of the source-measure unit that it ends at; 0 for none.
+    """
+
+    def __init__(self, line: int, start_ns: int) -> None:
+        self.line = line
+        self.last_ns = start_ns - 1
+
+    def begin(self, t_ns: int) -> None:
+        """Raise the edge of an exposure."""
+        self.last_ns = t_ns
+
+
 Tables = dict[str, dict[str, NDArray[np.generic]]]
 
 
@@ -37,6 +58,7 @@ class World:
         self.cell = Cell(scenario.cell)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
+        self.exposures = Exposures(scenario.camera.exposure_line, start_ns)
         self._recorded: dict[str, dict[str, array[int] | array[float]]] = {}
         # Integrals over time at the end of each step, for exact means over windows.
         self._t_ns = array("q", [start_ns])
