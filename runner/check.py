@@ -3,48 +3,30 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
 from rich.table import Table
 
 from potentiostat.errors import UnknownInstrument
 from potentiostat.multisine import Sines
 from potentiostat.noise import current_sigma_A
+from potentiostat.protocol import Potentiostat
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
 from potentiostat.technique import Step
+from runner.check_blocks import TYPICAL_STRAY_F, check_blocks, reading_s
 from runner.experiment import MOCK, Experiment
+from runner.finding import Finding, Severity
 from runner.format import in_unit
 from runner.problems import ExperimentError, Problem, find_line, spelled
 
 OFFSET_FACTOR = 5.0  # a set-point below this many source offsets cannot be trusted
-TYPICAL_STRAY_F = 150e-12
 LEAK_WARN, LEAK_REFUSE = 0.01, 1.0  # shares of the current that is asked for
 SWEEP_WARN, SWEEP_REFUSE = 0.1, 0.9  # shares of the limit of the current
 BYTES_PER_SAMPLE = 130
 SETTLINGS_PER_PERIOD = 100  # of the fastest sine: at 100 the phase is late by 1.6 degrees at most
 READINGS_PER_PERIOD = 20  # at 20 a staircase is 0.4 % smaller than its sine
-READ_OVERHEAD_S = 0.01  # of a reading and a set-point, beside the integration
 UNCORRECTED_HIGHEST_HZ = 0.01  # without a calibration: 150 pF are 0.1 Tohm there
 CLEAR_OF_NOISE = 3.0
-
-
-class Severity(StrEnum):
-    """How much a finding matters."""
-
-    OK = "ok"
-    WARN = "warn"
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at."""
-
-    severity: Severity
-    what: str
-    arithmetic: str
-    key: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +52,7 @@ def check(experiment: Experiment) -> CheckReport:
     """
     findings = [
         *_cell(experiment),
+        *check_blocks(experiment, _driver(experiment)),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
     ]
@@ -91,17 +74,20 @@ def refuse_unfit(experiment: Experiment) -> None:
         raise ExperimentError(experiment.title, problems)
 
 
-def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
+def _driver(experiment: Experiment) -> type[Potentiostat]:
     try:
-        driver = potentiostat_class(experiment.potentiostat.driver)
+        driver: type[Potentiostat] = potentiostat_class(experiment.potentiostat.driver)
     except UnknownInstrument as error:
         key = ("potentiostat", "driver")
         line = find_line(experiment.text, key)
         raise ExperimentError(
             experiment.title, [Problem(key=spelled(key), line=line, what=str(error))]
         ) from error
-    ranges: tuple[RangeSpec, ...] = driver.ranges
-    return ranges
+    return driver
+
+
+def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
+    return _driver(experiment).ranges
 
 
 def _ok(what: str, arithmetic: str) -> Finding:
@@ -233,10 +219,10 @@ def _impedance(
     name, key = f"step {index + 1}", ("step", index)
     highest_Hz = sines.frequencies_Hz[-1]
     potentiostat = experiment.potentiostat
-    reading_s = 2 * potentiostat.nplc / potentiostat.line_frequency_Hz + READ_OVERHEAD_S
+    each_reading_s = reading_s(experiment)
     for what, each_s, needed in (
         ("settling of the range", used.settling_s, SETTLINGS_PER_PERIOD),
-        ("readings", reading_s, READINGS_PER_PERIOD),
+        ("readings", each_reading_s, READINGS_PER_PERIOD),
     ):
         found = 1 / (highest_Hz * each_s)
         yield Finding(
@@ -265,11 +251,11 @@ def _impedance(
         key=key,
     )
     if galvanostatic:
-        yield _sine_against_noise(experiment, used, sines, reading_s, index)
+        yield _sine_against_noise(experiment, used, sines, each_reading_s, index)
 
 
 def _sine_against_noise(
-    experiment: Experiment, used: RangeSpec, sines: Sines, reading_s: float, index: int
+    experiment: Experiment, used: RangeSpec, sines: Sines, each_reading_s: float, index: int
 ) -> Finding:
     noise_A = current_sigma_A(
         sines.peak,
@@ -278,7 +264,7 @@ def _sine_against_noise(
         resolution_A=used.resolution_A,
     )
     step = experiment.steps[index]
-    readings = step.segments[-1].longest_s / reading_s
+    readings = step.segments[-1].longest_s / each_reading_s
     after_A = noise_A * math.sqrt(2 / readings)
     ratio = sines.each / after_A
     return Finding(
