@@ -3,6 +3,7 @@
 import bisect
 import math
 from array import array
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +29,17 @@ class Exposures:
     def __init__(self, line: int, start_ns: int) -> None:
         self.line = line
         self.last_ns = start_ns - 1
+        self._edges_ns: deque[int] = deque(maxlen=1000)
 
     def begin(self, t_ns: int) -> None:
         """Raise the edge of an exposure."""
         self.last_ns = t_ns
+        self._edges_ns.append(t_ns)
+
+    def first_after(self, t_ns: int, line: int) -> int | None:
+        """Return when the first edge after a time came on a line; None for none yet."""
+        wired = line == self.line
+        return next((edge for edge in self._edges_ns if wired and edge > t_ns), None)
 
 
 Tables = dict[str, dict[str, NDArray[np.generic]]]

@@ -44,6 +44,19 @@ class Settings:
         if not math.isclose(found, value, rel_tol=rel_tol, abs_tol=1e-18):
             raise self._not_applied(header, f"{value:g}", f"{found:g}")
 
+    def set_integer(self, header: str, value: int) -> None:
+        """Send a whole number, without a point or an exponent, and read it back.
+
+        Raises
+        ------
+        NotApplied
+            It reads back otherwise.
+        """
+        self.send(f"{header} {value:d}")
+        found = self.number(f"{header}?")
+        if found != value:
+            raise self._not_applied(header, f"{value:d}", f"{found:g}")
+
     def set_flag(self, header: str, *, on: bool) -> None:
         """Switch something on or off and read it back.
 
