@@ -7,7 +7,7 @@ passed and nothing is done.
 import math
 from collections.abc import Iterator
 
-from potentiostat.blocks import EDGE_WAIT_S, refuse_unknown_block
+from potentiostat.blocks import EDGE_REPLY_S, EDGE_WAIT_S, refuse_unknown_block
 from potentiostat.errors import UnsafeRequest
 from potentiostat.protocol import Potentiostat, TriggerLines
 from potentiostat.technique import Step
@@ -45,9 +45,10 @@ def check_blocks(experiment: Experiment, driver: type[Potentiostat]) -> Iterator
     if unknown:
         return
     yield from _exposures(experiment)
+    if experiment.potentiostat.block > 1 or experiment.potentiostat.lines.exposure_in is not None:
+        yield _reaction(experiment)
     if experiment.potentiostat.block == 1:
         return
-    yield _reaction(experiment)
     for index, step in enumerate(experiment.steps):
         yield from _moved(experiment, index, step)
         yield from _without_contact(experiment, index, step)
@@ -109,21 +110,34 @@ def _ordinal(every: int) -> str:
 
 
 def _reaction(experiment: Experiment) -> Finding:
-    """Tell what a block costs: the time until somebody looks at its first reading."""
+    """Tell what blocks and edges cost: the time until somebody looks at a reading."""
     potentiostat = experiment.potentiostat
-    longest_s = block_s(experiment)
-    each_s = longest_s / potentiostat.block
-    largest = math.floor(LONGEST_BLOCK_S / each_s)
-    refused = longest_s > LONGEST_BLOCK_S * (1 + 1e-9)
-    edge_s = EDGE_WAIT_S if potentiostat.lines.exposure_in is not None else 0.0
-    waits = f", after {in_unit(edge_s, 's')} for an edge at most" if edge_s else ""
+    each_s = block_s(experiment) / potentiostat.block
+    asked = f"{potentiostat.block} x {in_unit(each_s, 's')}"
+    if potentiostat.lines.exposure_in is None:
+        blind_s, most_s, times = block_s(experiment), LONGEST_BLOCK_S, 1
+        arithmetic = f"{asked} = {in_unit(blind_s, 's')}"
+        most = f"{in_unit(most_s, 's')}, half the lease,"
+    else:
+        # Nobody knows whether the edge has come until the block could have followed it.
+        wait_s = EDGE_WAIT_S + EDGE_REPLY_S
+        blind_s, most_s, times = wait_s + 2 * block_s(experiment), LEASE_S, 2
+        arithmetic = (
+            f"{in_unit(wait_s, 's')} for an edge that does not come + 2 x {asked} = "
+            f"{in_unit(blind_s, 's')}"
+        )
+        most = f"{in_unit(most_s, 's')}, the lease,"
+    refused = blind_s > most_s * (1 + 1e-9)
+    left_s = most_s - (blind_s - times * block_s(experiment))
     return Finding(
         severity=Severity.REFUSE if refused else Severity.OK,
-        what="reaction time that the block costs",
-        arithmetic=f"{potentiostat.block} x {in_unit(each_s, 's')} = {in_unit(longest_s, 's')} "
-        f"from a limit that is passed to the safe state{waits}; {in_unit(LONGEST_BLOCK_S, 's')}, "
-        "half the lease, is the most"
-        + (f": at most {largest} readings at {potentiostat.nplc:g} NPLC" if refused else ""),
+        what="longest time from a limit that is passed to the safe state",
+        arithmetic=f"{arithmetic}; {most} is the most"
+        + (
+            f": a block of {math.floor(left_s / times / each_s)} at {potentiostat.nplc:g} NPLC"
+            if refused
+            else ""
+        ),
         key=("potentiostat", "block"),
     )
 

@@ -445,13 +445,16 @@ class Keithley2450:
         )
 
     def exchange_clock(self) -> ClockExchange:
-        """Ask for the time of a reading, in seconds of UTC: the clock tells no fractions."""
+        """Ask for the time of a reading, in seconds of UTC: the clock tells no fractions.
+
+        The time is of its beginning, so it was over before the reply by an aperture at least.
+        """
         reply = self._link.query(CLOCK)
         seconds, fraction = read_numbers(reply.text, 2)
         return ClockExchange(
             sent_ns=reply.sent_ns,
             device_time_s=seconds + fraction,
-            received_ns=reply.received_ns,
+            received_ns=max(reply.sent_ns, reply.received_ns - round(2 * self._window_s * 1e9)),
         )
 
     # --- safety ------------------------------------------------------------------------

@@ -469,11 +469,18 @@ class KeysightB2900:
         )
 
     def exchange_clock(self) -> ClockExchange:
-        """Take the timestamp of a reading: the unit of the timer's own reply is not known."""
+        """Take the timestamp of a reading: the unit of the timer's own reply is not known.
+
+        The time is of its beginning, so it was over before the reply by an aperture at least.
+        """
         (_, _, time_s, _, _), _, (sent_ns, received_ns) = self._one_reading()
         if not math.isfinite(time_s):
             raise ReplyError(f"{self._link.resource}: a reading without its time")
-        return ClockExchange(sent_ns=sent_ns, device_time_s=time_s, received_ns=received_ns)
+        return ClockExchange(
+            sent_ns=sent_ns,
+            device_time_s=time_s,
+            received_ns=max(sent_ns, received_ns - round(2 * self._window_s * 1e9)),
+        )
 
     # --- safety ------------------------------------------------------------------------
 

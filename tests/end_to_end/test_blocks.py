@@ -147,3 +147,31 @@ async def test_readings_begin_with_exposures_and_changes_give_marks(tmp_path, bl
     levels = truth["source"]["level"]
     charging_ns = changes_ns[np.flatnonzero(levels > 2e-11)[0]]
     assert np.sum(truth["marks"]["t_ns"] - charging_ns >= 0) >= 2
+
+
+FILM = (
+    ('width = "5 um"\ndepth = "2 um"', 'width = "1 mm"\ndepth = "1 mm"'),
+    ('"30 pA"', '"200 nA"'),
+    ('"100 pA"', '"900 nA"'),
+    ('"8 nC"', '"800 uC"'),
+)
+
+
+@pytest.mark.parametrize("driver", ["keithley2400", "keithley2450", "keysight_b2900"])
+async def test_every_driver_reads_in_blocks_that_begin_with_exposures(tmp_path, driver):
+    options = "block = 2\nexposure_line = 4\nmark_line = 3"
+    experiment = plan(options, driver, 'scenario = "lco_thin_film"', FILM)
+    columns, kinematics, truth = await played(tmp_path, experiment)
+    assert len(columns["t_ns"]) > 150
+    off_ns = stamp_errors_ns(columns, truth)
+    assert np.abs(off_ns).max() < 1e6
+    triggered = columns["status"] & Status.UNTRIGGERED == 0
+    assert np.mean(triggered) > 0.9
+    exposures_ns = truth["frames/camera"]["t_start_ns"]
+    period_ns = np.median(np.diff(exposures_ns))
+    began_ns = columns["t_ns"] - 20_000_000 + off_ns
+    phase_ns = (began_ns[np.flatnonzero(triggered)[::2]] - exposures_ns[0]) % period_ns
+    assert np.all(phase_ns < 1e6)
+    assert set(truth["marks"]["line"].tolist()) == {3}
+    found_C, true_C = instrument_charge(kinematics, truth, 1)
+    assert found_C == pytest.approx(true_C, rel=0.01)

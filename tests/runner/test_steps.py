@@ -258,7 +258,7 @@ def with_options(options, *, camera="", driver="keithley6430"):
     return head.replace('resource = "mock"\n', f'resource = "mock"\n{options}\n') + camera
 
 
-REACTION = "reaction time that the block costs"
+REACTION = "longest time from a limit that is passed to the safe state"
 
 
 def test_the_check_shows_the_reaction_time_of_a_block_and_refuses_a_long_one():
@@ -267,12 +267,23 @@ def test_the_check_shows_the_reaction_time_of_a_block_and_refuses_a_long_one():
     assert "20 x 50 ms = 1 s" in told.arithmetic
     told = findings(OCV, head=with_options("block = 21"))[REACTION]
     assert told.severity is Severity.REFUSE
-    assert "at most 20 readings at 1 NPLC" in told.arithmetic
+    assert "half the lease, is the most: a block of 20 at 1 NPLC" in told.arithmetic
     fast = findings(OCV, head=with_options("block = 80\nnplc = 0.05"))[REACTION]
     assert fast.severity is Severity.OK
     assert REACTION not in findings(OCV, head=with_options(""))
     with pytest.raises(ExperimentError, match="half the lease"):
         refuse_unfit(load(OCV, head=with_options("block = 2500")))
+
+
+def test_an_edge_that_does_not_come_costs_time_too():
+    told = findings(OCV, head=with_options("exposure_line = 1", camera=CAMERA))[REACTION]
+    assert told.severity is Severity.OK
+    assert "750 ms for an edge that does not come + 2 x 1 x 50 ms = 850 ms" in told.arithmetic
+    most = "exposure_line = 1\nblock = {}"
+    for block, severity in ((12, Severity.OK), (13, Severity.REFUSE)):
+        head = with_options(most.format(block), camera=CAMERA)
+        assert findings(OCV, head=head)[REACTION].severity is severity
+    assert "the lease, is the most: a block of 12" in findings(OCV, head=head)[REACTION].arithmetic
 
 
 @pytest.mark.parametrize(
@@ -328,7 +339,6 @@ def test_readings_with_exposures_need_a_camera_that_is_not_too_slow():
     assert "each exposure begins one, on line 1" in told.arithmetic
     block = findings(OCV, head=with_options(options + "\nblock = 6", camera=CAMERA))
     assert "one of 2 exposure begins" in block[name].arithmetic
-    assert "after 500 ms for an edge" in block[REACTION].arithmetic
     slow = CAMERA.replace("5 Hz", "1 Hz")
     told = findings(OCV, head=with_options(options, camera=slow))[name]
     assert told.severity is Severity.REFUSE
