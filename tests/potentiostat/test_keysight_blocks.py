@@ -8,7 +8,7 @@ import pytest
 
 from potentiostat.blocks import EDGE_WAIT_S
 from potentiostat.drivers.keysight_b2900 import KeysightB2900
-from potentiostat.errors import NoReply, ReplyError
+from potentiostat.errors import NoReply, NotApplied, ReplyError
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, SafeState, Setpoint, TriggerLines
 from potentiostat.records import Status
@@ -117,6 +117,7 @@ def test_an_output_that_was_lost_makes_a_block_invalid(simulated):
 
 class ScriptedLink:
     resource = "scripted"
+    deaf_to = ""
 
     def __init__(self):
         self.known = {"*IDN": "Keysight Technologies,B2912A,MY1,1", ":SOUR:FUNC:MODE": "CURR"}
@@ -129,6 +130,8 @@ class ScriptedLink:
 
     def write(self, command):
         header, _, value = command.partition(" ")
+        if header == self.deaf_to:
+            return
         self.known[header] = {"ON": "1", "OFF": "0"}.get(value, value)
 
     def query(self, command):
@@ -173,6 +176,15 @@ def test_each_reading_of_a_block_is_judged_by_itself():
     link.readings = [[(3.9, 2e-7, math.nan, 1.0, 2e-7)]]
     with pytest.raises(ReplyError, match="without its time"):
         smu.exchange_clock()
+
+
+def test_a_count_that_is_not_taken_is_told():
+    link = ScriptedLink()
+    smu = KeysightB2900(link, now_ns=link.now_ns, block=2)
+    smu.connect(ENVELOPE)
+    link.deaf_to = ":TRIG:ACQ:COUN"
+    with pytest.raises(NotApplied, match=":TRIG:ACQ:COUN was set to 2 and reads back 1"):
+        smu.read()
 
 
 # --- lines ---------------------------------------------------------------------------------

@@ -1,11 +1,15 @@
 """Techniques in an experiment file: what they become, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.technique import Level
 from runner.check import Severity, check, refuse_unfit
+from runner.clock import ClockSpec
+from runner.conduct import guardian_settings
 from runner.experiment import Experiment, ExperimentError
 from runner.format import held_text, level_text
 
@@ -343,6 +347,16 @@ def test_readings_with_exposures_need_a_camera_that_is_not_too_slow():
     told = findings(OCV, head=with_options(options, camera=slow))[name]
     assert told.severity is Severity.REFUSE
     assert "at least 2 Hz" in told.arithmetic
+
+
+def test_an_open_holder_is_read_one_by_one_and_without_lines():
+    experiment = load(OCV, head=with_options("block = 3\nexposure_line = 1", camera=CAMERA))
+    clock = SimpleNamespace(spec=ClockSpec(origin_ns=0))
+    lab = SimpleNamespace(potentiostat_resource="none", clock=clock)
+    cell = guardian_settings(experiment, lab)
+    holder = guardian_settings(experiment, lab, cell_attached=False)
+    assert (cell.block, cell.lines) == (3, TriggerLines(exposure_in=1))
+    assert (holder.block, holder.lines) == (1, NO_LINES)
 
 
 def test_an_impedance_has_a_reading_for_each_exposure_at_most():
