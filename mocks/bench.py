@@ -1,13 +1,14 @@
 """The simulated bench: instruments on loopback sockets in front of one world."""
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
 from mocks.camera_server import CameraServer
-from mocks.instruments import simulated_smu
+from mocks.instruments import Triggered, simulated_smu
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
@@ -42,6 +43,7 @@ class Bench:
         self.world = world
         self._pace = pace
         self.smu = simulated_smu(driver, world, pace)
+        self._triggered = self.smu if isinstance(self.smu, Triggered) else None
         self.camera = CameraServer(world, pace)
         self.refused_clients = 0
         self._attended = asyncio.Event()
@@ -49,8 +51,9 @@ class Bench:
         self._unattended.set()
         self._servers: list[asyncio.Server] = []
         self._smu_writer: asyncio.StreamWriter | None = None
+        self._handling: asyncio.Task[str | bytes | None] | None = None
         self._udp: asyncio.DatagramTransport | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self.smu_port, self.camera_port = ports
 
     @property
@@ -119,10 +122,12 @@ class Bench:
         self._unattended.clear()
         self._attended.set()
         self._smu_writer = writer
+        lines = _Lines(reader)
         try:
             with suppress(ConnectionError):
-                while line := await reader.readline():
-                    reply = await self.smu.handle(line.decode("ascii", "replace"))
+                await self._finish_waiting(lines)
+                while line := await lines.next():
+                    reply = await self._handle(line.decode("ascii", "replace"), lines)
                     if reply is not None:
                         raw = reply if isinstance(reply, bytes) else reply.encode()
                         writer.write(raw + b"\n")
@@ -132,6 +137,30 @@ class Bench:
             self._smu_writer = None
             self._unattended.set()
             writer.close()
+
+    async def _handle(self, line: str, lines: "_Lines") -> str | bytes | None:
+        """Let the instrument obey a line; while it waits for an edge it hears an abort."""
+        if self._triggered is None or not self._triggered.waits_for_edges:
+            return await self.smu.handle(line)
+        self._handling = asyncio.create_task(self.smu.handle(line), name="mocks.handling")
+        self._tasks.add(self._handling)
+        return await self._finish_waiting(lines)
+
+    async def _finish_waiting(self, lines: "_Lines") -> str | bytes | None:
+        """Let the instrument come to an end, perhaps with what another client had asked for."""
+        if (handling := self._handling) is None:
+            return None
+        while not handling.done():
+            line = await lines.next_while(handling)
+            if line == b"":
+                raise ConnectionResetError  # the instrument waits on, for nobody
+            if self._triggered is not None and line is not None and _is_abort(line):
+                self._triggered.abort()
+            elif line is not None:
+                lines.keep(line)
+        self._tasks.discard(handling)
+        self._handling = None
+        return handling.result()
 
     async def wait_until_unattended(self, timeout_s: float) -> None:
         """Return when no client holds the source-measure unit, or after a while."""
@@ -168,6 +197,36 @@ class Bench:
         answer = await self.camera.answer_clock(question)
         if answer is not None and not transport.is_closing():
             transport.sendto(answer, address)
+
+
+def _is_abort(line: bytes) -> bool:
+    return line.strip().lstrip(b":").upper() in (b"ABOR", b"ABORT", b"ABOR:ACQ")
+
+
+class _Lines:
+    """A client's lines; some may be read while the instrument is still at work."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self._reader = reader
+        self._ahead: deque[bytes] = deque()
+
+    async def next(self) -> bytes:
+        """Return the next line."""
+        return self._ahead.popleft() if self._ahead else await self._reader.readline()
+
+    async def next_while(self, work: asyncio.Task[Any]) -> bytes | None:
+        """Return the next line, or None where work is done before it comes."""
+        reading = asyncio.create_task(self._reader.readline(), name="mocks.reading")
+        try:
+            await asyncio.wait({work, reading}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+        return None if reading.cancelled() else reading.result()
+
+    def keep(self, line: bytes) -> None:
+        """Put a line aside until the instrument is ready for it."""
+        self._ahead.append(line)
 
 
 class _ClockPort(asyncio.DatagramProtocol):

@@ -83,6 +83,8 @@ class CameraServer:
             self._say({"type": "end", "produced": self._index, "sent": self._sent})
 
     def _expect_frame(self, index: int) -> None:
+        if self._world.exposures.line:
+            self._pace.at(self._start_ns(index), self._begin_exposure)
         end_ns = self._start_ns(index) + self._exposure_ns()
         self._pace.at(end_ns, self._end_of_exposure)
 
@@ -91,6 +93,10 @@ class CameraServer:
 
     def _exposure_ns(self) -> int:
         return round(self._period_ns * self._settings.exposure_ratio)
+
+    async def _begin_exposure(self, start_ns: int) -> None:
+        if self._filming:
+            self._world.exposures.begin(start_ns)
 
     async def _end_of_exposure(self, end_ns: int) -> None:
         if not self._filming or self._writer is None:

@@ -1,7 +1,7 @@
 """Which simulated instrument stands behind which driver's name."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mocks.keithley2450 import Keithley2450
 from mocks.keithley2600 import Keithley2600
@@ -25,6 +25,20 @@ class SimulatedSmu(Protocol):
 
     def power_cycle(self) -> None:
         """Lose the mains for a moment: all settings are the defaults, the output is off."""
+        ...
+
+
+@runtime_checkable
+class Triggered(Protocol):
+    """An instrument that may wait for an edge, deaf to everything but an abort."""
+
+    @property
+    def waits_for_edges(self) -> bool:
+        """True while an edge begins its readings."""
+        ...
+
+    def abort(self) -> None:
+        """End the waiting for an edge."""
         ...
 
 

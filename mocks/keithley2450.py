@@ -17,13 +17,15 @@ import math
 import re
 from collections import deque
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 from mocks.cell import Source
 from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, words
-from mocks.smu import OPEN, Measured, Terminals
+from mocks.smu import OPEN, Terminals
 from mocks.smu_noise import RangeModel, SmuModel
+from mocks.trigger_model import LINES, TriggerModel
 from mocks.world import World
 
 OVERFLOW = 9.9e37
@@ -98,9 +100,19 @@ _FLAGS = {
         ("[SENSe[1]:]FUNCTION[:DC]:RSENse", False),
     )
 }
+_WORDS = {
+    pattern.replace("#", str(line)): choices
+    for line in LINES
+    for pattern, choices in (
+        ("DIGital:LINE#:MODE", ("DIG,IN", "DIG,OUT", "TRIG,IN", "TRIG,OUT")),
+        ("TRIGger:DIGital#:IN:EDGE", ("FALL", "RIS", "EITH")),
+        ("TRIGger:DIGital#:OUT:STIMulus", ("NONE", "COMM")),
+    )
+}
 _SETTINGS = (
     *_NUMBERS,
     *_FLAGS,
+    *_WORDS,
     *("SOURce[1]:FUNCtion[:MODE]", "[SENSe[1]:]FUNCtion[:ON]", "ROUTe:TERMinals"),
     *("OUTPut[1][:STATe]", "OUTPut[1]:SMODe"),
     *("OUTPut[1]:CURRent:SMODe", "OUTPut[1]:VOLTage:SMODe"),
@@ -109,7 +121,9 @@ _OTHERS = (
     *("*IDN?", "*LANG?", "*RST", "*CLS", "*OPC?", "ABORt", "STATus:CLEar", "FORMat[:DATA]"),
     *("SYSTem:ERRor[:NEXT]?", "SYSTem:CLEar", "SYSTem:LFRequency?", "SYSTem:TIME?"),
     *("SOURce[1]:CURRent:VLIMit[:LEVel]:TRIPped?", "SOURce[1]:VOLTage:ILIMit[:LEVel]:TRIPped?"),
-    *("TRACe:CLEar", "TRACe:ACTual?", "TRACe:FILL:MODE"),
+    *("TRACe:CLEar", "TRACe:ACTual?", "TRACe:DATA?", "TRACe:FILL:MODE"),
+    *("TRIGger:LOAD", "INITiate[:IMMediate]", "*WAI", "*TRG", "TRIGger:BLOCk:BUFFer:CLEar"),
+    *("TRIGger:BLOCk:WAIT", "TRIGger:BLOCk:MEASure", "TRIGger:BLOCk:BRANch:COUNter"),
     *("READ?", "MEASure?", "MEASure:CURRent[:DC]?", "MEASure:VOLTage[:DC]?"),
 )
 
@@ -140,6 +154,16 @@ def _known_key(header: str) -> str:
     raise ScpiError(-113, "Undefined header")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Stored:
+    """A reading in the buffer."""
+
+    elapsed_s: float
+    sourced: float
+    sensed: float
+    limited: bool
+
+
 class Keithley2450:
     """The instrument's state and its interpreter.
 
@@ -157,7 +181,8 @@ class Keithley2450:
         self._world = world
         self._terminals = Terminals(world, pace, SMU_2450)
         self._events: deque[str] = deque(maxlen=100)
-        self._stored_s: deque[float] = deque(maxlen=BUFFER_POINTS)  # times in defbuffer1
+        self._stored: deque[_Stored] = deque(maxlen=BUFFER_POINTS)  # in defbuffer1
+        self._model = TriggerModel(world, self._measure, self._is_trigger_input)
         self.language = "SCPI"
         self.output_on = False
         self._set_defaults()
@@ -174,6 +199,17 @@ class Keithley2450:
             "OUTP:VOLT:SMOD": lambda word: self._set_off_mode(word, "VOLT"),
             "ROUT:TERM": self._set_terminals,
             "TRAC:CLE": self._clear_buffer,
+            "TRAC:ACT?": self._tell_stored,
+            "TRAC:DATA?": self._tell_data,
+            "TRIG:LOAD": self._load_model,
+            "TRIG:BLOC:BUFF:CLE": lambda block: self._add_block("CLE", block),
+            "TRIG:BLOC:WAIT": lambda block: self._add_block("WAIT", block),
+            "TRIG:BLOC:MEAS": lambda block: self._add_block("MEAS", block),
+            "TRIG:BLOC:BRAN:COUN": lambda block: self._add_block("COUN", block),
+            "INIT": self._initiate,
+            "ABOR": self._abort,
+            "*WAI": self._wait,
+            "*TRG": self._command_event,
             "READ?": self._read,
             "MEAS?": self._read,
             "MEAS:CURR?": lambda buffer: self._read(buffer, "CURR"),
@@ -183,11 +219,12 @@ class Keithley2450:
     def _set_defaults(self) -> None:
         self._numbers = {_key(pattern): value for pattern, value in _NUMBERS.items()}
         self._flags = {_key(pattern): on for pattern, on in _FLAGS.items()}
+        self._words = {_key(pattern): choices[0] for pattern, choices in _WORDS.items()}
         self._off_modes = {"CURR": "NORM", "VOLT": "NORM"}
         self._source_function = "VOLT"
         self._sense_function = "CURR"
         self._front = True
-        self._stored_s.clear()
+        self._stored.clear()
 
     def power_cycle(self) -> None:
         """Lose the mains for a moment: all settings are the defaults, the output is off."""
@@ -227,6 +264,8 @@ class Keithley2450:
             return f"{self._shown_number(key):.6E}"
         if key in self._flags:
             return "1" if self._flags[key] else "0"
+        if key in self._words:
+            return self._words[key]
         simple: dict[str, Callable[[], str]] = {
             "*IDN": lambda: self.identity,
             "*LANG": lambda: self.language,
@@ -242,7 +281,6 @@ class Keithley2450:
             "ROUT:TERM": lambda: "FRON" if self._front else "REAR",
             "SOUR:CURR:VLIM:TRIP": lambda: self._tripped("CURR"),
             "SOUR:VOLT:ILIM:TRIP": lambda: self._tripped("VOLT"),
-            "TRAC:ACT": lambda: str(len(self._stored_s)),
         }
         return simple[key]()
 
@@ -251,9 +289,18 @@ class Keithley2450:
             self._set_number(key, number(argument))
         elif key in self._flags:
             self._flags[key] = boolean(argument)
+        elif key in self._words:
+            self._set_word(key, argument)
         elif not argument and key in ("FORM", "TRAC:FILL:MODE"):
             raise ScpiError(-109, "Missing parameter")
         self._drive()
+
+    def _set_word(self, key: str, argument: str) -> None:
+        word = argument.upper().replace(" ", "")
+        known = {_key(pattern): choices for pattern, choices in _WORDS.items()}[key]
+        if word not in known:
+            raise ScpiError(-224, "Illegal parameter value")
+        self._words[key] = word
 
     # --- numbers -------------------------------------------------------------------------
 
@@ -356,7 +403,51 @@ class Keithley2450:
 
     async def _clear_buffer(self, argument: str) -> None:
         _check_buffer(argument)
-        self._stored_s.clear()
+        self._stored.clear()
+
+    # --- the trigger model ---------------------------------------------------------------
+
+    def _is_trigger_input(self, line: int) -> bool:
+        # A rising edge is the beginning of an exposure, a falling one its end.
+        rising = self._words[f"TRIG:DIG{line}:IN:EDGE"] in ("RIS", "EITH")
+        return rising and self._words[f"DIG:LINE{line}:MODE"] == "TRIG,IN"
+
+    async def _load_model(self, argument: str) -> None:
+        self._model.load(argument)
+
+    async def _add_block(self, kind: str, argument: str) -> None:
+        self._model.add(kind, argument)
+
+    async def _initiate(self, _argument: str) -> None:
+        self._model.initiate()
+
+    async def _abort(self, _argument: str) -> None:
+        self._model.abort()
+
+    async def _wait(self, _argument: str) -> None:
+        await self._model.go_on()
+
+    async def _command_event(self, _argument: str) -> None:
+        """Do what each line does that repeats a trigger from the interface."""
+        for line in LINES:
+            repeats = self._words[f"TRIG:DIG{line}:OUT:STIM"] == "COMM"
+            if repeats and self._words[f"DIG:LINE{line}:MODE"] == "TRIG,OUT":
+                self._terminals.pulse(line)
+
+    async def _tell_stored(self, argument: str) -> str:
+        _check_buffer(argument)
+        await self._terminals.answer_time()
+        await self._model.go_on()
+        return str(len(self._stored))
+
+    async def _tell_data(self, argument: str) -> str:
+        first, last, rest = ([*argument.split(",", 2), ""])[:3]
+        elements = _elements(rest)
+        await self._terminals.answer_time()
+        if not 1 <= number(first) <= number(last) <= len(self._stored):
+            raise ScpiError(-222, "Parameter data out of range")
+        chosen = [self._stored[i] for i in range(int(first) - 1, int(last))]
+        return ",".join(told[e]() for told in map(self._told, chosen) for e in elements)
 
     def _tripped(self, function: str) -> str:
         held = self.output_on and self._terminals.in_compliance
@@ -377,28 +468,39 @@ class Keithley2450:
             self._sense_function = function
         if not self.output_on:
             raise ScpiError(-221, "Settings conflict")
+        await self._measure(None)
+        told = self._told(self._stored[-1])
+        return ",".join(told[element]() for element in elements)
+
+    async def _measure(self, edge_ns: int | None) -> None:
+        """Take a reading into the buffer."""
         got = await self._terminals.measure(
             window_s=self._numbers[f"{self._sense_function}:NPLC"] / LINE_HZ,
             range_A=self._measuring_range_A(),
+            edge_ns=edge_ns,
         )
-        self._stored_s.append(self._elapsed_s(got.start_ns))
-        told = self._told(got)
-        return ",".join(told[element]() for element in elements)
-
-    def _told(self, got: Measured) -> dict[str, Callable[[], str]]:
         measured = {"VOLT": got.voltage_V, "CURR": got.current_A}
-        source, sense = self._source_function, self._sense_function
-        seconds, nanoseconds = divmod(round(self._stored_s[-1] * 1e9), 10**9)
+        source = self._source_function
         level = self._numbers[f"SOUR:{source}"]
-        sourced = measured[source] if self._flags[f"SOUR:{source}:READ:BACK"] else level
+        self._stored.append(
+            _Stored(
+                elapsed_s=self._elapsed_s(got.start_ns),
+                sourced=measured[source] if self._flags[f"SOUR:{source}:READ:BACK"] else level,
+                sensed=measured[self._sense_function],
+                limited=got.compliance,
+            )
+        )
+
+    def _told(self, stored: _Stored) -> dict[str, Callable[[], str]]:
+        seconds, nanoseconds = divmod(round(stored.elapsed_s * 1e9), 10**9)
         return {
-            "READ": lambda: f"{_shown(measured[sense]):.6E}",
-            "SOUR": lambda: f"{_shown(sourced):.6E}",
+            "READ": lambda: f"{_shown(stored.sensed):.6E}",
+            "SOUR": lambda: f"{_shown(stored.sourced):.6E}",
             "SEC": lambda: str(EPOCH_S + seconds),
             "FRAC": lambda: f"{nanoseconds / 1e9:.9f}",
-            "REL": lambda: f"{self._stored_s[-1] - self._stored_s[0]:.9f}",
+            "REL": lambda: f"{stored.elapsed_s - self._stored[0].elapsed_s:.9f}",
             "STAT": lambda: str(FRONT_TERMINALS if self._front else 0),
-            "SOURSTAT": lambda: str(OUTPUT_ON | (LIMITED if got.compliance else 0)),
+            "SOURSTAT": lambda: str(OUTPUT_ON | (LIMITED if stored.limited else 0)),
         }
 
     def _measuring_range_A(self) -> float:

@@ -2,11 +2,13 @@
 
 Strict where the real one is: unknown headers, missing parameters and readings with the
 output off go to the error queue. It has the real one's traps: time that counts 1024
-ticks as 1000 ms, ``*RST`` and ``:MEAS?`` that change the output, and an output-off state
-that is a 0 V source.
+ticks as 1000 ms, ``*RST`` and ``:MEAS?`` that change the output, an output-off state that
+is a 0 V source, edges that are latched while nobody waits for one, and deafness while it
+does: then it obeys ``:ABOR`` alone. Float32 readings are answered as on GPIB.
 """
 
 import math
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable  # noqa: TC003 - used when an object is made
 
@@ -25,6 +27,18 @@ OFF_LIMIT_RATIO = 0.005  # of the range, as a 0 V source
 VOLTS_MAX = 21.0
 
 _ON_OFF = {True: "1", False: "0"}
+_WORDS = {
+    "ARM:SOUR": ("IMM", "TLIN"),
+    "TRIG:OUTP": ("NONE", "SOUR"),
+    "FORM:DATA": ("ASC", "SRE"),
+    "FORM:BORD": ("NORM", "SWAP"),
+}
+_WHOLE = {  # whole numbers, and the largest of each
+    "ARM:COUN": 2500,
+    "TRIG:COUN": 2500,
+    "ARM:ILIN": 4,
+    "TRIG:OLIN": 4,
+}
 
 
 class Keithley6430:
@@ -49,7 +63,8 @@ class Keithley6430:
         self._time_zero_ns = world.now_ns - 12_345_678_901
         self.output_on = False
         self._set_defaults()
-        self._commands: dict[str, Callable[[str], Awaitable[str | None]]] = {
+        self._readings: list[dict[str, float]] = []
+        self._commands: dict[str, Callable[[str], Awaitable[str | bytes | None]]] = {
             "*IDN?": self._identify,
             "*RST": self._reset,
             "*CLS": self._clear_errors,
@@ -57,6 +72,10 @@ class Keithley6430:
             "SYST:ERR?": self._next_error,
             "SYST:TIME?": self._tell_time,
             "SYST:TIME:RES": self._reset_time,
+            "INIT": self._acquire,
+            "FETC?": self._fetch,
+            "ABOR": self._abort,
+            "TRIG:CLE": self._forget_edges,
             "READ?": self._read,
             "MEAS?": self._measure,
             "MEAS:CURR?": self._measure,
@@ -84,6 +103,9 @@ class Keithley6430:
             "SENS:MED": "1",
             "FORM:ELEM": "VOLT,CURR,RES,TIME,STAT",
             "FORM:DATA": "ASC",
+            "FORM:BORD": "NORM",
+            "ARM:SOUR": "IMM",
+            "TRIG:OUTP": "NONE",
         }
         self._numbers: dict[str, float] = {
             "SOUR:CURR": 0.0,
@@ -98,6 +120,10 @@ class Keithley6430:
             "SENS:VOLT:NPLC": 1.0,
             "SYST:LFR": LINE_HZ,
             "SOUR:DEL": 0.0,
+            "ARM:COUN": 1,
+            "ARM:ILIN": 1,
+            "TRIG:COUN": 1,
+            "TRIG:OLIN": 2,
         }
 
     def power_cycle(self) -> None:
@@ -110,9 +136,18 @@ class Keithley6430:
 
     # --- the wire ----------------------------------------------------------------------
 
-    async def handle(self, line: str) -> str | None:
+    @property
+    def waits_for_edges(self) -> bool:
+        """True while an edge begins its readings."""
+        return self._settings["ARM:SOUR"] == "TLIN"
+
+    def abort(self) -> None:
+        """End the waiting for an edge."""
+        self._terminals.abort()
+
+    async def handle(self, line: str) -> str | bytes | None:
         """Obey one line; return the reply, or None."""
-        replies = []
+        replies: list[str | bytes] = []
         for part in words(line):
             try:
                 reply = await self._obey(part)
@@ -121,9 +156,13 @@ class Keithley6430:
                 continue
             if reply is not None:
                 replies.append(reply)
-        return ";".join(replies) if replies else None
+        if not replies:
+            return None
+        if any(isinstance(reply, bytes) for reply in replies):
+            return b";".join(r if isinstance(r, bytes) else r.encode() for r in replies)
+        return ";".join(str(reply) for reply in replies)
 
-    async def _obey(self, command: str) -> str | None:
+    async def _obey(self, command: str) -> str | bytes | None:
         head, _, argument = command.partition(" ")
         header, argument = short_form(head), argument.strip()
         if (action := self._commands.get(header)) is not None:
@@ -172,6 +211,8 @@ class Keithley6430:
                 raise ScpiError(-222, "Parameter data out of range")
             # NPLC is global on this family.
             self._numbers["SENS:CURR:NPLC"] = self._numbers["SENS:VOLT:NPLC"] = value
+        elif (largest := _WHOLE.get(header)) is not None and not 1 <= value <= largest:
+            raise ScpiError(-222, "Parameter data out of range")
         self._numbers[header] = value
 
     def _range_value(self, value: float) -> float:
@@ -192,6 +233,10 @@ class Keithley6430:
             word = _ON_OFF[boolean(word)]
         if header == "FORM:ELEM":
             word = _elements(word)
+        if header in _WORDS:
+            word = word[:4] if word[:4] in _WORDS[header] else word[:3]
+            if word not in _WORDS[header]:
+                raise ScpiError(-224, "Illegal parameter value")
         if header == "SOUR:FUNC":
             word = short_form(word)
             if word not in ("CURR", "VOLT"):
@@ -266,30 +311,63 @@ class Keithley6430:
 
     # --- readings ------------------------------------------------------------------------
 
-    async def _measure(self, _argument: str) -> str:
+    async def _measure(self, _argument: str) -> str | bytes | None:
         """Do what makes ``:MEAS?`` dangerous: defaults, and the output on."""
         self._set_defaults()
         self.output_on = True
         self._drive()
         return await self._read("")
 
-    async def _read(self, _argument: str) -> str:
+    async def _read(self, argument: str) -> str | bytes | None:
+        await self._acquire(argument)
+        return await self._fetch(argument)
+
+    async def _acquire(self, _argument: str) -> None:
+        """Take the readings of one initiation."""
         if not self.output_on:
             raise ScpiError(803, "Not permitted with OUTPUT off")
-        got = await self._terminals.measure(
-            window_s=self._numbers["SENS:CURR:NPLC"] / LINE_HZ,
-            range_A=self._numbers["SENS:CURR:RANG"],
-        )
-        elements = {
-            "VOLT": f"{got.voltage_V:+.6E}",
-            "CURR": f"{_shown(got.current_A):+.6E}",
-            "RES": f"{NOT_A_NUMBER:+.6E}",
-            "TIME": f"{self.device_time_s(got.start_ns):.3f}",
-            "STAT": f"{float(8 * got.compliance):+.6E}",
-        }
+        self._readings = []
+        edge_ns = None
+        if self.waits_for_edges:
+            edge_ns = await self._terminals.wait_for_edge(round(self._numbers["ARM:ILIN"]))
+            if edge_ns is None:
+                return  # aborted
+        for _ in range(round(self._numbers["ARM:COUN"] * self._numbers["TRIG:COUN"])):
+            if self._settings["TRIG:OUTP"] == "SOUR":
+                self._terminals.pulse(round(self._numbers["TRIG:OLIN"]))
+            got = await self._terminals.measure(
+                window_s=self._numbers["SENS:CURR:NPLC"] / LINE_HZ,
+                range_A=self._numbers["SENS:CURR:RANG"],
+                edge_ns=edge_ns,
+            )
+            edge_ns = None
+            self._readings.append(
+                {
+                    "VOLT": got.voltage_V,
+                    "CURR": _shown(got.current_A),
+                    "RES": NOT_A_NUMBER,
+                    "TIME": self.device_time_s(got.start_ns),
+                    "STAT": float(8 * got.compliance),
+                }
+            )
+
+    async def _fetch(self, _argument: str) -> str | bytes | None:
+        """Tell the last readings; after an abort there are none, and no reply."""
+        if not self._readings:
+            return None
         # The instrument tells its elements in its own order, whatever was asked.
         chosen = self._settings["FORM:ELEM"].replace(" ", "").split(",")
-        return ",".join(text for name, text in elements.items() if name in chosen)
+        told = [(n, v) for reading in self._readings for n, v in reading.items() if n in chosen]
+        if self._settings["FORM:DATA"] == "SRE":
+            order = "<" if self._settings["FORM:BORD"] == "SWAP" else ">"
+            return b"#0" + struct.pack(f"{order}{len(told)}f", *(value for _, value in told))
+        return ",".join(f"{v:.3f}" if n == "TIME" else f"{v:+.6E}" for n, v in told)
+
+    async def _abort(self, _argument: str) -> None:
+        """Go to idle, where it is already: while it waits, `abort` is called."""
+
+    async def _forget_edges(self, _argument: str) -> None:
+        self._terminals.forget_edges()
 
     # --- the terminals ---------------------------------------------------------------------
 

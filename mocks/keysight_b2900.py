@@ -75,7 +75,9 @@ _SHORT = {
     "LFREQUENCY": "LFR", "NPLCYCLES": "NPLC", "MEASURE": "MEAS", "TRIPPED": "TRIP",
     "RESET": "RES", "IMMEDIATE": "IMM", "AMPLITUDE": "AMPL", "ACQUIRE": "ACQ",
     "INITIATE": "INIT", "FETCH": "FETC", "ARRAY": "ARR", "TRIGGER": "TRIG", "COUNT": "COUN",
-    "TIMER": "TIM", "BORDER": "BORD", "ABORT": "ABOR", "REMOTE": "REM",
+    "TIMER": "TIM", "BORDER": "BORD", "ABORT": "ABOR", "REMOTE": "REM", "DIGITAL": "DIG",
+    "POLARITY": "POL", "TOUTPUT": "TOUT", "SIGNAL": "SIGN", "TRACE": "TRAC", "POINTS": "POIN",
+    "ACTUAL": "ACT", "CLEAR": "CLE", "CONTROL": "CONT",
 }  # fmt: skip
 _OPTIONAL = {
     "SOUR:CURR:LEV:IMM:AMPL": "SOUR:CURR", "SOUR:CURR:LEV": "SOUR:CURR",
@@ -83,16 +85,23 @@ _OPTIONAL = {
     "SENS:VOLT:PROT:LEV": "SENS:VOLT:PROT", "SENS:CURR:PROT:LEV": "SENS:CURR:PROT",
     "OUTP:STAT": "OUTP", "OUTP:PROT:STAT": "OUTP:PROT", "FORM": "FORM:DATA",
     "SENS:FUNC": "SENS:FUNC:ON", "SYST:ERR:NEXT": "SYST:ERR", "ABOR:ALL": "ABOR",
+    "TRIG:ACQ:TOUT:STAT": "TRIG:ACQ:TOUT",
     "INIT:IMM:ACQ": "INIT:ACQ", "INIT:IMM:ALL": "INIT", "INIT:ALL": "INIT",
 }  # fmt: skip
 
+LINES = tuple(range(1, 15))  # of the digital port
 _CHOICES = {
     "SOUR:FUNC:MODE": ("CURR", "VOLT"),
     "OUTP:OFF:MODE": ("NORM", "ZERO", "HIZ"),
     "SOUR:CURR:MODE": ("FIX", "SWE", "LIST"),
     "SOUR:VOLT:MODE": ("FIX", "SWE", "LIST"),
     "TRIG:ACQ:SOUR": ("AINT", "TIM"),
-    "ARM:ACQ:SOUR": ("AINT",),
+    "ARM:ACQ:SOUR": ("AINT", *(f"EXT{n}" for n in LINES)),
+    "TRIG:ACQ:TOUT:SIGN": ("EXT1", *(f"EXT{n}" for n in LINES[1:])),
+    "TRAC:FEED": ("SENS",),
+    "TRAC:FEED:CONT": ("NEV", "NEXT"),
+    **{f"SOUR:DIG:EXT{n}:FUNC": ("DINP", "DIO", "TINP", "TOUT") for n in LINES},
+    **{f"SOUR:DIG:EXT{n}:POL": ("NEG", "POS") for n in LINES},
     "FORM:DATA": ("ASC", "REAL,32", "REAL,64"),
     "FORM:BORD": ("NORM", "SWAP"),
 }
@@ -106,6 +115,9 @@ def header_of(text: str) -> str:
     nodes = []
     for node in text.rstrip("?").lstrip(":").upper().split(":"):
         name = node.rstrip("0123456789")
+        if name in ("EXT", "EXTERNAL") and int(node[len(name) :] or 1) in LINES:
+            nodes.append(f"EXT{node[len(name) :] or 1}")
+            continue
         if name != node and int(node[len(name) :]) != 1:
             raise ScpiError(-114, "Header suffix out of range")
         nodes.append(_SHORT.get(name, name))
@@ -141,6 +153,8 @@ class KeysightB2900:
         self._time_zero_ns = world.now_ns - 12_345_678_901
         self._hot = False
         self._readings = [NOTHING_READ]
+        self._armed_ns: int | None = None  # waits for an edge since then
+        self._traced = 0  # readings in the trace buffer
         self.output_on = False
         self._set_defaults()
         self._actions: dict[str, Callable[[str], Awaitable[str | bytes | None]]] = {
@@ -156,6 +170,8 @@ class KeysightB2900:
             "INIT:ACQ": self._acquire,
             "INIT": self._acquire,
             "FETC:ARR?": self._fetch,
+            "TRAC:CLE": self._clear_trace,
+            "TRAC:POIN:ACT?": self._tell_traced,
             "READ:ARR?": self._read,
             "READ?": self._read,
             "MEAS?": self._read,
@@ -177,6 +193,7 @@ class KeysightB2900:
             "SENS:CURR:RANG:AUTO": True,
             "SENS:VOLT:RANG:AUTO": True,
             "SENS:REM": False,
+            "TRIG:ACQ:TOUT": False,
             "SYST:TIME:TIM:COUN:RES:AUTO": False,
         }
         self._numbers = {
@@ -194,6 +211,7 @@ class KeysightB2900:
             "TRIG:ACQ:COUN": 1.0,
             "TRIG:ACQ:TIM": 1e-5,
             "ARM:ACQ:COUN": 1.0,
+            "TRAC:POIN": 1.0,
         }
 
     # --- the wire ----------------------------------------------------------------------
@@ -332,7 +350,8 @@ class KeysightB2900:
         self._time_zero_ns = self._world.now_ns
 
     async def _abort(self, _argument: str) -> None:
-        """Stop an acquisition; here none outlives its line."""
+        """Stop an acquisition: here the waiting for an edge alone outlives its line."""
+        self._armed_ns = None
 
     # --- output --------------------------------------------------------------------------
 
@@ -409,21 +428,64 @@ class KeysightB2900:
         if self._flags["OUTP:ON:AUTO"] and not self.output_on:
             await self._set_output("1")
         self._readings = []
+        if self._edge_line() is not None:
+            self._armed_ns = self._world.now_ns
+        else:
+            await self._take_readings(None)
+
+    def _edge_line(self) -> int | None:
+        """Return the line whose edge begins an acquisition."""
+        word = self._words["ARM:ACQ:SOUR"]
+        return None if word == "AINT" else int(word.removeprefix("EXT"))
+
+    async def _go_on_with_edge(self) -> None:
+        """Take the readings that an edge has begun meanwhile; the asker waits for them."""
+        line = self._edge_line()
+        if self._armed_ns is None or line is None:
+            return
+        edge_ns = self._world.exposures.first_after(self._armed_ns, line)
+        if edge_ns is not None and self._words[f"SOUR:DIG:EXT{line}:FUNC"] == "TINP":
+            self._armed_ns = None
+            await self._take_readings(edge_ns)
+
+    async def _clear_trace(self, _argument: str) -> None:
+        if self._words["TRAC:FEED:CONT"] != "NEV":
+            raise ScpiError(-221, "Settings conflict")
+        self._traced = 0
+
+    async def _tell_traced(self, _argument: str) -> str:
+        await self._terminals.answer_time()
+        await self._go_on_with_edge()
+        return str(self._traced)
+
+    async def _take_readings(self, edge_ns: int | None) -> None:
         first_ns = self._world.now_ns
         count = round(self._numbers["TRIG:ACQ:COUN"] * self._numbers["ARM:ACQ:COUN"])
         for i in range(count):
             if self._words["TRIG:ACQ:SOUR"] == "TIM":
                 due_ns = first_ns + round(i * self._numbers["TRIG:ACQ:TIM"] * 1e9)
                 await self._pace.take(max(0, due_ns - self._world.now_ns))
+            self._pulse()
             got = await self._terminals.measure(
                 window_s=self._numbers["SENS:CURR:NPLC"] / self._numbers["SYST:LFR"],
                 range_A=self._numbers["SENS:CURR:RANG"],
+                edge_ns=edge_ns if i == 0 else None,
             )
             self._readings.append(self._elements(got))
+            if (
+                self._words["TRAC:FEED:CONT"] == "NEXT"
+                and self._traced < self._numbers["TRAC:POIN"]
+            ):
+                self._traced += 1
             if self._flags["OUTP:PROT"] and self.output_on and got.compliance:
                 await self._emergency(301, "Emergency; over voltage or current")
         if self._flags["OUTP:OFF:AUTO"] and self.output_on:
             await self._set_output("0")
+
+    def _pulse(self) -> None:
+        line = self._words["TRIG:ACQ:TOUT:SIGN"]
+        if self._flags["TRIG:ACQ:TOUT"] and self._words[f"SOUR:DIG:{line}:FUNC"] == "TOUT":
+            self._terminals.pulse(int(line.removeprefix("EXT")))
 
     def _elements(self, got: Measured) -> tuple[float, ...]:
         sources_A = self._words["SOUR:FUNC:MODE"] == "CURR"

@@ -8,6 +8,8 @@ from typing import Protocol
 
 from mocks.world import World
 
+LOOK_S = 1e-3  # real seconds between two looks of who waits for something
+
 Event = Callable[[int], Awaitable[None]]
 """Called with the time that it was due, when the world stands exactly there."""
 
@@ -17,6 +19,10 @@ class Pace(Protocol):
 
     async def take(self, duration_ns: int) -> None:
         """Let an instrument work for a while."""
+        ...
+
+    async def take_until(self, reached: Callable[[], bool], longest_ns: int) -> None:
+        """Let an instrument wait until something is so, or for a while."""
         ...
 
     def at(self, t_ns: int, event: Event) -> None:
@@ -69,14 +75,23 @@ class LockstepPace:
     async def take(self, duration_ns: int) -> None:
         """Move the world, with all events on the way in their order."""
         async with self._moving:
-            target_ns = self._world.now_ns + duration_ns
-            while (due := self._agenda.pop_due(target_ns)) is not None:
-                due_ns, event = due
-                self._world.advance_to(due_ns)
+            await self._move(lambda: False, self._world.now_ns + duration_ns)
+
+    async def take_until(self, reached: Callable[[], bool], longest_ns: int) -> None:
+        """Move the world from event to event until one of them has done it."""
+        async with self._moving:
+            await self._move(reached, self._world.now_ns + longest_ns)
+
+    async def _move(self, reached: Callable[[], bool], target_ns: int) -> None:
+        while not reached():
+            if (due := self._agenda.pop_due(target_ns)) is None:
+                self._world.advance_to(target_ns)
                 self._publish(self._world.now_ns)
-                await event(due_ns)
-            self._world.advance_to(target_ns)
+                return
+            due_ns, event = due
+            self._world.advance_to(due_ns)
             self._publish(self._world.now_ns)
+            await event(due_ns)
 
     async def run(self) -> None:
         """Do nothing: virtual time has no time of its own."""
@@ -112,6 +127,13 @@ class RealPace:
         target_ns = self._world.now_ns + duration_ns
         while (left_ns := target_ns - self._now_ns()) > 0:  # noqa: ASYNC110 - a clock, not an event
             await asyncio.sleep(left_ns / 1e9 / self._speed)
+        self._world.advance_to(self._now_ns())
+
+    async def take_until(self, reached: Callable[[], bool], longest_ns: int) -> None:
+        """Wait, looking now and then, and bring the world to the present."""
+        until_ns = self._now_ns() + longest_ns
+        while not reached() and self._now_ns() < until_ns:  # noqa: ASYNC110 - a clock, not an event
+            await asyncio.sleep(LOOK_S)
         self._world.advance_to(self._now_ns())
 
     async def run(self) -> None:

@@ -39,6 +39,8 @@ class CameraSettings:
         Of the phase front, and the width (Gaussian sigma) of all edges.
     drift_m_per_root_s
         Size of the stage's random walk.
+    exposure_line
+        Trigger line of the source-measure unit that the exposure is wired to; 0 for none.
     """
 
     height: int = 160
@@ -54,6 +56,7 @@ class CameraSettings:
     edge_width_m: float = 5e-9
     drift_m_per_root_s: float = 0.25e-9
     fixed_pattern_ratio: float = 0.01
+    exposure_line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ _SHORT = {
     "AZERO": "AZER", "STATE": "STAT", "RSENSE": "RSEN", "LFREQUENCY": "LFR",
     "NPLCYCLES": "NPLC", "AVERAGE": "AVER", "MEDIAN": "MED", "MEASURE": "MEAS",
     "TRIPPED": "TRIP", "RESET": "RES", "DELAY": "DEL", "IMMEDIATE": "IMM",
-    "AMPLITUDE": "AMPL",
+    "AMPLITUDE": "AMPL", "TRIGGER": "TRIG", "COUNT": "COUN", "ILINE": "ILIN",
+    "OLINE": "OLIN", "BORDER": "BORD", "INITIATE": "INIT", "FETCH": "FETC", "ABORT": "ABOR",
 }  # fmt: skip
 
 # Nodes that may be left out.
@@ -30,6 +31,7 @@ _OPTIONAL = {
     "SYST:AZER": "SYST:AZER:STAT",
     "OUTP:STAT": "OUTP",
     "FORM": "FORM:DATA",
+    "INIT:IMM": "INIT",
 }
 
 

@@ -1,5 +1,6 @@
 """The terminals of a simulated source-measure unit: what every dialect drives and reads."""
 
+import asyncio
 import math
 from dataclasses import dataclass
 
@@ -7,8 +8,10 @@ from mocks.cell import Source
 from mocks.pace import Pace
 from mocks.smu_noise import RangeModel, ReadingErrors, SmuModel
 from mocks.world import World
+from potentiostat.blocks import EDGE_WAIT_S
 
 OPEN = Source(mode="open")
+LONGEST_WAIT_NS = int(EDGE_WAIT_S * 1e9)  # then time stands still until somebody aborts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,43 @@ class Terminals:
         self.errors = ReadingErrors(world.seed, world.scenario.smu, model)
         self._changed_ns = world.now_ns
         self._before_A = 0.0
+        self._edges_seen_ns = world.now_ns
+        self._abort = asyncio.Event()
+
+    # --- trigger lines ---------------------------------------------------------------------
+
+    def forget_edges(self) -> None:
+        """Clear what was latched: only edges from now on count."""
+        self._edges_seen_ns = self.world.now_ns
+
+    def abort(self) -> None:
+        """End the waiting for an edge."""
+        self._abort.set()
+
+    async def wait_for_edge(self, line: int) -> int | None:
+        """Wait for an edge on a line and return when it came; None if aborted.
+
+        An edge that is latched from before counts at once, whatever it belonged to.
+        """
+        self._abort.clear()
+        exposures = self.world.exposures
+
+        def came() -> bool:
+            wired = line == exposures.line
+            return wired and exposures.last_ns > self._edges_seen_ns
+
+        latched = came()
+        if not latched:
+            await self.pace.take_until(lambda: came() or self._abort.is_set(), LONGEST_WAIT_NS)
+        if not came():
+            await self._abort.wait()
+            return None
+        self._edges_seen_ns = exposures.last_ns
+        return self.world.now_ns if latched else exposures.last_ns
+
+    def pulse(self, line: int) -> None:
+        """Give a pulse on a line."""
+        self.world.record("marks", t_ns=self.world.now_ns, line=line)
 
     # --- time ----------------------------------------------------------------------------
 
@@ -87,13 +127,25 @@ class Terminals:
 
     # --- meter ---------------------------------------------------------------------------
 
-    async def measure(self, *, window_s: float, range_A: float) -> Measured:
-        """Integrate the voltage, then the current, and remember the truth of it."""
+    async def measure(
+        self, *, window_s: float, range_A: float, edge_ns: int | None = None
+    ) -> Measured:
+        """Integrate the voltage, then the current, and remember the truth of it.
+
+        Parameters
+        ----------
+        edge_ns
+            When the edge came that begins it; None to begin by itself.
+        """
         window_ns = round(window_s * 1e9)
         overhead_s = self.model.read_overhead_s / 2
-        await self.pace.take(round(self.errors.latency_s(overhead_s) * 1e9))
-        start_ns = self.world.now_ns
-        await self.pace.take(2 * window_ns)
+        if edge_ns is None:
+            await self.pace.take(round(self.errors.latency_s(overhead_s) * 1e9))
+            start_ns = self.world.now_ns
+        else:
+            # The world may have gone on since; what it was is remembered.
+            start_ns = edge_ns + round(self.model.trigger_s * 1e9)
+        await self.pace.take(max(0, start_ns + 2 * window_ns - self.world.now_ns))
         reading = self._reading(start_ns, window_ns, self.model.range_for(range_A / 1.05))
         await self.pace.take(round(self.errors.latency_s(overhead_s) * 1e9))
         return reading

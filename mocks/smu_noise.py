@@ -50,6 +50,8 @@ class SmuModel:
         Of the voltmeter across the cell.
     answer_s, read_overhead_s
         Time for an answer each way, and for a reading beside its integration.
+    trigger_s
+        From an edge on a trigger line to the beginning of the integration.
     """
 
     ranges: tuple[RangeModel, ...]
@@ -62,6 +64,7 @@ class SmuModel:
     input_ohm: float = math.inf
     answer_s: float = 0.7e-3
     read_overhead_s: float = 7e-3
+    trigger_s: float = 3e-4  # not yet confirmed on any data sheet
 
     def range_for(self, current_A: float) -> RangeModel:
         """Return the smallest range that holds a current (with the usual 5 % beyond)."""

@@ -3,6 +3,7 @@
 import bisect
 import math
 from array import array
+from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,34 @@ from mocks.scenario import Scenario
 from mocks.stage import Stage
 
 GRID_NS = 10_000_000  # longest step of the model
+
+
+class Exposures:
+    """The wire on which the camera says that an exposure begins.
+
+    Attributes
+    ----------
+    last_ns
+        Host time of the last edge; before the world's beginning while there was none.
+    line
+        Trigger line of the source-measure unit that it ends at; 0 for none.
+    """
+
+    def __init__(self, line: int, start_ns: int) -> None:
+        self.line = line
+        self.last_ns = start_ns - 1
+        self._edges_ns: deque[int] = deque(maxlen=1000)
+
+    def begin(self, t_ns: int) -> None:
+        """Raise the edge of an exposure."""
+        self.last_ns = t_ns
+        self._edges_ns.append(t_ns)
+
+    def first_after(self, t_ns: int, line: int) -> int | None:
+        """Return when the first edge after a time came on a line; None for none yet."""
+        wired = line == self.line
+        return next((edge for edge in self._edges_ns if wired and edge > t_ns), None)
+
 
 Tables = dict[str, dict[str, NDArray[np.generic]]]
 
@@ -37,6 +66,7 @@ class World:
         self.cell = Cell(scenario.cell)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
+        self.exposures = Exposures(scenario.camera.exposure_line, start_ns)
         self._recorded: dict[str, dict[str, array[int] | array[float]]] = {}
         # Integrals over time at the end of each step, for exact means over windows.
         self._t_ns = array("q", [start_ns])

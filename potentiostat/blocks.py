@@ -1,10 +1,69 @@
 """Readings that come many at a time: when each was taken, and that they are what was asked."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from potentiostat.errors import UnsafeRequest
+from potentiostat.errors import ReplyError, UnsafeRequest
 from potentiostat.protocol import TriggerLines
+from potentiostat.scpi import NOT_A_NUMBER, OVERFLOW, read_number
+
+EDGE_WAIT_S = 0.5  # for the edge of an exposure; then the reading is taken without it
+REPLY_S = 2.0  # for a reply, beside the readings it is made of
+EDGE_REPLY_S = 0.25  # the same where an edge may be missing: nothing is read meanwhile
+READING_OVERHEAD_S = 0.02  # of a reading beside its integration, amply
+
+
+def block_time_s(block: int, aperture_s: float) -> float:
+    """Return how long a block of readings takes, amply."""
+    return block * (aperture_s + READING_OVERHEAD_S)
+
+
+def reply_within_s(block: int, aperture_s: float, *, edge: bool) -> float:
+    """Return when the reply with a block must be there.
+
+    Parameters
+    ----------
+    edge
+        True when the block begins with an edge, which may not come.
+    """
+    beside_s = EDGE_WAIT_S + EDGE_REPLY_S if edge else REPLY_S
+    return beside_s + block_time_s(block, aperture_s)
+
+
+def text_table(text: str, *, rows: int, columns: int) -> NDArray[np.float64]:
+    """Read a block of readings that came as text, shape (rows, columns).
+
+    Overflow is infinite, and what is no number is NaN. With more or fewer values than were
+    asked for nobody knows which is which: all are NaN then.
+    """
+    parts = text.split(",")
+    if len(parts) != rows * columns:
+        return np.full((rows, columns), math.nan)
+    try:
+        values = np.array(parts, np.float64)
+    except ValueError:
+        values = np.array([_number_or_nan(part) for part in parts])
+    return known_numbers(values.reshape(rows, columns))
+
+
+def _number_or_nan(text: str) -> float:
+    try:
+        return read_number(text)
+    except ReplyError:
+        return math.nan
+
+
+def known_numbers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values as `read_number` reads them: overflow infinite, 'not a number' NaN."""
+    if np.abs(values).max(initial=0.0) < OVERFLOW * (1 - 1e-6):
+        return values
+    found = values.copy()
+    found[np.abs(values) >= OVERFLOW * (1 - 1e-6)] = math.inf
+    found = np.copysign(found, values)
+    found[np.isclose(values, NOT_A_NUMBER, rtol=1e-6, atol=0.0) | np.isnan(values)] = math.nan
+    return found
 
 
 def host_brackets(

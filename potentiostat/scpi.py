@@ -33,12 +33,18 @@ class Link(Protocol):
         """Send a command without a reply."""
         ...
 
-    def query(self, command: str) -> Reply:
-        """Send a question and return its reply."""
+    def query(self, command: str, *, within_s: float | None = None, abort: str = "") -> Reply:
+        """Send a question and return its reply.
+
+        It is waited for as long as the link says, or for ``within_s``; when it does not
+        come, ``abort`` is sent before the link is brought in order.
+        """
         ...
 
-    def query_block(self, command: str, size_bytes: int) -> Block:
-        """Send a question whose reply is a block of known size."""
+    def query_block(
+        self, command: str, size_bytes: int, *, within_s: float | None = None, abort: str = ""
+    ) -> Block:
+        """Send a question whose reply is a block of known size; waits as `query` does."""
         ...
 
     def resync(self) -> None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from potentiostat.errors import InstrumentError, NotApplied, ReplyError
+from potentiostat.errors import InstrumentError, NoReply, NotApplied, ReplyError
 from potentiostat.records import Identity
 from potentiostat.scpi import Link, read_number, write_number
 
@@ -43,6 +43,19 @@ class Settings:
         found = self.number(f"{header}?")
         if not math.isclose(found, value, rel_tol=rel_tol, abs_tol=1e-18):
             raise self._not_applied(header, f"{value:g}", f"{found:g}")
+
+    def set_integer(self, header: str, value: int) -> None:
+        """Send a whole number, without a point or an exponent, and read it back.
+
+        Raises
+        ------
+        NotApplied
+            It reads back otherwise.
+        """
+        self.send(f"{header} {value:d}")
+        found = self.number(f"{header}?")
+        if found != value:
+            raise self._not_applied(header, f"{value:d}", f"{found:g}")
 
     def set_flag(self, header: str, *, on: bool) -> None:
         """Switch something on or off and read it back.
@@ -103,15 +116,20 @@ class Settings:
         )
 
 
-def identify(link: Link, models: tuple[str, ...]) -> Identity:
+def identify(link: Link, models: tuple[str, ...], *, abort: str = "") -> Identity:
     """Ask who is there, and accept only one of some models.
+
+    Parameters
+    ----------
+    abort
+        What makes an instrument listen that waits for a trigger of somebody who is gone.
 
     Raises
     ------
     ReplyError
         Another instrument answers.
     """
-    raw = link.query("*IDN?").text
+    raw = _asked_who(link, abort)
     parts = [part.strip() for part in raw.split(",")]
     model = parts[1].upper().removeprefix("MODEL ").strip() if len(parts) >= 4 else ""
     if model not in models:
@@ -126,3 +144,12 @@ def identify(link: Link, models: tuple[str, ...]) -> Identity:
         firmware=",".join(parts[3:]),
         raw=raw,
     )
+
+
+def _asked_who(link: Link, abort: str) -> str:
+    if not abort:
+        return link.query("*IDN?").text
+    try:
+        return link.query("*IDN?", abort=abort).text
+    except NoReply:
+        return link.query("*IDN?").text

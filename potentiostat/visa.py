@@ -170,8 +170,16 @@ class VisaLink:
         except (VisaIOError, OSError) as error:
             raise self._fail(command, error) from error
 
-    def query(self, command: str) -> Reply:
+    def query(self, command: str, *, within_s: float | None = None, abort: str = "") -> Reply:
         """Send a question and return its own reply.
+
+        Parameters
+        ----------
+        within_s
+            Time for this reply alone, as of an instrument that works before it answers.
+        abort
+            Sent when nothing came in time, before the link is brought in order: it makes
+            an instrument listen again that waits for something else.
 
         Raises
         ------
@@ -183,10 +191,10 @@ class VisaLink:
         self._check()
         try:
             sent_ns = self._now_ns()
-            text = self._ask(command)
+            text = self._ask(command) if within_s is None else self._wait(command, within_s)
             reply = Reply(text.strip(), sent_ns, self._now_ns())
         except VisaIOError as error:
-            raise self._no_reply(command, error) from error
+            raise self._no_reply(command, error, within_s, abort) from error
         except (OSError, UnicodeDecodeError) as error:
             raise self._fail(command, error) from error
         if command == self._identity_query and self._identity is None:
@@ -209,12 +217,34 @@ class VisaLink:
         line: str = data.decode("ascii")
         return line
 
-    def query_block(self, command: str, size_bytes: int) -> Block:
+    def _wait(self, command: str, within_s: float) -> str:
+        with self._patience(within_s):
+            return self._ask(command)
+
+    @contextmanager
+    def _patience(self, within_s: float | None) -> Iterator[None]:
+        """Give one reply another time."""
+        if within_s is not None:
+            self._visa.timeout = round(within_s * 1000)
+        try:
+            yield
+        finally:
+            if within_s is not None:
+                self._visa.timeout = self._timeout_ms
+
+    def query_block(
+        self, command: str, size_bytes: int, *, within_s: float | None = None, abort: str = ""
+    ) -> Block:
         """Send a question whose reply is a block of known size.
 
         The block may be of definite length (``#3128...``) or of indefinite (``#0...``):
         the size is known beforehand, so a payload that holds a line end does no harm, and
         a block that is cut short is never taken for a whole one.
+
+        Parameters
+        ----------
+        within_s, abort
+            As of `query`.
 
         Raises
         ------
@@ -229,11 +259,11 @@ class VisaLink:
         try:
             sent_ns = self._now_ns()
             self._visa.write(command)
-            with self._no_line_ends():
+            with self._patience(within_s), self._no_line_ends():
                 data = self._read_block(size_bytes)
             block = Block(data, sent_ns, self._now_ns())
         except VisaIOError as error:
-            raise self._no_reply(command, error) from error
+            raise self._no_reply(command, error, within_s, abort) from error
         except OSError as error:
             raise self._fail(command, error) from error
         except ReplyError as error:
@@ -264,14 +294,17 @@ class VisaLink:
         except (OSError, UnicodeDecodeError) as error:
             raise self._fail("listening", error) from error
 
-    def _no_reply(self, command: str, error: VisaIOError) -> LinkError | NoReply:
+    def _no_reply(
+        self, command: str, error: VisaIOError, within_s: float | None, abort: str
+    ) -> LinkError | NoReply:
         """Bring the link in order after a timeout, and return what to raise."""
         if error.error_code != pyvisa.constants.StatusCode.error_timeout:
             return self._fail(command, error)
+        if abort:
+            self.write(abort)
         self.resync()
-        return NoReply(
-            f"{self.resource}: no reply to {command} within {self._timeout_ms / 1000:g} s"
-        )
+        waited_s = self._timeout_ms / 1000 if within_s is None else within_s
+        return NoReply(f"{self.resource}: no reply to {command} within {waited_s:g} s")
 
     def _read_block(self, size_bytes: int) -> bytes:
         read: Callable[[int], bytes] = self._visa.read_bytes

@@ -10,10 +10,12 @@ from rich.table import Table
 from potentiostat.errors import UnknownInstrument
 from potentiostat.multisine import Sines
 from potentiostat.noise import current_sigma_A
+from potentiostat.protocol import Potentiostat
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
 from potentiostat.technique import Step
-from runner.budget import CLEAR_OF_NOISE, READ_OVERHEAD_S, TYPICAL_STRAY_F, budget, expected
+from runner.budget import CLEAR_OF_NOISE, TYPICAL_STRAY_F, budget, expected
+from runner.check_blocks import check_blocks, reading_s
 from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
@@ -54,6 +56,7 @@ def check(experiment: Experiment) -> CheckReport:
     """
     findings = [
         *_cell(experiment),
+        *check_blocks(experiment, _driver(experiment)),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
         *expected(experiment),
@@ -78,17 +81,20 @@ def refuse_unfit(experiment: Experiment) -> None:
         raise ExperimentError(experiment.title, problems)
 
 
-def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
+def _driver(experiment: Experiment) -> type[Potentiostat]:
     try:
-        driver = potentiostat_class(experiment.potentiostat.driver)
+        driver: type[Potentiostat] = potentiostat_class(experiment.potentiostat.driver)
     except UnknownInstrument as error:
         key = ("potentiostat", "driver")
         line = find_line(experiment.text, key)
         raise ExperimentError(
             experiment.title, [Problem(key=spelled(key), line=line, what=str(error))]
         ) from error
-    ranges: tuple[RangeSpec, ...] = driver.ranges
-    return ranges
+    return driver
+
+
+def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
+    return _driver(experiment).ranges
 
 
 def _cell(experiment: Experiment) -> Iterator[Finding]:
@@ -217,10 +223,10 @@ def _impedance(
     name, key = f"step {index + 1}", ("step", index)
     highest_Hz = sines.frequencies_Hz[-1]
     potentiostat = experiment.potentiostat
-    reading_s = 2 * potentiostat.nplc / potentiostat.line_frequency_Hz + READ_OVERHEAD_S
+    each_reading_s = reading_s(experiment)
     for what, each_s, needed in (
         ("settling of the range", used.settling_s, SETTLINGS_PER_PERIOD),
-        ("readings", reading_s, READINGS_PER_PERIOD),
+        ("readings", each_reading_s, READINGS_PER_PERIOD),
     ):
         found = 1 / (highest_Hz * each_s)
         yield Finding(
@@ -249,11 +255,11 @@ def _impedance(
         key=key,
     )
     if galvanostatic:
-        yield _sine_against_noise(experiment, used, sines, reading_s, index)
+        yield _sine_against_noise(experiment, used, sines, each_reading_s, index)
 
 
 def _sine_against_noise(
-    experiment: Experiment, used: RangeSpec, sines: Sines, reading_s: float, index: int
+    experiment: Experiment, used: RangeSpec, sines: Sines, each_reading_s: float, index: int
 ) -> Finding:
     noise_A = current_sigma_A(
         sines.peak,
@@ -262,7 +268,7 @@ def _sine_against_noise(
         resolution_A=used.resolution_A,
     )
     step = experiment.steps[index]
-    readings = step.segments[-1].longest_s / reading_s
+    readings = step.segments[-1].longest_s / each_reading_s
     after_A = noise_A * math.sqrt(2 / readings)
     ratio = sines.each / after_A
     return Finding(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cameras.protocol import FrameSource
-from potentiostat.protocol import SafeState
+from potentiostat.protocol import NO_LINES, SafeState
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
 from runner.bus import BusAddress, BusFeed
@@ -20,7 +20,7 @@ from runner.devices import open_camera
 from runner.experiment import Experiment
 from runner.header import session_header
 from runner.lab import MOCK, Lab, open_lab
-from runner.messages import GuardianSettings
+from runner.messages import LEASE_S, GuardianSettings
 from runner.outputs import Outputs
 from runner.plan import Ending, Plan
 from runner.report import write_report
@@ -29,7 +29,6 @@ from session.editor import SessionEditor
 from session.recorder import Recorder
 
 VIRTUAL_LEASE_S = 30.0  # real seconds; in virtual time a busy machine is no danger
-LEASE_S = 2.0
 
 Stage = Callable[[str], None]
 """Told in one line what is being done; must return at once."""
@@ -144,7 +143,10 @@ def guardian_settings(
     cell_attached: bool = True,
     holder: HolderRecord | None = None,
 ) -> GuardianSettings:
-    """Return what a guardian needs for an experiment in a lab."""
+    """Return what a guardian needs for an experiment in a lab.
+
+    An open holder is read one by one, and for itself: nobody films it.
+    """
     potentiostat = experiment.potentiostat
     return GuardianSettings(
         driver=potentiostat.driver,
@@ -156,6 +158,8 @@ def guardian_settings(
         line_frequency_Hz=potentiostat.line_frequency_Hz,
         holder=None if holder is None else holder.terms(),
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
+        block=potentiostat.block if cell_attached else 1,
+        lines=potentiostat.lines if cell_attached else NO_LINES,
     )
 
 

@@ -61,6 +61,9 @@ class PotentiostatTable(Table):
     range: Current | None = None
     nplc: float | int = 1.0
     line_frequency: FrameRate = 50.0
+    block: int = 1
+    exposure_line: int | None = None
+    mark_line: int | None = None
 
 
 class CameraTable(Table):

@@ -28,6 +28,8 @@ def open_potentiostat(settings: GuardianSettings, *, now_ns: NowNs) -> Potentios
         now_ns=now_ns,
         nplc=settings.nplc,
         line_frequency_Hz=settings.line_frequency_Hz,
+        block=settings.block,
+        lines=settings.lines,
     )
     return potentiostat
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from potentiostat.limits import Envelope
+from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
 from runner.config import ExperimentTable, read_tables
@@ -105,6 +106,8 @@ class PotentiostatSettings:
     nplc: float
     line_frequency_Hz: float
     range_A: float | None = None
+    block: int = 1
+    lines: TriggerLines = NO_LINES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +233,10 @@ class Experiment:
                 nplc=float(potentiostat.nplc),
                 line_frequency_Hz=potentiostat.line_frequency,
                 range_A=potentiostat.range,
+                block=potentiostat.block,
+                lines=TriggerLines(
+                    exposure_in=potentiostat.exposure_line, mark_out=potentiostat.mark_line
+                ),
             ),
             camera=None
             if camera is None
@@ -408,6 +415,8 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
 def _check_equipment(tables: ExperimentTable) -> _Found:
     found: _Found = []
     camera = tables.camera
+    if camera is None and tables.potentiostat.exposure_line is not None:
+        found.append((("potentiostat", "exposure_line"), "has no camera to hear; leave it out"))
     if not 0.01 <= tables.potentiostat.nplc <= 10:
         found.append((("potentiostat", "nplc"), "must lie between 0.01 and 10"))
     if tables.potentiostat.line_frequency not in (50.0, 60.0):

@@ -113,6 +113,7 @@ class Guardian:
         self._renewed = -1
         self._heard_ns = lease_now_ns()
         self._next_exchange_ns = now_ns()
+        self._exchanged_s = -math.inf  # the instrument's time at the last exchange
         self._safe_state: SafeState | None = None
         self._finish_reason = ""
 
@@ -137,7 +138,7 @@ class Guardian:
         try:
             self._follow_level()
             samples = self._instrument.read()
-            exchanges = self._exchange_if_due()
+            exchanges = self._exchange_if_due(samples)
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
@@ -157,12 +158,16 @@ class Guardian:
         if self._settings.clock.lockstep:
             self._wait_for_renewal()
 
-    def _exchange_if_due(self) -> tuple[ClockExchange, ...]:
-        if self._now_ns() < self._next_exchange_ns:
+    def _exchange_if_due(self, samples: NDArray[np.void]) -> tuple[ClockExchange, ...]:
+        # A timer that began anew is asked at once: its stamps hang on nothing else.
+        anew = len(samples) > 0 and float(samples["device_time_s"][-1]) < self._exchanged_s
+        if self._now_ns() < self._next_exchange_ns and not anew:
             return ()
         interval_ns = int(self._settings.exchange_interval_s * 1e9)
         self._next_exchange_ns = self._now_ns() + interval_ns
-        return (self._instrument.exchange_clock(),)
+        exchange = self._instrument.exchange_clock()
+        self._exchanged_s = exchange.device_time_s
+        return (exchange,)
 
     # --- judging readings ------------------------------------------------------------
 

@@ -85,6 +85,7 @@ def _instrument(experiment: Experiment, connected: Connected) -> dict[str, Attri
         "firmware": identity.firmware,
         "identity": identity.raw,
         "nplc": experiment.potentiostat.nplc,
+        "block": experiment.potentiostat.block,
         "line_frequency_Hz": experiment.potentiostat.line_frequency_Hz,
         "rest_states": tuple(state.value for state in connected.off_states),
         "range_full_scale_A": tuple(r.full_scale_A for r in ranges),

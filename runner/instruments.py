@@ -19,6 +19,8 @@ class KnownInstrument:
     ranges: tuple[RangeSpec, ...]
     input_ohm: float
     unconfirmed: str
+    largest_block: int
+    trigger_lines: tuple[int, ...]
     off_states: tuple[str, ...]
     rest_states: tuple[str, ...]
     source: str
@@ -37,6 +39,8 @@ def known_instruments() -> tuple[KnownInstrument, ...]:
                 ranges=driver.ranges,
                 input_ohm=driver.input_ohm,
                 unconfirmed=driver.unconfirmed,
+                largest_block=driver.largest_block,
+                trigger_lines=driver.trigger_lines,
                 off_states=()
                 if row is None
                 else tuple(
@@ -58,7 +62,7 @@ def render_known(known: tuple[KnownInstrument, ...]) -> Table:
     for row in known:
         smallest, largest = row.ranges[0], row.ranges[-1]
         table.add_row(
-            f"{row.driver}\n({row.model})",
+            f"{row.driver}\n({row.model})\n[dim]{_modes(row)}[/dim]",
             f"{in_unit(smallest.full_scale_A, 'A')} to {in_unit(largest.full_scale_A, 'A')}\n"
             f"smallest: {100 * smallest.gain_ratio:g} % + {in_unit(smallest.offset_A, 'A')}\n"
             f"voltmeter: {in_unit(row.input_ohm, 'ohm')} or more"
@@ -67,3 +71,11 @@ def render_known(known: tuple[KnownInstrument, ...]) -> Table:
             ", ".join(row.rest_states),
         )
     return table
+
+
+def _modes(row: KnownInstrument) -> str:
+    """Tell how its readings may come."""
+    lines = row.trigger_lines
+    return (f"blocks of {row.largest_block}" if row.largest_block > 1 else "one by one") + (
+        f", lines {lines[0]} to {lines[-1]}" if lines else ", no trigger lines"
+    )

@@ -184,6 +184,8 @@ def _bench_settings(
             "height": camera.height,
             "width": camera.width,
         }
+    if (line := experiment.potentiostat.lines.exposure_in) is not None:
+        overrides["exposure_line"] = line  # what the plan says is wired, is
     return BenchSettings(
         scenario=experiment.mock.scenario,
         seed=experiment.mock.seed,

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.limits import Envelope
-from potentiostat.protocol import ClockExchange, SafeState
+from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, TriggerLines
 from potentiostat.records import Identity, RangeSpec
 from potentiostat.segments import Step
 from runner.clock import ClockSpec
+
+LEASE_S = 2.0  # real seconds without a sign of the runner until the cell is made safe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +42,10 @@ class GuardianSettings:
         Time between questions for the instrument's clock, on the host clock.
     holder
         What the holder draws, for conditions on the ionic charge; None where unknown.
+    block
+        Readings that the instrument gives at once.
+    lines
+        What is wired to its trigger lines.
     """
 
     driver: str
@@ -49,9 +55,11 @@ class GuardianSettings:
     cell_attached: bool = True
     nplc: float = 1.0
     line_frequency_Hz: float = 50.0
-    lease_s: float = 2.0
+    lease_s: float = LEASE_S
     exchange_interval_s: float = 1.0
     holder: HolderTerms | None = None
+    block: int = 1
+    lines: TriggerLines = NO_LINES
 
 
 # --- from the runner -------------------------------------------------------------

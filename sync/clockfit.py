@@ -1,7 +1,7 @@
 """From exchanges to a clock: offset and rate with their uncertainty, reset by reset."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -178,7 +178,8 @@ def fit_segments(
 ) -> tuple[ClockFit, ...]:
     """Fit each stretch between resets of the device clock by itself.
 
-    A stretch of a single exchange carries no rate and is left out.
+    A stretch of a single exchange carries no rate and is left out, but for the last one: a
+    clock that began anew just before the end keeps the rate that it had.
 
     Raises
     ------
@@ -190,7 +191,30 @@ def fit_segments(
     long_enough = [s for s in stretches if len(s) >= MIN_EXCHANGES]
     if not long_enough:
         raise ValueError(f"{len(exchanges)} clock exchanges are too few: a rate needs at least 2")
-    return tuple(fit_clock(s, min_sigma_ns=min_sigma_ns) for s in long_enough)
+    fits = [fit_clock(s, min_sigma_ns=min_sigma_ns) for s in long_enough]
+    last = stretches[-1]
+    if len(last) == 1 and last["t1_ns"][0] < exchanges["t1_ns"][-2]:
+        step_ns = granularity_ns(exchanges["t1_ns"])
+        fits.append(_at_rate_of(fits[-1], last, np.hypot(min_sigma_ns, step_ns / np.sqrt(12))))
+    return tuple(fits)
+
+
+def _at_rate_of(before: ClockFit, exchange: NDArray[np.void], sigma_ns: float) -> ClockFit:
+    """Return the line through one exchange, with the rate that was fitted before it."""
+    (row,) = exchange
+    device_ns = int(row["t1_ns"]) + (int(row["t2_ns"]) - int(row["t1_ns"])) // 2
+    trip_ns = int(round_trip_ns(exchange, before.rate)[0])
+    return replace(
+        before,
+        reference_device_ns=device_ns,
+        reference_host_ns=int(row["t0_ns"]) + (int(row["t3_ns"]) - int(row["t0_ns"])) // 2,
+        offset_sigma_ns=float(np.hypot(sigma_ns, trip_ns / np.sqrt(12))),
+        covariance_ns=0.0,
+        bound_ns=max(trip_ns, 0) / 2,
+        valid_from_ns=device_ns,
+        valid_to_ns=device_ns,
+        count=1,
+    )
 
 
 def to_host(

@@ -24,13 +24,15 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.blocks import host_brackets, refuse_unknown_block
 from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, UnsafeRequest
 from potentiostat.limits import Envelope
-from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec
+from potentiostat.records import Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
+from potentiostat.trigger_model import Fetched, TriggerModel
 
 LIMITED_BIT = 32  # of the source status: bit 5, STAT_LIMIT
 LARGEST_VOLTAGE_V = 21.0
@@ -38,7 +40,8 @@ VOLTAGE_RANGE_V = 20.0
 SMALLEST_LIMIT_A = 1e-9
 RAMP_STEP_V = 5e-3
 BUFFER = '"defbuffer1"'  # of style standard: a compact one truncates its timestamps
-READ = f":READ? {BUFFER},SOUR,READ,SEC,FRAC,SOURSTAT"
+ELEMENTS = "SOUR,READ,SEC,FRAC,SOURSTAT"
+READ = f":READ? {BUFFER},{ELEMENTS}"
 CLOCK = f":READ? {BUFFER},SEC,FRAC"
 SMALLEST_RANGE_A = {"2450": 1e-8, "2460": 1e-6, "2470": 1e-8}
 
@@ -82,6 +85,15 @@ class Keithley2450:
         Of the mains; the instrument finds its own, and must agree.
     nplc
         Integration time of each of voltage and current, in power-line cycles.
+    block
+        Readings that `read` returns at once.
+    lines
+        What is wired to the digital port.
+
+    Raises
+    ------
+    UnsafeRequest
+        It has not that block or that line.
     """
 
     model = "2450"
@@ -90,8 +102,8 @@ class Keithley2450:
     input_ohm = 1e10
     noise = NOISE
     unconfirmed = "source zero of 100 nA, all of 1 uA, settling; all figures of 2460 and 2470"
-    largest_block = 1
-    trigger_lines: tuple[int, ...] = ()
+    largest_block = 100_000  # of the buffer, as it comes from the factory
+    trigger_lines: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # of the digital port
 
     def __init__(
         self,
@@ -100,7 +112,16 @@ class Keithley2450:
         now_ns: Callable[[], int],
         line_frequency_Hz: float = 50.0,
         nplc: float = 1.0,
+        block: int = 1,
+        lines: TriggerLines = NO_LINES,
     ) -> None:
+        refuse_unknown_block(
+            self.model,
+            block=block,
+            largest=self.largest_block,
+            lines=lines,
+            known=self.trigger_lines,
+        )
         self._link = link
         self._now_ns = now_ns
         self._window_s = nplc / line_frequency_Hz
@@ -114,6 +135,17 @@ class Keithley2450:
         self._setpoint: Setpoint | None = None
         self._settled_ns = 0
         self._settings = Settings(link, self._refuse)
+        self._trigger = TriggerModel(
+            link,
+            self._settings,
+            now_ns=now_ns,
+            buffer=BUFFER,
+            elements=ELEMENTS,
+            block=block,
+            lines=lines,
+            aperture_s=2 * self._window_s,
+        )
+        self._plain = self._trigger.plain
 
     def _refuse(self, command: str) -> None:
         refuse_unsafe(command, off_is_short=self._cell_attached and not self._off_is_open)
@@ -137,6 +169,7 @@ class Keithley2450:
         self._identity = None
         identity = self._identified()
         self._settings.send("*CLS")
+        self._settings.send(":ABOR")  # a trigger model of who was here before may still wait
         self._open_when_off()  # before anything else
         self._rest(None)
         self._prepare_readings()
@@ -173,6 +206,7 @@ class Keithley2450:
         settings.set_number(":FORM:ASC:PREC", 0)  # automatic: all digits of the seconds
         settings.send(f":TRAC:CLE {BUFFER}")
         settings.send(f":TRAC:FILL:MODE CONT,{BUFFER}")
+        self._trigger.prepare()
         for function in ("VOLT", "CURR"):
             settings.set_number(f":SENS:{function}:NPLC", self._nplc)
             settings.set_flag(f":SOUR:{function}:READ:BACK", on=True)
@@ -333,6 +367,7 @@ class Keithley2450:
     def _changed(self, setpoint: Setpoint) -> None:
         """Note a change: readings are unsettled for a while after it."""
         was, self._setpoint = self._setpoint, setpoint
+        self._trigger.mark()
         if was is None or not _is_ramp_step(was, setpoint):
             self._settled_ns = self._now_ns() + round(self._spec(setpoint).settling_s * 1e9)
 
@@ -343,13 +378,43 @@ class Keithley2450:
     # --- reading -----------------------------------------------------------------------
 
     def read(self) -> NDArray[np.void]:
-        """Take one reading of voltage and current; SAMPLE_DTYPE, shape (1,).
+        """Take a block of readings of voltage and current; SAMPLE_DTYPE, shape (block,).
 
         Raises
         ------
         LinkError
-            The link is gone. A reply that makes no sense gives a row marked INVALID.
+            The link is gone. A reply that makes no sense gives rows marked INVALID.
         """
+        if self._plain:
+            return self._read_one()
+        found = self._trigger.read()
+        if found is not None:
+            return self._block_rows(found)
+        rows = np.concatenate([self._read_one() for _ in range(self._trigger.block)])
+        rows["status"] |= int(Status.UNTRIGGERED)
+        return rows
+
+    def _block_rows(self, found: Fetched) -> NDArray[np.void]:
+        sourced, sensed, seconds, fraction, bits = found.values.T
+        flagged = np.isfinite(bits)
+        sourced, sensed = (np.where(flagged, each, math.nan) for each in (sourced, sensed))
+        voltage_V, current_A = (sourced, sensed) if self._senses_current else (sensed, sourced)
+        time_s = seconds + fraction
+        start_ns, end_ns = host_brackets(
+            time_s, sent_ns=found.sent_ns, received_ns=found.received_ns
+        )
+        return self._rows(
+            Raw(
+                read_start_ns=start_ns,
+                read_end_ns=end_ns,
+                voltage_V=voltage_V,
+                current_A=current_A,
+                device_time_s=time_s,
+                compliance=np.where(flagged, bits, 0.0).astype(np.int64) & LIMITED_BIT != 0,
+            )
+        )
+
+    def _read_one(self) -> NDArray[np.void]:
         reply = self._link.query(READ)
         try:
             sourced, sensed, seconds, fraction, bits = read_numbers(reply.text, 5)
@@ -367,6 +432,9 @@ class Keithley2450:
             device_time_s=np.array([seconds + fraction]),
             compliance=np.array([bool(int(bits) & LIMITED_BIT)]),
         )
+        return self._rows(raw)
+
+    def _rows(self, raw: Raw) -> NDArray[np.void]:
         return sample_rows(
             raw,
             setpoint=self._setpoint,
@@ -378,13 +446,16 @@ class Keithley2450:
         )
 
     def exchange_clock(self) -> ClockExchange:
-        """Ask for the time of a reading, in seconds of UTC: the clock tells no fractions."""
+        """Ask for the time of a reading, in seconds of UTC: the clock tells no fractions.
+
+        The time is of its beginning, so it was over before the reply by an aperture at least.
+        """
         reply = self._link.query(CLOCK)
         seconds, fraction = read_numbers(reply.text, 2)
         return ClockExchange(
             sent_ns=reply.sent_ns,
             device_time_s=seconds + fraction,
-            received_ns=reply.received_ns,
+            received_ns=max(reply.sent_ns, reply.received_ns - round(2 * self._window_s * 1e9)),
         )
 
     # --- safety ------------------------------------------------------------------------

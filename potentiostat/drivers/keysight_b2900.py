@@ -23,11 +23,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.blocks import host_brackets, refuse_unknown_block
 from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, UnsafeRequest
+from potentiostat.keysight_trigger import Fetched, KeysightTrigger
 from potentiostat.limits import Envelope
-from potentiostat.protocol import ClockExchange, SafeState, Setpoint
+from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec
+from potentiostat.records import Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.visa import Reply
@@ -83,6 +85,15 @@ class KeysightB2900:
         Of the mains: a wrong one lets hum into every reading.
     nplc
         Integration time of each of voltage and current, in power-line cycles.
+    block
+        Readings that `read` returns at once.
+    lines
+        What is wired to the digital port.
+
+    Raises
+    ------
+    UnsafeRequest
+        It has not that block or that line.
 
     Notes
     -----
@@ -96,8 +107,8 @@ class KeysightB2900:
     input_ohm = 1e10
     noise = NOISE
     unconfirmed = "accuracy of the source, noise"
-    largest_block = 1
-    trigger_lines: tuple[int, ...] = ()
+    largest_block = 100_000  # of the trace buffer, data sheet
+    trigger_lines: tuple[int, ...] = tuple(range(1, 15))  # of the digital port
 
     def __init__(
         self,
@@ -106,7 +117,16 @@ class KeysightB2900:
         now_ns: Callable[[], int],
         line_frequency_Hz: float = 50.0,
         nplc: float = 1.0,
+        block: int = 1,
+        lines: TriggerLines = NO_LINES,
     ) -> None:
+        refuse_unknown_block(
+            self.model,
+            block=block,
+            largest=self.largest_block,
+            lines=lines,
+            known=self.trigger_lines,
+        )
         self._link = link
         self._now_ns = now_ns
         self._window_s = nplc / line_frequency_Hz
@@ -122,6 +142,16 @@ class KeysightB2900:
         self._locked = False  # all settings are known to be ours
         self._output_lost = False  # found off though we had switched it on
         self._settings = Settings(link, self._refuse)
+        self._trigger = KeysightTrigger(
+            link,
+            self._settings,
+            now_ns=now_ns,
+            columns=len(ELEMENTS.split(",")),
+            block=block,
+            lines=lines,
+            aperture_s=2 * self._window_s,
+        )
+        self._plain = self._trigger.plain
 
     def _refuse(self, command: str) -> None:
         refuse_unsafe(command, off_is_short=self._cell_attached and not self._off_is_open)
@@ -191,6 +221,8 @@ class KeysightB2900:
         settings.set_flag(":SYST:TIME:TIM:COUN:RES:AUTO", on=False)
         settings.set_word(":FORM", "ASC")
         settings.set_word(":FORM:ELEM:SENS", ELEMENTS)
+        if not self._plain:
+            self._trigger.prepare()
 
     # --- sourcing ----------------------------------------------------------------------
 
@@ -317,7 +349,7 @@ class KeysightB2900:
     def _cell_voltage_V(self) -> float:
         """Measure what the cell has; outside its window no voltage is safe to put on."""
         envelope = self._known_envelope()
-        (found_V, *_), output_on = _parse(self._ask_reading().text)
+        (found_V, *_), output_on, _ = self._one_reading()
         if not (output_on and envelope.voltage_min_V <= found_V <= envelope.voltage_max_V):
             raise UnsafeRequest(
                 f"the cell is at {found_V:g} V, outside {envelope.voltage_min_V:g} to "
@@ -340,6 +372,7 @@ class KeysightB2900:
     def _changed(self, setpoint: Setpoint) -> None:
         """Note a change: readings are unsettled for a while after it."""
         was, self._setpoint, self._locked = self._setpoint, setpoint, True
+        self._trigger.mark()
         if was is None or not _is_ramp_step(was, setpoint):
             self._settled_ns = self._now_ns() + round(self._spec(setpoint).settling_s * 1e9)
 
@@ -355,8 +388,19 @@ class KeysightB2900:
         self._refuse(READING)
         return self._link.query(READING)
 
+    def _one_reading(self) -> tuple[tuple[float, ...], bool, tuple[int, int]]:
+        """Take one reading at once: its elements, whether the output was on, host stamps."""
+        if self._plain:
+            reply = self._ask_reading()
+            return *_parse(reply.text), (reply.sent_ns, reply.received_ns)
+        found = self._trigger.read_one()
+        stamps = found.sent_ns, found.received_ns
+        return tuple(float(value) for value in found.values[0]), found.output_on, stamps
+
     def read(self) -> NDArray[np.void]:
-        """Take one reading of voltage and current; SAMPLE_DTYPE, shape (1,).
+        """Take a block of readings of voltage and current; SAMPLE_DTYPE, shape (block,).
+
+        Shape (1,) for the reading that gives the pulse of a change of set-point.
 
         Raises
         ------
@@ -366,6 +410,8 @@ class KeysightB2900:
         UnsafeRequest
             Not connected: a reading could switch the output on.
         """
+        if not self._plain:
+            return self._block_rows(self._trigger.read())
         reply = self._ask_reading()
         try:
             (voltage_V, current_A, time_s, status, _), output_on = _parse(reply.text)
@@ -386,6 +432,33 @@ class KeysightB2900:
             device_time_s=np.array([time_s]),
             compliance=np.array([bool(bits & COMPLIANCE_BITS)]),
         )
+        return self._rows(raw)
+
+    def _block_rows(self, found: Fetched) -> NDArray[np.void]:
+        voltage_V, current_A, time_s, status, _ = found.values.T
+        self._output_lost = self._output_lost or not found.output_on
+        known = np.isfinite(status)
+        bits = np.where(known, status, EMERGENCY_BITS).astype(np.int64)
+        bad = (bits & EMERGENCY_BITS != 0) | (not found.output_on)
+        beyond = bits & OVERFLOW_BIT != 0
+        start_ns, end_ns = host_brackets(
+            time_s, sent_ns=found.sent_ns, received_ns=found.received_ns
+        )
+        rows = self._rows(
+            Raw(
+                read_start_ns=start_ns,
+                read_end_ns=end_ns,
+                voltage_V=np.where(bad, math.nan, voltage_V),
+                current_A=np.where(bad, math.nan, np.where(beyond, math.inf, current_A)),
+                device_time_s=time_s,
+                compliance=bits & COMPLIANCE_BITS != 0,
+            )
+        )
+        if found.untriggered:
+            rows["status"] |= int(Status.UNTRIGGERED)
+        return rows
+
+    def _rows(self, raw: Raw) -> NDArray[np.void]:
         return sample_rows(
             raw,
             setpoint=self._setpoint,
@@ -397,13 +470,17 @@ class KeysightB2900:
         )
 
     def exchange_clock(self) -> ClockExchange:
-        """Take the timestamp of a reading: the unit of the timer's own reply is not known."""
-        reply = self._ask_reading()
-        (_, _, time_s, _, _), _ = _parse(reply.text)
+        """Take the timestamp of a reading: the unit of the timer's own reply is not known.
+
+        The time is of its beginning, so it was over before the reply by an aperture at least.
+        """
+        (_, _, time_s, _, _), _, (sent_ns, received_ns) = self._one_reading()
         if not math.isfinite(time_s):
-            raise ReplyError(f"{self._link.resource}: a reading without its time: {reply.text!r}")
+            raise ReplyError(f"{self._link.resource}: a reading without its time")
         return ClockExchange(
-            sent_ns=reply.sent_ns, device_time_s=time_s, received_ns=reply.received_ns
+            sent_ns=sent_ns,
+            device_time_s=time_s,
+            received_ns=max(sent_ns, received_ns - round(2 * self._window_s * 1e9)),
         )
 
     # --- safety ------------------------------------------------------------------------

@@ -8,9 +8,17 @@ import pytest
 
 from cameras.protocol import FrameSource
 from cameras.registry import camera_class, camera_names
-from potentiostat.protocol import Potentiostat, SafeState
+from potentiostat.errors import UnsafeRequest
+from potentiostat.protocol import Potentiostat, SafeState, TriggerLines
 from potentiostat.registry import potentiostat_class, potentiostat_names
 from potentiostat.safety import hazards_of
+
+
+class Nobody:
+    """A link that nobody may use: to be made sends nothing."""
+
+    resource = "nobody"
+
 
 potentiostats = pytest.mark.parametrize("name", potentiostat_names())
 cameras = pytest.mark.parametrize("name", camera_names())
@@ -88,6 +96,35 @@ def test_a_potentiostat_is_made_from_a_link_and_a_clock(name):
     assert first.name == "link"
     required = {p.name for p in others if p.default is inspect.Parameter.empty}
     assert required == {"now_ns"}
+
+
+def lines_of(driver, count):
+    return dict(zip(("exposure_in", "mark_out"), driver.trigger_lines[:count], strict=False))
+
+
+@potentiostats
+def test_a_potentiostat_is_made_for_every_block_and_line_that_it_has(name):
+    driver = potentiostat_class(name)
+    assert driver.largest_block >= 1
+    assert len(set(driver.trigger_lines)) == len(driver.trigger_lines)
+    for block in {1, driver.largest_block}:
+        for count in range(3):
+            lines = TriggerLines(**lines_of(driver, count))
+            assert driver(Nobody(), now_ns=int, block=block, lines=lines) is not None
+    for line in driver.trigger_lines:
+        assert driver(Nobody(), now_ns=int, lines=TriggerLines(exposure_in=line)) is not None
+
+
+@potentiostats
+def test_a_potentiostat_refuses_a_block_or_a_line_that_it_has_not(name):
+    driver = potentiostat_class(name)
+    for block in (0, -1, driver.largest_block + 1):
+        with pytest.raises(UnsafeRequest, match=driver.model):
+            driver(Nobody(), now_ns=int, block=block)
+    for line in {0, max(driver.trigger_lines, default=0) + 1}:
+        for lines in (TriggerLines(exposure_in=line), TriggerLines(mark_out=line)):
+            with pytest.raises(UnsafeRequest, match=driver.model):
+                driver(Nobody(), now_ns=int, lines=lines)
 
 
 @cameras

@@ -92,10 +92,52 @@ class BenchThread:
     def resource(self):
         return self.bench.smu_resource
 
+    def wait_until_unattended(self):
+        waiting = self.bench.wait_until_unattended(timeout_s=5)
+        asyncio.run_coroutine_threadsafe(waiting, self._loop).result(10)
+
     def stop(self):
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(10)
         assert not self._thread.is_alive()
+
+
+class Filming:
+    """A client of the bench's camera that lets it film, and reads its frames away."""
+
+    def __init__(self, port):
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+        self._socket.sendall(b"START\n")
+        assert self._started.wait(10)
+
+    def _drain(self):
+        with contextlib.suppress(OSError):
+            while piece := self._socket.recv(1 << 16):
+                if b"started" in piece:
+                    self._started.set()
+
+    def stop(self):
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def film():
+    started = []
+
+    def start(bench):
+        started.append(Filming(bench.bench.camera_port))
+        return started[-1]
+
+    yield start
+    for filming in started:
+        filming.stop()
 
 
 @pytest.fixture

@@ -124,6 +124,10 @@ LEFT_OUT = {
     ":SENS:AVER": "it has no filter",
     ":FORM:DATA": "it answers in text only",
     ":SYST:TIME": "it has no clock",
+    ":ARM:COUN": "it has no trigger model",
+    ":ARM:SOUR": "it has no trigger model",
+    ":TRIG:COUN": "it has no trigger model",
+    ":TRIG:OUTP": "it has no trigger model",
 }
 
 

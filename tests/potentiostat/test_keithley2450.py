@@ -343,8 +343,9 @@ def test_the_off_states_come_before_anything_else_is_set(direct):
     smu, link = direct(connect=False)
     smu.connect(ENVELOPE)
     assert link.sent[:2] == ["*IDN?", "*LANG?"]
-    assert link.sent[2:8] == [
+    assert link.sent[2:9] == [
         "*CLS",
+        ":ABOR",  # which sets nothing
         ":OUTP:SMOD HIMP",
         ":OUTP:CURR:SMOD HIMP",
         ":OUTP:CURR:SMOD?",
@@ -719,6 +720,7 @@ LEFT_OUT = {
     ":SYST:LFR": "it knows no mains",
     ":FORM:DATA": "it answers in text only",
     ":FORM:ASC:PREC": "it answers with a fixed number of digits",
+    ":ABOR": "it has no trigger model",
     ":TRAC:CLE": "it has no buffer",
     ":TRAC:FILL:MODE": "it has no buffer",
 }

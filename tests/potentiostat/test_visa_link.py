@@ -421,3 +421,72 @@ def test_a_link_that_knows_no_locks_is_opened(serve, monkeypatch):
     monkeypatch.setattr(Resource, "lock_excl", unknown)
     with VisaLink(serve(plain).resource, now_ns=lambda: 0) as link:
         assert link.query("A?").text == "answer to A?"
+
+
+# --- replies that take their time, and instruments that wait for something else ---------------
+
+
+class Working:
+    """Answers ``LONG?`` after a while, and is deaf meanwhile."""
+
+    def __init__(self, reply, seconds):
+        self.reply, self.seconds = reply, seconds
+
+    def __call__(self, line):
+        if line == "LONG?":
+            threading.Event().wait(self.seconds)
+            return self.reply
+        return plain(line)
+
+
+def test_a_reply_may_have_a_time_of_its_own(connect):
+    link, _ = connect(Working("done\n", 0.35))
+    assert link.query("LONG?", within_s=5.0).text == "done"
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_a_block_may_have_a_time_of_its_own(connect):
+    link, _ = connect(Working(b"#0\n\n\n\n\n", 0.35))
+    assert link.query_block("LONG?", 4, within_s=5.0).data == b"\n\n\n\n"
+    # The time is for that reply alone.
+    with pytest.raises(NoReply, match=r"within 0.2 s"):
+        link.query("LONG?")
+    assert link.query("A?").text == "answer to A?"
+
+
+class Deaf:
+    """Once asked for ``EDGE?`` it obeys an abort alone, and keeps all else for later."""
+
+    def __init__(self, late):
+        self.late, self.waits, self.kept = late, False, []
+
+    def __call__(self, line):
+        if line == "EDGE?":
+            self.waits = True
+            return None
+        if not self.waits:
+            return plain(line)
+        if line != ":ABOR":
+            self.kept.append(line)
+            return None
+        self.waits = False
+        return self.late + "".join(plain(kept) or "" for kept in self.kept).encode()
+
+
+@pytest.mark.parametrize("late", [b"", b"late\n", b"#0\n\xff"], ids=["silent", "text", "binary"])
+@pytest.mark.parametrize("ask", ["query", "query_block"])
+def test_an_abort_makes_it_listen_before_the_link_is_brought_in_order(connect, late, ask):
+    link, instrument = connect(Deaf(late))
+    link.query("*IDN?")
+    arguments = ("EDGE?",) if ask == "query" else ("EDGE?", 4)
+    with pytest.raises(NoReply, match=r"no reply to EDGE\? within 0.1 s"):
+        getattr(link, ask)(*arguments, within_s=0.1, abort=":ABOR")
+    assert instrument.lines[1:4] == ["EDGE?", ":ABOR", "*IDN?"]
+    assert link.query("A?").text == "answer to A?"
+
+
+def test_without_an_abort_it_stays_deaf_and_the_link_is_given_up(connect):
+    link, _ = connect(Deaf(b""))
+    link.query("*IDN?")
+    with pytest.raises(LinkError, match="out of step"):
+        link.query("EDGE?", within_s=0.1)

@@ -51,14 +51,16 @@ class ScriptedInstrument:
     ranges = ()
     off_states = (SafeState.S1,)
 
-    def __init__(self, script):
+    def __init__(self, script, block=1):
         self.script = list(script)  # per reading: dict of changes, or an exception
+        self.block = block
         self.now_ns = 0
         self.reads = 0
         self.level_A = 0.0
         self.voltage_V = 3.9
         self.calls = []
         self.before_read = {}
+        self.timer_s = 0.0
         self.fail_safe = 0
         self.fail_apply = False
         self.fail_rest = False
@@ -79,6 +81,9 @@ class ScriptedInstrument:
             self.voltage_V, self.level_A = setpoint.level, 1e-11
 
     def read(self):
+        return np.concatenate([self._read_one() for _ in range(self.block)])
+
+    def _read_one(self):
         if action := self.before_read.get(self.reads):
             action()
         change = self.script[self.reads] if self.reads < len(self.script) else {}
@@ -93,11 +98,14 @@ class ScriptedInstrument:
         row["voltage_V"] = change.get("voltage_V", self.voltage_V)
         row["current_A"] = change.get("current_A", self.level_A)
         row["status"] = change.get("status", 0)
+        row["device_time_s"] = change.get("device_time_s", 0.0)
         return row
 
     def exchange_clock(self):
         self.calls.append(("clock",))
-        return ClockExchange(sent_ns=self.now_ns, device_time_s=0.0, received_ns=self.now_ns)
+        return ClockExchange(
+            sent_ns=self.now_ns, device_time_s=self.timer_s, received_ns=self.now_ns
+        )
 
     def ensure_safe(self):
         self.calls.append(("safe",))
@@ -138,7 +146,7 @@ class Scene:
     def __init__(self, script=(), **changes):
         self.ours, theirs = multiprocessing.Pipe()
         self.theirs = theirs
-        self.instrument = ScriptedInstrument(script)
+        self.instrument = ScriptedInstrument(script, changes.get("block", 1))
         self.lease_ns = 0
         settings = GuardianSettings(
             driver="scripted",
@@ -820,3 +828,94 @@ def test_the_jump_at_a_set_point_is_no_runaway():
 def test_an_open_holder_may_change_as_fast_as_it_likes():
     runaway = [{"voltage_V": 0.02 * i} for i in range(60)]
     assert not only(Tripped, play_rates(runaway, cell_attached=False)[1])
+
+
+# --- readings in blocks ----------------------------------------------------------------------
+
+
+def test_a_limit_within_a_block_ends_it_before_anything_else_is_read():
+    scene = Scene([{}, {}, {}, {"voltage_V": 4.31}], block=5)
+    scene.say(charge_step(condition("t", ">", 100.0)))
+    scene.instrument.before_read[5] = lambda: order.append(list(scene.instrument.calls))
+    order = []
+    scene.at(7, Finish(reason="done"))
+    heard = scene.play()
+    assert [t.kind for t in only(Tripped, heard)] == [EndKind.LIMIT]
+    assert ("safe",) in order[0]
+    assert [len(b.samples) for b in only(Block, heard)] == [5, 5]
+    # The readings of the block that were taken before the cell was safe belong to the step.
+    assert [b.step for b in only(Block, heard)] == [1, -1]
+
+
+def test_each_reading_of_a_block_is_judged_and_counted_as_one_by_one():
+    script = [{"current_A": 1e-12 * k} for k in range(30)]
+    until = condition("Q", ">", 2e-11)
+    charges = {}
+    for block in (1, 5):
+        scene = Scene(script, block=block)
+        scene.say(charge_step(until))
+        scene.at(29, Finish(reason="done"))
+        blocks = only(Block, scene.play())
+        charges[block] = np.concatenate([b.charge_C for b in blocks])[:30]
+    assert np.array_equal(charges[1], charges[5])
+    assert charges[1][-1] > 2e-11
+
+
+def test_the_end_of_a_step_is_the_reading_that_met_it():
+    scene = Scene([{}, {"voltage_V": 4.25}], block=5)
+    scene.say(charge_step(condition("V", ">", 4.2)))
+    scene.at(12, Finish(reason="done"))
+    (end,) = only(StepEnded, scene.play())
+    # From the second of five readings to the set-point after the block: three more.
+    assert end.latency_ns == 3 * READ_NS
+
+
+def test_readings_from_before_a_change_do_not_end_what_comes_after_it():
+    until = (condition("V", ">", 4.2),)
+    segments = tuple(Segment(name=n, current_A=2e-11, until=until) for n in ("first", "then"))
+    high = {"voltage_V": 4.25}
+    scene = Scene([{}, high, high, high, high, {}, {}, high], block=5)
+    scene.say(StartStep(index=1, step=Step(name="two", segments=segments), range_A=1e-10))
+    scene.at(14, Finish(reason="done"))
+    heard = scene.play()
+    (segment,) = only(SegmentEnded, heard)
+    (end,) = only(StepEnded, heard)
+    assert segment.t_ns == 5 * READ_NS
+    assert end.t_ns == 10 * READ_NS
+
+
+def test_a_rest_voltage_is_of_readings_after_the_change_alone():
+    high = {"voltage_V": 4.25}
+    scene = Scene([{}, high, high, high, {}, {}, {}, {}], block=4)
+    scene.say(charge_step(condition("V", ">", 4.2)))
+    held = chronoamperometry(Level(volts=0.0, versus="ocv"), 0.3)
+    scene.at(4, StartStep(index=2, step=held, range_A=1e-10))
+    scene.at(20, Finish(reason="done"))
+    scene.play()
+    voltages = [c[2] for c in scene.instrument.calls if c[:2] == ("apply", "voltage")]
+    assert voltages == [3.9]
+
+
+def test_a_block_of_garbage_is_too_many_readings_that_are_no_numbers():
+    scene = Scene([{"voltage_V": math.nan, "status": int(Status.INVALID)}] * 5, block=5)
+    scene.at(8, Finish(reason="done"))
+    heard = scene.play()
+    assert [t.kind for t in only(Tripped, heard)] == [EndKind.FAULT]
+
+
+def test_readings_that_no_edge_began_are_judged_like_others():
+    late = {"status": int(Status.UNTRIGGERED)}
+    scene = Scene([late, late, {**late, "voltage_V": 4.31}])
+    scene.at(5, Finish(reason="done"))
+    heard = scene.play()
+    assert [t.kind for t in only(Tripped, heard)] == [EndKind.LIMIT]
+
+
+def test_a_timer_that_began_anew_is_asked_at_once():
+    times = (8190.0, 8191.0, 8193.0, 0.5, 1.0, 1.5)
+    scene = Scene([{"device_time_s": t} for t in times], exchange_interval_s=1000.0)
+    scene.instrument.timer_s = 8190.5
+    scene.instrument.before_read[3] = lambda: setattr(scene.instrument, "timer_s", 0.6)
+    scene.at(5, Finish(reason="done"))
+    heard = scene.play()
+    assert [len(b.exchanges) for b in only(Block, heard)] == [1, 0, 0, 1, 0, 0]

@@ -1,11 +1,15 @@
 """Techniques in an experiment file: what they become, and what is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.technique import Level
 from runner.check import Severity, check, refuse_unfit
+from runner.clock import ClockSpec
+from runner.conduct import guardian_settings
 from runner.experiment import Experiment, ExperimentError
 from runner.format import held_text, level_text
 
@@ -250,6 +254,128 @@ def test_a_galvanostatic_impedance_needs_a_calibration_above_10_mhz():
     assert findings(EIS.format("peis", "5 mV", "50 mHz"), head=real)[name].severity is Severity.OK
     weak = findings(EIS.format("geis", "50 aA", "50 mHz"))["step 1: each sine against the noise"]
     assert weak.severity is Severity.WARN
+
+
+# --- blocks and trigger lines ------------------------------------------------------------------
+
+OCV = 'ocv = { for = "2 s" }'
+CAMERA = """[camera]
+driver = "mock"
+frame_rate = "5 Hz"
+pixel_size = "4 nm"
+dose_rate = "1 e/angstrom^2/s"
+"""
+
+
+def with_options(options, *, camera="", driver="keithley6430"):
+    head = HEAD.replace("keithley6430", driver)
+    return head.replace('resource = "mock"\n', f'resource = "mock"\n{options}\n') + camera
+
+
+REACTION = "longest time from a limit that is passed to the safe state"
+
+
+def test_the_check_shows_the_reaction_time_of_a_block_and_refuses_a_long_one():
+    told = findings(OCV, head=with_options("block = 20"))[REACTION]
+    assert told.severity is Severity.OK
+    assert "20 x 50 ms = 1 s" in told.arithmetic
+    told = findings(OCV, head=with_options("block = 21"))[REACTION]
+    assert told.severity is Severity.REFUSE
+    assert "half the lease, is the most: a block of 20 at 1 NPLC" in told.arithmetic
+    fast = findings(OCV, head=with_options("block = 80\nnplc = 0.05"))[REACTION]
+    assert fast.severity is Severity.OK
+    assert REACTION not in findings(OCV, head=with_options(""))
+    with pytest.raises(ExperimentError, match="half the lease"):
+        refuse_unfit(load(OCV, head=with_options("block = 2500")))
+
+
+def test_an_edge_that_does_not_come_costs_time_too():
+    told = findings(OCV, head=with_options("exposure_line = 1", camera=CAMERA))[REACTION]
+    assert told.severity is Severity.OK
+    assert "750 ms for an edge that does not come + 2 x 1 x 50 ms = 850 ms" in told.arithmetic
+    most = "exposure_line = 1\nblock = {}"
+    for block, severity in ((12, Severity.OK), (13, Severity.REFUSE)):
+        head = with_options(most.format(block), camera=CAMERA)
+        assert findings(OCV, head=head)[REACTION].severity is severity
+    assert "the lease, is the most: a block of 12" in findings(OCV, head=head)[REACTION].arithmetic
+
+
+@pytest.mark.parametrize(
+    ("options", "what", "says"),
+    [
+        ("block = 0", "block", "gives 1 to 2500 readings at once, not 0"),
+        ("block = 2501", "block", "gives 1 to 2500 readings at once, not 2501"),
+        ("exposure_line = 5", "exposure line", "has lines 1 to 4, not a line 5"),
+        ("mark_line = 5", "mark line", "has lines 1 to 4, not a line 5"),
+        ("exposure_line = 2\nmark_line = 2", "mark line", "an input and an output at once"),
+    ],
+)
+def test_a_block_or_a_line_that_the_model_has_not_is_refused(options, what, says):
+    head = with_options(options, camera=CAMERA)
+    told = findings(OCV, head=head)[what]
+    assert told.severity is Severity.REFUSE
+    assert says in told.arithmetic
+    with pytest.raises(ExperimentError, match="potentiostat." + what.replace(" ", "_")):
+        refuse_unfit(load(OCV, head=head))
+
+
+def test_a_set_point_that_moves_is_refused_in_blocks():
+    name = "step 1: a moving set-point in blocks"
+    lsv = 'lsv = { to = "4 V", rate = "10 mV/s" }'
+    told = findings(lsv, head=with_options("block = 10"))[name]
+    assert told.severity is Severity.REFUSE
+    assert "10 mV/s x 500 ms = steps of 5 mV" in told.arithmetic
+    told = findings(EIS.format("peis", "5 mV", "100 mHz"), head=with_options("block = 10"))[name]
+    assert told.severity is Severity.REFUSE
+    assert "500 ms of a period of 10 s" in told.arithmetic
+    assert name not in findings(lsv, head=with_options(""))
+    assert name not in findings(OCV, head=with_options("block = 10"))
+
+
+def test_a_block_in_which_a_lost_contact_would_reverse_a_cell_is_refused():
+    cp = 'cp = {{ current = "{}" }}\nuntil = ["V > 4.2 V", "V < 2.8 V", "t > 9 s"]'
+    name = "step 1: fall of the voltage within a block, should the contact be lost"
+    # 150 pF fall by 0.2 V in a second at 30 pA.
+    head = with_options("block = 20").replace('"100 pA"', '"900 pA"')
+    told = findings(cp.format("-30 pA"), head=head)[name]
+    assert told.severity is Severity.OK
+    assert "30 pA x 1 s / 150 pF (typical) = 200 mV" in told.arithmetic
+    assert findings(cp.format("-400 pA"), head=head)[name].severity is Severity.REFUSE
+    assert name not in findings(cp.format("30 pA"), head=head)
+
+
+def test_readings_with_exposures_need_a_camera_that_is_not_too_slow():
+    options = "exposure_line = 1"
+    assert "has no camera to hear" in refusal(OCV, head=with_options(options))
+    name = "readings begin with exposures"
+    told = findings(OCV, head=with_options(options, camera=CAMERA))[name]
+    assert told.severity is Severity.OK
+    assert "each exposure begins one, on line 1" in told.arithmetic
+    block = findings(OCV, head=with_options(options + "\nblock = 6", camera=CAMERA))
+    assert "one of 2 exposure begins" in block[name].arithmetic
+    slow = CAMERA.replace("5 Hz", "1 Hz")
+    told = findings(OCV, head=with_options(options, camera=slow))[name]
+    assert told.severity is Severity.REFUSE
+    assert "at least 2 Hz" in told.arithmetic
+
+
+def test_an_open_holder_is_read_one_by_one_and_without_lines():
+    experiment = load(OCV, head=with_options("block = 3\nexposure_line = 1", camera=CAMERA))
+    clock = SimpleNamespace(spec=ClockSpec(origin_ns=0))
+    lab = SimpleNamespace(potentiostat_resource="none", clock=clock)
+    cell = guardian_settings(experiment, lab)
+    holder = guardian_settings(experiment, lab, cell_attached=False)
+    assert (cell.block, cell.lines) == (3, TriggerLines(exposure_in=1))
+    assert (holder.block, holder.lines) == (1, NO_LINES)
+
+
+def test_an_impedance_has_a_reading_for_each_exposure_at_most():
+    name = "step 1: highest frequency against the readings"
+    peis = EIS.format("peis", "5 mV", "200 mHz")
+    free = findings(peis, head=with_options("", camera=CAMERA))[name]
+    locked = findings(peis, head=with_options("exposure_line = 1", camera=CAMERA))[name]
+    assert "holds 100 of 50 ms" in free.arithmetic
+    assert "holds 25 of 200 ms" in locked.arithmetic
 
 
 def test_what_is_held_is_told_as_it_was_written():

@@ -281,3 +281,32 @@ def test_sigma_never_falls_below_zero_by_rounding():
         count=2,
     )
     assert fit.sigma_ns(np.array([10**9])).tolist() == [0.0]
+
+
+def test_a_clock_that_began_anew_just_before_the_end_keeps_its_rate():
+    rng = np.random.default_rng(3)
+    host_ns = np.arange(60) * 10**9
+    device_ns = np.round(host_ns * 1.024).astype(np.int64)
+    device_ns[-1] = 300_000_000
+    rows = np.zeros(60, EXCHANGE_DTYPE)
+    half_ns = rng.integers(500_000, 700_000, 60)
+    rows["t0_ns"], rows["t3_ns"] = host_ns - half_ns, host_ns + half_ns
+    rows["t1_ns"] = rows["t2_ns"] = device_ns
+    fits = fit_segments(rows)
+    assert [fit.count for fit in fits] == [59, 1]
+    stamps = np.array([device_ns[-2], 100_000_000, 500_000_000])
+    found_ns, sigma_ns = to_host(fits, stamps)
+    true_ns = np.array([host_ns[-2], *(host_ns[-1] + (stamps[1:] - device_ns[-1]) / 1.024)])
+    assert np.all(np.abs(found_ns - true_ns) < 1e6)
+    assert np.all(sigma_ns < 1e6)
+    assert np.all(np.abs(found_ns - true_ns)[1:] < 3 * sigma_ns[1:])
+
+
+def test_one_exchange_that_only_lags_is_still_left_out():
+    host_ns = np.arange(10) * 10**9
+    rows = np.zeros(10, EXCHANGE_DTYPE)
+    rows["t0_ns"], rows["t3_ns"] = host_ns - 500_000, host_ns + 500_000
+    rows["t1_ns"] = rows["t2_ns"] = host_ns
+    rows["t1_ns"][-1] += 400_000_000
+    rows["t2_ns"][-1] += 400_000_000
+    assert [fit.count for fit in fit_segments(rows)] == [9]
