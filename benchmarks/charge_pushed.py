@@ -6,10 +6,20 @@
 Driver and simulated instrument speak without a socket, in virtual time. Printed for each
 event and the second after it: the charge that the instrument gave to cell and holder, in
 fC, and the lowest and highest voltage at the terminals. At rest that is the zero of its
-current source. The last row ends a charge as PyMeasure does: look at the minute after it.
+current source. What happens to the host happens to a real guardian in mid charge:
+
+* SIGKILL of the runner: the pipe ends;
+* SIGSTOP for 60 s: the pipe is silent, and the lease of 2 s runs out;
+* exception in the runner: it asks for the end;
+* unplugged for 10 s: no link, until a new guardian opens it again. Nothing but what is in
+  the instrument can act meanwhile;
+* power cycle: the instrument comes back with its defaults, and a new guardian 10 s later.
+  An output that is off is what the instrument makes of it: see the table of hazards.
+
+The last rows end a charge as PyMeasure does: look at the minute after it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pymeasure.adapters import Adapter
@@ -19,12 +29,18 @@ from mocks.instruments import simulated_smu
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
+from potentiostat.errors import LinkError
 from potentiostat.limits import Envelope
 from potentiostat.protocol import Potentiostat, Setpoint
 from potentiostat.registry import potentiostat_class
+from potentiostat.technique import after, chronopotentiometry
 from potentiostat.visa import Reply
+from runner.clock import ClockSpec
+from runner.guardian import Guardian
+from runner.messages import Block, Finish, FromGuardian, GuardianSettings, Renew, StartStep
 
 SECOND_NS = 10**9
+BEFORE_S, UNPLUGGED_S, FROZEN_S, LEASE_S = 5.0, 10.0, 60.0, 2.0
 PEER_SPEAKS = ("keithley6430", "keithley2400")  # the dialect of PyMeasure's Keithley2400
 
 
@@ -57,6 +73,7 @@ class Wire:
         self.world.open_holder()
         self.pace = LockstepPace(self.world, self._publish)
         self.instrument = simulated_smu(case.driver, self.world, self.pace)
+        self.unplugged = False
 
     def _publish(self, now_ns: int) -> None:
         self.now = now_ns
@@ -73,12 +90,18 @@ class Wire:
             return done.value
         raise RuntimeError("nothing waits in virtual time")
 
+    def _check(self) -> None:
+        if self.unplugged:
+            raise LinkError("direct: the cable is out")
+
     def write(self, command: str) -> None:
         """Send a command."""
+        self._check()
         self.run(self.instrument.handle(command))
 
     def query(self, command: str) -> Reply:
         """Send a question."""
+        self._check()
         sent_ns = self.now
         return Reply(str(self.run(self.instrument.handle(command))), sent_ns, self.now)
 
@@ -102,22 +125,83 @@ class Pushed:
     high_V: float
 
 
+class ScriptedRunner:
+    """What a guardian hears of its runner: a step, and then what becomes of the runner.
+
+    Parameters
+    ----------
+    wire
+        Whose time counts.
+    step
+        Begun at once.
+    script
+        Moments, in seconds from now, and what happens then; called with this object.
+    """
+
+    def __init__(self, wire: Wire, step: StartStep, script: "Script") -> None:
+        self._wire = wire
+        self._script = [(wire.now + round(t_s * SECOND_NS), do) for t_s, do in script]
+        self.said: list[object] = [step]
+        self.listens, self.gone = True, False
+
+    def poll(self, _timeout: float = 0.0, /) -> bool:
+        """Tell whether there is anything to hear."""
+        if not self.said and self._script and self._wire.now >= self._script[0][0]:
+            self.listens = False
+            self._script.pop(0)[1](self)
+        return bool(self.said) or self.gone
+
+    def recv(self) -> object:
+        """Return it."""
+        if not self.said:
+            raise EOFError
+        return self.said.pop(0)
+
+    def put(self, message: FromGuardian) -> None:
+        """Renew the lease with each block of readings, until something happens."""
+        if self.listens and isinstance(message, Block):
+            self.said.append(Renew(sequence=message.sequence))
+
+    def close(self) -> None:
+        """End."""
+
+
+Script = Sequence[tuple[float, Callable[[ScriptedRunner], None]]]
+
+
+class Watched:
+    """What an event pushes through the cell, from its moment to a second after all is over."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire, self._start_ns = wire, wire.now
+        self._before_C = wire.world.cell.source_C
+
+    def end(self) -> Pushed:
+        """Return what it was."""
+        self._wire.pass_time(SECOND_NS)
+        truth = self._wire.world.truth()["cell"]
+        during = truth["voltage"][truth["t_ns"] >= self._start_ns]
+        charge_C = self._wire.world.cell.source_C - self._before_C
+        return Pushed(charge_C, float(during.min()), float(during.max()))
+
+
 def watch(wire: Wire, event: Callable[[], object]) -> Pushed:
     """Return what an event pushes through the cell, with a second after it."""
-    cell = wire.world.cell
-    start_ns, before_C = wire.now, cell.source_C
+    watched = Watched(wire)
     event()
-    wire.pass_time(SECOND_NS)
-    truth = wire.world.truth()["cell"]
-    during = truth["voltage"][truth["t_ns"] >= start_ns]
-    return Pushed(cell.source_C - before_C, float(during.min()), float(during.max()))
+    return watched.end()
+
+
+def envelope_of(case: Case) -> Envelope:
+    """Return the limits of a case."""
+    return Envelope(
+        voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=case.range_A, charge_max_C=1.0
+    )
 
 
 def ours(case: Case) -> dict[str, Pushed]:
     """Play all events with our driver."""
-    envelope = Envelope(
-        voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=case.range_A, charge_max_C=1.0
-    )
+    envelope = envelope_of(case)
     wire = Wire(case)
 
     def current(level_A: float) -> Setpoint:
@@ -151,6 +235,86 @@ def ours(case: Case) -> dict[str, Pushed]:
     return found
 
 
+def mated(case: Case) -> tuple[Wire, Potentiostat]:
+    """Return a cell at rest behind our driver."""
+    wire = Wire(case)
+    driver: Potentiostat = potentiostat_class(case.driver)(wire, now_ns=wire.now_ns)
+    driver.connect(envelope_of(case), cell_attached=False)
+    wire.world.mate_cell()
+    driver.connect(envelope_of(case))
+    return wire, driver
+
+
+def guarded(
+    case: Case, happens: Callable[[Wire, ScriptedRunner], None], *, then_s: float
+) -> Pushed:
+    """Return what is pushed when something happens in a charge that a guardian holds.
+
+    Parameters
+    ----------
+    happens
+        Called in mid charge.
+    then_s
+        The runner asks for the end so much later.
+    """
+    wire, driver = mated(case)
+    watched: list[Watched] = []
+
+    def now(runner: ScriptedRunner) -> None:
+        watched.append(Watched(wire))
+        happens(wire, runner)
+
+    def end(runner: ScriptedRunner) -> None:
+        runner.said.append(Finish(reason="done"))
+
+    charge = chronopotentiometry(case.current_A, (after(3600.0),))
+    runner = ScriptedRunner(
+        wire,
+        StartStep(index=0, step=charge, range_A=case.range_A),
+        ((BEFORE_S, now), (BEFORE_S + then_s, end)),
+    )
+    settings = GuardianSettings(
+        driver=case.driver,
+        resource="direct",
+        clock=ClockSpec(origin_ns=0),
+        envelope=envelope_of(case),
+        lease_s=LEASE_S,
+    )
+    Guardian(driver, runner, runner, settings, now_ns=wire.now_ns, lease_now_ns=wire.now_ns).run()
+    if wire.unplugged:
+        wire.pass_time(round(UNPLUGGED_S * SECOND_NS))
+        wire.unplugged = False
+        again: Potentiostat = potentiostat_class(case.driver)(wire, now_ns=wire.now_ns)
+        again.connect(envelope_of(case))
+        again.rest_at_end()
+    return watched[0].end()
+
+
+def host_and_mains(case: Case) -> dict[str, Pushed]:
+    """Play what happens to the host, its cable, and the mains."""
+
+    def killed(_wire: Wire, runner: ScriptedRunner) -> None:
+        runner.gone = True
+
+    def frozen(_wire: Wire, _runner: ScriptedRunner) -> None:
+        pass
+
+    def unplugged(wire: Wire, _runner: ScriptedRunner) -> None:
+        wire.unplugged = True
+
+    def without_mains(wire: Wire, _runner: ScriptedRunner) -> None:
+        wire.instrument.power_cycle()
+        wire.unplugged = True
+
+    return {
+        "exception in the runner": guarded(case, frozen, then_s=0.0),
+        "SIGKILL of the runner": guarded(case, killed, then_s=0.0),
+        f"SIGSTOP of {FROZEN_S:g} s": guarded(case, frozen, then_s=FROZEN_S),
+        f"unplugged for {UNPLUGGED_S:g} s": guarded(case, unplugged, then_s=0.0),
+        f"power cycle, {UNPLUGGED_S:g} s away": guarded(case, without_mains, then_s=0.0),
+    }
+
+
 def peers(case: Case) -> dict[str, Pushed]:
     """End a charge as PyMeasure's driver of the family does."""
     wire = Wire(case)
@@ -168,12 +332,9 @@ def peers(case: Case) -> dict[str, Pushed]:
             return self.reply
 
     own = potentiostat_class(case.driver)(wire, now_ns=wire.now_ns)
-    envelope = Envelope(
-        voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=case.range_A, charge_max_C=1.0
-    )
-    own.connect(envelope, cell_attached=False)
+    own.connect(envelope_of(case), cell_attached=False)
     wire.world.mate_cell()
-    own.connect(envelope)
+    own.connect(envelope_of(case))
     if case.driver == "keithley2400":
         wire.write(":OUTP:SMOD NORM")  # PyMeasure leaves it as it is at power-up
     own.apply(Setpoint(mode="current", level=case.current_A, clamp=4.3, range_A=case.range_A))
@@ -192,7 +353,7 @@ def main() -> None:
             f"{case.current_A:g} A in the {case.range_A:g} A range"
         )
         print(f"{'event':<32}{'charge (fC)':>14}{'lowest (V)':>12}{'highest (V)':>12}")
-        found = ours(case)
+        found = ours(case) | host_and_mains(case)
         if case.driver in PEER_SPEAKS:
             found |= peers(case)
         for name, got in found.items():

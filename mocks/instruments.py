@@ -19,6 +19,10 @@ class SimulatedSmu(Protocol):
         """Obey one line; return the reply without its line end, or None."""
         ...
 
+    def power_cycle(self) -> None:
+        """Lose the mains for a moment: all settings are the defaults, the output is off."""
+        ...
+
 
 _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2400": Keithley2400,

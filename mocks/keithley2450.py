@@ -189,6 +189,13 @@ class Keithley2450:
         self._front = True
         self._stored_s.clear()
 
+    def power_cycle(self) -> None:
+        """Lose the mains for a moment: all settings are the defaults, the output is off."""
+        self.output_on = False
+        self._set_defaults()
+        self._events.clear()
+        self._drive()
+
     # --- the wire ----------------------------------------------------------------------
 
     async def handle(self, line: str) -> str | None:

@@ -336,6 +336,14 @@ class KeysightB2900:
 
     # --- output --------------------------------------------------------------------------
 
+    def power_cycle(self) -> None:
+        """Lose the mains for a moment: the relay opens, and all settings are the defaults."""
+        self.output_on = self._hot = False
+        self._set_defaults()
+        self._queue.clear()
+        self._time_zero_ns = self._world.now_ns
+        self._terminals.drive(OPEN, output_on=False)
+
     async def _set_output(self, argument: str) -> None:
         on = boolean(argument)
         if on and self._hot:

@@ -17,6 +17,7 @@ FENCE_TRIES = 3
 DRAIN_TIMEOUT_MS = 50
 MAX_STALE_REPLIES = 1000
 IDENTITY_QUERY = "*IDN?"
+LINE_BYTES = 20 * 1024  # of one read; a longer line takes several
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,7 @@ class VisaLink:
                 timeout=self._timeout_ms,
             )
             self._prepare_socket()
+            self._lock()
         except Exception as error:
             self.close()
             raise UnknownInstrument(
@@ -115,6 +117,22 @@ class VisaLink:
         if isinstance(raw, socket.socket):
             raw.getpeername()
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def _lock(self) -> None:
+        """Lock the resource against other programs, where the link has locks.
+
+        Raises
+        ------
+        VisaIOError
+            Another program holds the lock.
+        """
+        try:
+            self._visa.lock_excl(timeout=self._timeout_ms)
+        except VisaIOError as error:
+            if error.error_code == pyvisa.constants.StatusCode.error_resource_locked:
+                raise
+        except NotImplementedError:
+            pass  # this library has no locks on this link
 
     def close(self) -> None:
         """Let go of the resource; the instrument stays as it is."""
@@ -165,7 +183,7 @@ class VisaLink:
         self._check()
         try:
             sent_ns = self._now_ns()
-            text = self._visa.query(command)
+            text = self._ask(command)
             reply = Reply(text.strip(), sent_ns, self._now_ns())
         except VisaIOError as error:
             raise self._no_reply(command, error) from error
@@ -174,6 +192,22 @@ class VisaLink:
         if command == self._identity_query and self._identity is None:
             self._identity = reply.text
         return reply
+
+    def _ask(self, command: str) -> str:
+        """Write a line and read one, by the library's own calls.
+
+        `pyvisa` wraps each in a dozen of others, which take longer than the exchange.
+        """
+        library, session = self._visa.visalib, self._visa.session
+        library.write(session, command.encode("ascii") + b"\n")
+        goes_on = pyvisa.constants.StatusCode.success_max_count_read
+        with self._visa.ignore_warning(goes_on):
+            data, status = library.read(session, LINE_BYTES)
+            while status == goes_on:
+                more, status = library.read(session, LINE_BYTES)
+                data += more
+        line: str = data.decode("ascii")
+        return line
 
     def query_block(self, command: str, size_bytes: int) -> Block:
         """Send a question whose reply is a block of known size.

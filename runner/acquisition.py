@@ -115,6 +115,7 @@ class Acquisition:
         self._step_start_ns = self._start_ns
         self._why_end: str | None = None
         self._cycle = 0
+        self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
         self._camera_exchanges: list[NDArray[np.void]] = []
         self._camera_fit: ClockFit | None = None
@@ -304,7 +305,9 @@ class Acquisition:
     # --- readings --------------------------------------------------------------------
 
     async def _take(self, block: Block) -> None:
+        missing = await self._note_missing(block)
         rows = session_rows(block, self._cycle)
+        rows["left_out"][:1] = missing  # they are in the charge all the same
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
         if block.exchanges:
@@ -319,6 +322,20 @@ class Acquisition:
     async def _store(self, rows: NDArray[np.void]) -> None:
         if len(rows):
             await self._recorder.samples(rows)
+
+    async def _note_missing(self, block: Block) -> int:
+        """Return how many readings the guardian gave up as this process did not listen."""
+        missing = block.first - self._taken - 1
+        self._taken = block.sequence
+        if missing:
+            await self._recorder.event(
+                int(block.samples["read_start_ns"][0]) if len(block.samples) else 0,
+                "gap",
+                "guardian",
+                f"{missing} readings or blocks of them were not taken in time and are lost",
+                {"missing": missing},
+            )
+        return missing
 
     def _show(self, rows: NDArray[np.void]) -> None:
         if len(rows) == 0:

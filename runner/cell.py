@@ -1,6 +1,7 @@
 """The cell as the runner sees it: armed through the guardian, always left safe."""
 
 import asyncio
+import math
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -21,6 +22,8 @@ from runner.messages import (
 from runner.process import PipedProcess, ProcessLost
 
 FINISH_TIMEOUT_S = 15.0
+SILENCE_S = 3.0  # beyond the lease, after which a guardian is taken for frozen
+LISTEN_S = 0.5  # at a time: if we were frozen ourselves, that is one such time and no more
 RETRY_S = 0.5
 
 
@@ -32,7 +35,7 @@ class GuardedCell:
     """A cell behind its guardian. Stands outside the task group of a run.
 
     Leaving the context brings the cell to its last state. If the guardian's process
-    has died, a new one opens the link again and does the same.
+    has died or is frozen, a new one opens the link again and does the same.
 
     Parameters
     ----------
@@ -160,12 +163,22 @@ class GuardedCell:
         Raises
         ------
         InstrumentUnavailable
-            The guardian died; leaving the context makes the cell safe.
+            The guardian died, or said nothing for longer than the lease and was ended;
+            leaving the context makes the cell safe.
         """
         try:
-            message = await self._guardian.receive()
+            message = await self._listen(self._settings.lease_s + SILENCE_S)
         except ProcessLost as error:
             raise InstrumentUnavailable(str(error)) from error
         if not isinstance(message, FromGuardian):
             raise InstrumentUnavailable(f"the guardian said {message!r}")
         return message
+
+    async def _listen(self, silence_s: float) -> object:
+        for _ in range(math.ceil(silence_s / LISTEN_S)):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LISTEN_S):
+                    return await self._guardian.receive()
+        # A frozen process holds a set-point that nobody guards.
+        self._guardian.kill()
+        raise InstrumentUnavailable(f"the guardian was silent for {silence_s:g} s and was ended")

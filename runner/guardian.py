@@ -7,6 +7,7 @@ during an experiment.
 
 import math
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
@@ -24,6 +26,7 @@ from potentiostat.records import Status
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
 from runner.devices import open_potentiostat
+from runner.inbox import Inbox, Incoming
 from runner.messages import (
     Block,
     Connected,
@@ -40,6 +43,7 @@ from runner.messages import (
     StepEnded,
     Tripped,
 )
+from runner.outbox import GATHER_S, Outbox, Outgoing
 from runner.playing import Counts, Met, Playing
 from runner.references import LastLevels
 
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 
 
 REST_READINGS = 10  # of which a rest voltage is the mean
+THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 
@@ -67,8 +72,10 @@ class Guardian:
     ----------
     instrument
         A connected driver; used by this thread alone.
-    connection
-        Pipe to the runner; its end means that the runner died.
+    inbox
+        From the runner; its end means that the runner died.
+    outbox
+        Takes what is said to the runner, and never waits.
     settings
         Limits, lease and intervals.
     now_ns
@@ -80,14 +87,16 @@ class Guardian:
     def __init__(
         self,
         instrument: Potentiostat,
-        connection: "Connection[FromGuardian, object]",
+        inbox: Incoming,
+        outbox: Outgoing,
         settings: GuardianSettings,
         *,
         now_ns: Callable[[], int],
         lease_now_ns: Callable[[], int] = real_now_ns,
     ) -> None:
         self._instrument = instrument
-        self._connection = connection
+        self._inbox = inbox
+        self._outbox = outbox
         self._settings = settings
         self._now_ns = now_ns
         self._lease_now_ns = lease_now_ns
@@ -138,6 +147,7 @@ class Guardian:
         self._say(
             Block(
                 sequence=self._sequence,
+                first=self._sequence,
                 samples=samples,
                 step=step,
                 charge_C=charge_C,
@@ -218,8 +228,8 @@ class Guardian:
     def _listen(self) -> bool:
         """Obey what has been said; False once there is nothing left to guard."""
         try:
-            while self.phase is not Phase.DONE and self._connection.poll(0):
-                self._obey(self._connection.recv())
+            while self.phase is not Phase.DONE and self._inbox.poll(0):
+                self._obey(self._inbox.recv())
         except (EOFError, OSError):
             self._runner_is_gone()
         return self.phase is not Phase.DONE
@@ -259,8 +269,8 @@ class Guardian:
         wishes: list[object] = []
         while self.phase is not Phase.DONE and self._renewed < self._sequence:
             try:
-                if self._connection.poll(self._settings.lease_s):
-                    message = self._connection.recv()
+                if self._inbox.poll(self._settings.lease_s):
+                    message = self._inbox.recv()
                     if isinstance(message, StartStep | EndStep):
                         wishes.append(message)
                     else:
@@ -435,11 +445,10 @@ class Guardian:
             state = self._make_safe()
         self._instrument.close()
         self._say(Finished(state=state, reason=self._finish_reason, t_ns=self._now_ns()))
+        self._outbox.close()
 
     def _say(self, message: FromGuardian) -> None:
-        # A runner that is gone cannot listen; its silence is handled where we read.
-        with suppress(OSError):
-            self._connection.send(message)
+        self._outbox.put(message)
 
 
 def guardian_main(
@@ -449,14 +458,31 @@ def guardian_main(
     # Ctrl-C reaches every process of the terminal; the runner decides what it means.
     with suppress(ValueError):  # in a thread there is no signal to ignore
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Python lets a thread work on for 5 ms while another waits: here the limits would wait.
+    sys.setswitchinterval(THREAD_TURN_S)
     now_ns = settings.clock.reader()
     try:
-        instrument = open_potentiostat(settings, now_ns=now_ns)
-        identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
+        with Claim(settings.resource):
+            _guard(connection, settings, now_ns)
     except InstrumentError as error:
         with suppress(OSError):
             connection.send(Refused(error=str(error)))
-        return
+
+
+def _guard(
+    connection: "Connection[FromGuardian, object]",
+    settings: GuardianSettings,
+    now_ns: Callable[[], int],
+) -> None:
+    """Open the instrument and guard it.
+
+    Raises
+    ------
+    InstrumentError
+        It cannot be opened.
+    """
+    instrument = open_potentiostat(settings, now_ns=now_ns)
+    identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
     with suppress(OSError):
         connection.send(
             Connected(
@@ -466,4 +492,5 @@ def guardian_main(
                 t_ns=now_ns(),
             )
         )
-    Guardian(instrument, connection, settings, now_ns=now_ns).run()
+    outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)
+    Guardian(instrument, Inbox(connection), outbox, settings, now_ns=now_ns).run()

@@ -108,11 +108,14 @@ class Block:
 
     Parameters
     ----------
+    sequence, first
+        Numbers of the last and the first of the guardian's turns that it holds.
     charge_C
         Instrument charge since the guardian connected, shape (n,).
     """
 
     sequence: int
+    first: int
     samples: NDArray[np.void]
     step: int
     charge_C: NDArray[np.float64]

@@ -131,6 +131,11 @@ class PipedProcess:
             raise message
         return message
 
+    def kill(self) -> None:
+        """End the process at once, even one that was stopped; a thread goes on."""
+        if not self._in_thread and self._worker is not None:
+            self._worker.kill()
+
     async def join(self, timeout_s: float) -> None:
         """Wait for the end of the process; end it when it does not come."""
         if self._worker is None:

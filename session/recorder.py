@@ -259,7 +259,8 @@ class Recorder:
 
     async def _ask(self, pipe: PipeClient, message: ToRecorder, reply: type[FromRecorder]) -> None:
         answered = self._expect(reply)
-        await pipe.post(message)
+        # Not awaited: the recorder may have answered and gone before that thread says so.
+        pipe.post(message)
         await answered
 
     def _expect(self, reply: type[FromRecorder]) -> asyncio.Future[None]:

@@ -18,6 +18,7 @@ from session.truth import read_truth
 ROOT = Path(__file__).parents[2]
 LEASE_S = 2.0
 KILLS = 20
+TELLING_RUNNER = Path(__file__).with_name("telling_runner.py")
 
 PLAN = """
 title = "killed in mid charge"
@@ -69,17 +70,6 @@ def holder(tmp_path_factory):
     return path
 
 
-def _wait_for_charge(session_path, process, deadline_s=40.0):
-    """Return when the recorder has written the start of the charge."""
-    end = time.monotonic() + deadline_s
-    while time.monotonic() < end:
-        assert process.poll() is None, process.communicate()[1]
-        if session_path.exists() and session_path.stat().st_size > 400_000:
-            return
-        time.sleep(0.02)
-    raise AssertionError("the run never began")
-
-
 def _wait_until_written(path, deadline_s=30.0):
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
@@ -108,31 +98,50 @@ def _open_when_released(path, deadline_s=20.0):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("trial", range(KILLS))
-def test_sigkill_in_mid_charge(trial, holder, tmp_path):
-    (tmp_path / "plan.toml").write_text(PLAN)
-    (tmp_path / "holder.h5").write_bytes(holder.read_bytes())
-    session_path = tmp_path / "killed.h5"
+def _begin(holder, folder):
+    """Start a run in a process of its own; return it in mid charge."""
+    (folder / "plan.toml").write_text(PLAN)
+    (folder / "holder.h5").write_bytes(holder.read_bytes())
     process = subprocess.Popen(
-        [sys.executable, "-m", "runner.cli", "run", "plan.toml", "-o", "killed.h5"],
-        cwd=tmp_path,
+        [sys.executable, TELLING_RUNNER, "run", "plan.toml", "-o", "killed.h5"],
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-    _wait_for_charge(session_path, process)
+    if process.stdout.readline() != "charging\n":
+        raise AssertionError(f"the run never began: {process.communicate()[1]}")
+    return process
+
+
+def _charges_at(folder, t_ns):
+    """Tell whether the hidden source really charged the cell at a moment."""
+    source = _wait_until_written(folder / "killed.truth.h5")["source"]
+    last = np.flatnonzero(source["t_ns"] <= t_ns)[-1]
+    return abs(source["level"][last] - 3e-11) < 1e-12
+
+
+def _first_safe_s(source, since_ns):
+    safe = np.flatnonzero((source["t_ns"] >= since_ns) & (np.abs(source["level"]) < 1e-13))
+    assert len(safe) > 0, "the source was never brought to 0 A"
+    return (source["t_ns"][safe[0]] - since_ns) / 1e9
+
+
+@pytest.mark.parametrize("trial", range(KILLS))
+def test_sigkill_in_mid_charge(trial, holder, tmp_path):
+    session_path = tmp_path / "killed.h5"
+    process = _begin(holder, tmp_path)
     rng = np.random.default_rng([trial, 11])
     time.sleep(float(rng.uniform(0.0, 1.5)))  # the random moment is the test
     killed_ns = real_now_ns()
     process.kill()
     process.communicate()
+    assert _charges_at(tmp_path, killed_ns)
 
     truth = _wait_until_written(tmp_path / "killed.truth.h5")
     source = truth["source"]
-    safe = np.flatnonzero((source["t_ns"] >= killed_ns) & (np.abs(source["level"]) < 1e-13))
-    assert len(safe) > 0, "the source was never brought to 0 A"
-    assert (source["t_ns"][safe[0]] - killed_ns) / 1e9 < LEASE_S
+    assert _first_safe_s(source, killed_ns) < LEASE_S
     assert source["mode"][-1] == "current"
     assert source["output_on"][-1] == 1
     assert abs(source["level"][-1]) < 1e-13
@@ -145,3 +154,24 @@ def test_sigkill_in_mid_charge(trial, holder, tmp_path):
     assert [zlib.crc32(frame.tobytes()) for frame in recorded["pixels"]] == list(
         recorded["checksums"]
     )
+
+
+def test_a_runner_that_is_frozen_loses_its_lease_and_says_so_when_it_wakes(holder, tmp_path):
+    process = _begin(holder, tmp_path)
+    frozen_ns = real_now_ns()
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(2.5 * LEASE_S)  # frozen for real: the silence is the test
+    process.send_signal(signal.SIGCONT)
+    _, told = process.communicate(timeout=40)
+    assert process.returncode == 3, told
+    assert _charges_at(tmp_path, frozen_ns)
+
+    truth = _wait_until_written(tmp_path / "killed.truth.h5")
+    assert 0.5 * LEASE_S < _first_safe_s(truth["source"], frozen_ns) < LEASE_S + 0.5
+    assert abs(truth["source"]["level"][-1]) < 1e-13
+    assert truth["cell"]["voltage"].min() > 2.5
+    recorded = _open_when_released(tmp_path / "killed.h5")
+    assert "silent" in recorded["reason"]
+    # What the guardian read while nobody listened was waiting in its pipe.
+    gaps_s = np.diff(recorded["t_ns"]) / 1e9
+    assert gaps_s.max() < 1.0

@@ -269,6 +269,36 @@ async def test_a_guardian_that_dies_is_replaced_to_make_the_cell_safe(plan, tmp_
         assert "InstrumentUnavailable" in session.exit_reason or session.exit_reason
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system has no SIGSTOP")
+async def test_a_guardian_that_is_frozen_is_replaced_too(plan, tmp_path, monkeypatch):
+    from runner import conduct
+
+    cells, frozen_s = [], []
+
+    class Watched(conduct.GuardedCell):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            cells.append(self)
+
+    monkeypatch.setattr(conduct, "GuardedCell", Watched)
+    monkeypatch.setattr("runner.cell.SILENCE_S", 0.5)
+
+    def watcher(state):
+        if state.step == 1 and state.step_elapsed_s > 1 and not frozen_s:
+            frozen_s.append(real_now_ns() / 1e9)
+            os.kill(cells[-1].guardian_pid, signal.SIGSTOP)
+
+    with pytest.raises(ExceptionGroup) as failed:
+        await run(plan(), output=tmp_path / "a.h5", watcher=watcher)
+    assert exit_code_of(failed.value) is ExitCode.FAILED
+    source = read_truth(tmp_path / "a.truth.h5")["source"]
+    safe = np.abs(source["level"]) < 1e-13
+    after_s = source["t_ns"][np.flatnonzero(safe)[-1]] / 1e9 - frozen_s[0]
+    assert 2.4 < after_s < 8
+    assert safe[-1]
+    assert source["output_on"][-1] == 1
+
+
 async def test_a_recorder_that_dies_ends_the_run_with_the_cell_safe(plan, tmp_path, monkeypatch):
     recorders = []
     from runner import conduct

@@ -184,7 +184,7 @@ def test_a_reset_connection_fails_a_write(connect, monkeypatch):
         link.write("A")
 
 
-@pytest.mark.parametrize("where", ["query", "read", "read_raw"])
+@pytest.mark.parametrize("where", ["_ask", "read", "read_raw"])
 def test_a_link_that_breaks_is_not_used_again(connect, monkeypatch, where):
     from pyvisa import constants
     from pyvisa.errors import VisaIOError
@@ -197,12 +197,20 @@ def test_a_link_that_breaks_is_not_used_again(connect, monkeypatch, where):
     def late(*_):
         raise VisaIOError(constants.StatusCode.error_timeout)
 
-    monkeypatch.setattr(link._visa, "query", late)
-    monkeypatch.setattr(link._visa, where, broken)
+    monkeypatch.setattr(link, "_ask", late)
+    monkeypatch.setattr(link if where == "_ask" else link._visa, where, broken)
     with pytest.raises(LinkError, match="(?i)connection"):
         link.query("A?")
     with pytest.raises(LinkError, match="not used again"):
         link.query("A?")
+
+
+@pytest.mark.parametrize("length", [7, 8, 9, 4095, 20_000])
+def test_a_line_may_be_longer_than_one_read(connect, monkeypatch, length):
+    monkeypatch.setattr("potentiostat.visa.LINE_BYTES", 8)
+    link, _ = connect(lambda line: ("x" * length if line == "A?" else line) + "\n")
+    assert link.query("A?").text == "x" * length
+    assert link.query("B?").text == "B?"
 
 
 def test_a_second_thread_is_turned_away(connect):
@@ -280,7 +288,7 @@ def test_an_error_without_words_is_named_by_its_kind(connect, monkeypatch):
     def broken(command):
         raise BrokenPipeError
 
-    monkeypatch.setattr(link._visa, "query", broken)
+    monkeypatch.setattr(link, "_ask", broken)
     with pytest.raises(LinkError, match="BrokenPipeError"):
         link.query("A?")
 
@@ -386,3 +394,30 @@ def test_another_word_for_the_identity(serve):
             link.query("A")
         assert link.query("t").text == "me"
     assert "*IDN?" not in instrument.lines
+
+
+def test_a_resource_that_another_program_has_locked_is_not_opened(serve, monkeypatch):
+    from pyvisa import constants
+    from pyvisa.errors import VisaIOError
+    from pyvisa.resources import Resource
+
+    def locked(*_, **__):
+        raise VisaIOError(constants.StatusCode.error_resource_locked)
+
+    monkeypatch.setattr(Resource, "lock_excl", locked)
+    instrument = serve(plain)
+    link = VisaLink(instrument.resource, now_ns=lambda: 0)
+    with pytest.raises(UnknownInstrument, match=r"RSRC_LOCKED.*no other program"):
+        link.open()
+    assert instrument.lines == []
+
+
+def test_a_link_that_knows_no_locks_is_opened(serve, monkeypatch):
+    from pyvisa.resources import Resource
+
+    def unknown(*_, **__):
+        raise NotImplementedError
+
+    monkeypatch.setattr(Resource, "lock_excl", unknown)
+    with VisaLink(serve(plain).resource, now_ns=lambda: 0) as link:
+        assert link.query("A?").text == "answer to A?"

@@ -1,5 +1,6 @@
 """Every transition of the guardian, over an instrument that a test scripts."""
 
+import contextlib
 import math
 import multiprocessing
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope, RateGuard
 from potentiostat.protocol import ClockExchange, SafeState
@@ -22,7 +24,7 @@ from potentiostat.technique import (
     linear_sweep,
 )
 from runner.clock import ClockSpec
-from runner.guardian import MAX_BAD_READINGS, Guardian, Phase
+from runner.guardian import MAX_BAD_READINGS, Guardian, Phase, guardian_main
 from runner.messages import (
     Block,
     EndKind,
@@ -31,6 +33,7 @@ from runner.messages import (
     Finished,
     GuardianSettings,
     HolderTerms,
+    Refused,
     Renew,
     SegmentEnded,
     StartStep,
@@ -115,6 +118,20 @@ class ScriptedInstrument:
         self.calls.append(("close",))
 
 
+class Direct:
+    """Says each message at once: nothing is gathered."""
+
+    def __init__(self, connection):
+        self._connection = connection
+
+    def put(self, message):
+        with contextlib.suppress(OSError):
+            self._connection.send(message)
+
+    def close(self):
+        pass
+
+
 class Scene:
     """A guardian, its instrument, and the runner's end of the pipe."""
 
@@ -133,6 +150,7 @@ class Scene:
         self.guardian = Guardian(
             self.instrument,
             theirs,
+            Direct(theirs),
             settings,
             now_ns=self.instrument.clock,
             lease_now_ns=lambda: self.lease_ns,
@@ -586,7 +604,7 @@ def test_in_virtual_time_a_wish_waits_until_the_last_block_was_dealt_with():
         scene.guardian._settings, clock=ClockSpec(origin_ns=0, path="virtual")
     )
     order = scene.instrument.calls
-    scene.guardian._connection = OverheardPipe(scene.theirs, order)
+    scene.guardian._inbox = OverheardPipe(scene.theirs, order)
     scene.say(Renew(sequence=0))
     scene.at(0, charge_step(condition("t", ">", 100.0)), Renew(sequence=1))
     scene.at(1, EndStep(reason="enough"), Finish(reason="done"))
@@ -789,3 +807,16 @@ def test_the_jump_at_a_set_point_is_no_runaway():
 def test_an_open_holder_may_change_as_fast_as_it_likes():
     runaway = [{"voltage_V": 0.02 * i} for i in range(60)]
     assert not only(Tripped, play_rates(runaway, cell_attached=False)[1])
+
+
+def test_an_instrument_that_another_program_has_is_not_opened():
+    resource = "TCPIP::127.0.0.1::9::SOCKET"
+    ours, theirs = multiprocessing.Pipe()
+    settings = GuardianSettings(
+        driver="keithley6430", resource=resource, clock=ClockSpec(origin_ns=0), envelope=ENVELOPE
+    )
+    with Claim(resource), ours, theirs:
+        guardian_main(theirs, settings)
+        told = ours.recv()
+    assert isinstance(told, Refused)
+    assert "connected to it already" in told.error

@@ -42,7 +42,7 @@ def block(current, *, voltage=3.9, first=0, step=1, status=0, setpoint=1e-11, ch
     samples["setpoint"], samples["status"] = setpoint, status
     if charge is None:
         charge = counted(current)
-    return Block(sequence=0, samples=samples, step=step, charge_C=charge, exchanges=())
+    return Block(sequence=0, first=0, samples=samples, step=step, charge_C=charge, exchanges=())
 
 
 def counted(current):
@@ -59,6 +59,7 @@ def one_by_one(whole):
     for i in range(len(whole.samples)):
         yield Block(
             sequence=i,
+            first=i,
             samples=whole.samples[i : i + 1],
             step=whole.step,
             charge_C=whole.charge_C[i : i + 1],
@@ -116,6 +117,7 @@ def test_no_reading_and_no_charge_is_lost_whatever_is_stored(record, seed, count
     parts = [
         Block(
             sequence=0,
+            first=0,
             samples=whole.samples[i : i + size],
             step=1,
             charge_C=whole.charge_C[i : i + size],
@@ -177,6 +179,19 @@ def test_a_mean_has_the_sigma_and_the_aperture_of_a_mean():
         # The instrument's stamp and half the aperture lead to the middle.
         middle_s = mean["device_time_s"] + mean["aperture_s"] / 2
         assert middle_s == pytest.approx((mean["t_ns"] - 25e6) / 1e9 + APERTURE_S / 2)
+
+
+def test_readings_that_were_lost_on_the_way_are_counted_with_those_left_out():
+    for step, most in (
+        (step_with(Change(quantity="t", more_than=0.29)), 3 + 3),
+        (step_with(average_s=0.6), 3),
+    ):
+        rows = session_rows(block(np.full(20, 1e-11)), 0)
+        rows["left_out"][17] = 3
+        thinner = Thinner()
+        kept = np.concatenate([thinner.take(rows, step), thinner.flush()])
+        assert kept["left_out"].sum() + np.maximum(kept["averaged"], 1).sum() == 23
+        assert kept["left_out"].max() == most
 
 
 def test_both_sides_of_a_change_are_stored():

@@ -172,6 +172,14 @@ async def test_flush_puts_all_into_the_file(tmp_path, make):
         assert len(session.samples()) == 7
 
 
+async def test_an_answer_counts_although_the_sending_thread_is_late(tmp_path, make, monkeypatch):
+    monkeypatch.setattr("session.pipe_client._set_done", lambda sent: None)
+    async with Recorder(tmp_path / "s.h5", make.header()) as recorder:
+        await recorder.flush()
+    with Session.open(tmp_path / "s.h5") as session:
+        assert session.exit_reason == "done"
+
+
 @POSIX
 async def test_a_full_ring_waits_and_loses_nothing(tmp_path, make):
     path = tmp_path / "s.h5"

@@ -1,0 +1,133 @@
+"""What a guardian has to say, said by a thread: a runner that does not listen holds up nobody.
+
+A pipe that nobody reads is full after a few seconds, and then whoever writes to it waits.
+A guardian that waits holds no limits.
+"""
+
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from runner.messages import Block, FromGuardian
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+MOST_BLOCKS = 50_000  # kept for a runner that does not listen: a quarter of an hour at 50 Hz
+GATHER_S = 0.01  # between messages: readings that come faster go together
+LAST_WORDS_S = 60.0
+
+
+class Outgoing(Protocol):
+    """Takes messages for the runner."""
+
+    def put(self, message: FromGuardian) -> None:
+        """Have a message said, without waiting."""
+        ...
+
+    def close(self) -> None:
+        """Say what waits, and end."""
+        ...
+
+
+class Outbox:
+    """Says messages in their order, and never makes the caller wait.
+
+    Readings that nobody took for too long are given up, oldest first; the numbers of the
+    blocks tell the runner that some are missing. All other messages are kept.
+
+    Parameters
+    ----------
+    connection
+        Pipe to the runner; only sent on from here.
+    gather_s
+        For which the thread rests after each message; 0 in virtual time.
+    """
+
+    def __init__(
+        self, connection: "Connection[FromGuardian, object]", *, gather_s: float = GATHER_S
+    ) -> None:
+        self._connection = connection
+        self._gather_s = gather_s
+        self._waiting: deque[FromGuardian] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._speak, name="outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, message: FromGuardian) -> None:
+        """Have a message said."""
+        with self._changed:
+            if len(self._waiting) >= MOST_BLOCKS:
+                self._give_up_oldest()
+            self._waiting.append(message)
+            self._changed.notify()
+
+    def close(self, timeout_s: float = LAST_WORDS_S) -> None:
+        """Say what waits and end, unless nobody listens for so long."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join(timeout_s)
+
+    def _give_up_oldest(self) -> None:
+        for i, message in enumerate(self._waiting):
+            if isinstance(message, Block):
+                del self._waiting[i]
+                return
+
+    def _speak(self) -> None:
+        # A runner that is gone cannot listen; its silence is handled where we hear it.
+        with suppress(OSError):
+            while (messages := self._take()) is not None:
+                for message in gathered(messages):
+                    self._connection.send(message)
+                if self._gather_s > 0 and not self._closed:
+                    time.sleep(self._gather_s)
+
+    def _take(self) -> list[FromGuardian] | None:
+        """Wait for messages and take all; None once there are none left to come."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            messages = list(self._waiting)
+            self._waiting.clear()
+        return messages or None
+
+
+def gathered(messages: list[FromGuardian]) -> list[FromGuardian]:
+    """Return the same in fewer: blocks that follow each other in one step become one."""
+    found: list[FromGuardian] = []
+    together: list[Block] = []
+    for message in messages:
+        alike = isinstance(message, Block) and (
+            not together
+            or (message.step, message.sequence) == (together[-1].step, together[-1].sequence + 1)
+        )
+        if together and not alike:
+            found.append(_joined(together))
+            together = []
+        if isinstance(message, Block):
+            together.append(message)
+        else:
+            found.append(message)
+    if together:
+        found.append(_joined(together))
+    return found
+
+
+def _joined(blocks: list[Block]) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
+    return Block(
+        sequence=blocks[-1].sequence,
+        first=blocks[0].first,
+        samples=np.concatenate([b.samples for b in blocks]),
+        step=blocks[0].step,
+        charge_C=np.concatenate([b.charge_C for b in blocks]),
+        exchanges=tuple(e for b in blocks for e in b.exchanges),
+    )

@@ -1,0 +1,29 @@
+"""`lamella run` that says "charging" on its standard output once the first step is on."""
+
+import sys
+from contextlib import contextmanager
+
+from runner import cli, terminal
+
+
+class TellingScreen(terminal.Screen):
+    """A screen that tells another process, too."""
+
+    @contextmanager
+    def watching(self):
+        told = []
+        with super().watching() as watcher:
+
+            def tell(state):
+                watcher(state)
+                if state.step == 0 and state.step_elapsed_s > 0.5 and not told:
+                    told.append(state.step)
+                    sys.stdout.write("charging\n")
+                    sys.stdout.flush()
+
+            yield tell
+
+
+if __name__ == "__main__":
+    terminal.Screen = TellingScreen
+    cli.main()
