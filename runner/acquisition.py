@@ -305,8 +305,9 @@ class Acquisition:
     # --- readings --------------------------------------------------------------------
 
     async def _take(self, block: Block) -> None:
-        await self._note_missing(block)
+        missing = await self._note_missing(block)
         rows = session_rows(block, self._cycle)
+        rows["left_out"][:1] = missing  # they are in the charge all the same
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
         if block.exchanges:
@@ -318,8 +319,12 @@ class Acquisition:
             await self._recorder.exchanges("potentiostat", stamps)
         self._show(rows)
 
-    async def _note_missing(self, block: Block) -> None:
-        """Say so where the guardian gave readings up because this process did not listen."""
+    async def _store(self, rows: NDArray[np.void]) -> None:
+        if len(rows):
+            await self._recorder.samples(rows)
+
+    async def _note_missing(self, block: Block) -> int:
+        """Return how many readings the guardian gave up as this process did not listen."""
         missing = block.first - self._taken - 1
         self._taken = block.sequence
         if missing:
@@ -330,10 +335,7 @@ class Acquisition:
                 f"{missing} readings or blocks of them were not taken in time and are lost",
                 {"missing": missing},
             )
-
-    async def _store(self, rows: NDArray[np.void]) -> None:
-        if len(rows):
-            await self._recorder.samples(rows)
+        return missing
 
     def _show(self, rows: NDArray[np.void]) -> None:
         if len(rows) == 0:

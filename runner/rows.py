@@ -93,11 +93,11 @@ class Thinner:
         elif record.average_s > 0:
             kept += self._average(row, record.average_s)
         elif self._stored is None or _changed(self._stored, row, record.changes):
-            row["left_out"] = len(self._held) + self._left_out
+            row["left_out"] += _count(self._held) + self._left_out
             self._held, self._left_out, self._stored = [], 0, row
             kept.append(row)
         else:
-            self._left_out += len(self._held)
+            self._left_out += _count(self._held)
             self._held = [row]
         return kept
 
@@ -118,7 +118,7 @@ class Thinner:
         if not held:
             return []
         last = held[-1]
-        last["left_out"] = left
+        last["left_out"] += left
         return [last] if len(held) == 1 else [_mean(held[:-1]), last]
 
 
@@ -132,6 +132,11 @@ def _changed(before: np.void, now: np.void, changes: tuple[Change, ...]) -> bool
         if moved > change.more_than:
             return True
     return False
+
+
+def _count(held: list[np.void]) -> int:
+    """Return how many readings these are, with those that were lost before them."""
+    return len(held) + sum(int(row["left_out"]) for row in held)
 
 
 def _mean(held: list[np.void]) -> np.void:
@@ -154,7 +159,7 @@ def _mean(held: list[np.void]) -> np.void:
     mean["charge"] = np.interp(
         float(mean["t_ns"] - origin), (rows["t_ns"] - origin).astype(float), rows["charge"]
     )
-    mean["averaged"] = n
+    mean["averaged"], mean["left_out"] = n, rows["left_out"].sum()
     return mean
 
 

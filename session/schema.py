@@ -63,6 +63,9 @@ SAMPLES = Group(
         ),
         Column(name="step", dtype="<i4", unit="", meaning="step of the plan"),
         Column(name="cycle", dtype="<i4", unit="", meaning="cycle of the plan"),
+        real("charge", "C", "charge counted by the instrument since the start"),
+        sigma("charge_ionic", "C", "charge that crossed the cell", provisional=True),
+        sigma("charge_ionic_sigma", "C", "1 sigma of charge_ionic", provisional=True),
         Column(
             name="averaged",
             dtype="<i4",
@@ -77,9 +80,6 @@ SAMPLES = Group(
             meaning="readings that were counted but not stored since the row before",
             required=False,
         ),
-        real("charge", "C", "charge counted by the instrument since the start"),
-        sigma("charge_ionic", "C", "charge that crossed the cell", provisional=True),
-        sigma("charge_ionic_sigma", "C", "1 sigma of charge_ionic", provisional=True),
     ),
 )
 

@@ -181,6 +181,19 @@ def test_a_mean_has_the_sigma_and_the_aperture_of_a_mean():
         assert middle_s == pytest.approx((mean["t_ns"] - 25e6) / 1e9 + APERTURE_S / 2)
 
 
+def test_readings_that_were_lost_on_the_way_are_counted_with_those_left_out():
+    for step, most in (
+        (step_with(Change(quantity="t", more_than=0.29)), 3 + 3),
+        (step_with(average_s=0.6), 3),
+    ):
+        rows = session_rows(block(np.full(20, 1e-11)), 0)
+        rows["left_out"][17] = 3
+        thinner = Thinner()
+        kept = np.concatenate([thinner.take(rows, step), thinner.flush()])
+        assert kept["left_out"].sum() + np.maximum(kept["averaged"], 1).sum() == 23
+        assert kept["left_out"].max() == most
+
+
 def test_both_sides_of_a_change_are_stored():
     step = step_with(Change(quantity="t", more_than=100.0))
     thinner = Thinner()

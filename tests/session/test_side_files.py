@@ -135,6 +135,8 @@ def test_sample_columns_are_those_that_files_rely_on():
         "charge",
         "charge_ionic",
         "charge_ionic_sigma",
+        "averaged",
+        "left_out",
     )
 
 
