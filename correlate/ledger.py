@@ -77,6 +77,7 @@ def charge_ledger(
     accuracy: Accuracy,
     holder: Holder | None,
     moved_V: NDArray[np.float64] | None = None,
+    told: NDArray[np.bool_] | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -93,6 +94,9 @@ def charge_ledger(
     moved_V
         By how much a held voltage was moved since the reading before, shape (n,); 0
         where a current was held. None for all zero.
+    told
+        Where no meter read the current, shape (n,): it is what the source gives, true within
+        the data sheet, or exactly none of an open cell. None for nowhere.
 
     Notes
     -----
@@ -105,19 +109,17 @@ def charge_ledger(
     n = len(seconds)
     # The holder's calibration has measured the zero of this range; without it the zero
     # is only known within the data sheet.
-    offset_A = 0.0 if holder is None else holder.offset_A
-    offset_sigma_A = accuracy.offset_A / math.sqrt(3) if holder is None else holder.offset_sigma_A
+    zero_A, zero_sigma_A = _zero_of(current, accuracy, holder, told)
+    zero_sigma_C = _running(zero_sigma_A, seconds)
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
-    instrument = _running(current - offset_A, seconds)
+    instrument = _running(current - zero_A, seconds)
     random_C = _random_of_integral(seconds, current, current_sigma_A)
     if moved_V is not None and holder is not None:
         unseen_C = holder.capacitance_F * moved_V
         instrument = instrument + np.cumsum(unseen_C)
         random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V))
         random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V))
-    instrument_sigma = np.sqrt(
-        (gain_sigma * instrument) ** 2 + (offset_sigma_A * seconds) ** 2 + random_C**2
-    )
+    instrument_sigma = np.sqrt((gain_sigma * instrument) ** 2 + zero_sigma_C**2 + random_C**2)
     columns = {"instrument": instrument, "instrument_sigma": instrument_sigma}
     unknown = np.full(n, np.nan)
     if holder is None:
@@ -130,12 +132,28 @@ def charge_ledger(
             voltage_sigma_V,
             holder,
             instrument,
-            random_C,
+            np.hypot(random_C, zero_sigma_C),
             gain_sigma,
         )
     columns["beam"] = np.zeros(n)
     columns["beam_sigma"] = np.zeros(n)
     return Ledger(t_ns=t_ns, columns=columns, beam_status="not measured, taken as zero")
+
+
+def _zero_of(
+    current: NDArray[np.float64],
+    accuracy: Accuracy,
+    holder: Holder | None,
+    told: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the zero of each reading's current, and its sigma, shape (n,)."""
+    within_A = accuracy.offset_A / math.sqrt(3)
+    zero_A = np.full(len(current), 0.0 if holder is None else holder.offset_A)
+    sigma_A = np.full(len(current), within_A if holder is None else holder.offset_sigma_A)
+    if told is not None:
+        zero_A[told] = 0.0
+        sigma_A[told] = np.where(current[told] == 0, 0.0, within_A)
+    return zero_A, sigma_A
 
 
 def _partly_seen(
@@ -171,7 +189,7 @@ def _holder_terms(
     voltage_sigma_V: NDArray[np.float64],
     holder: Holder,
     instrument: NDArray[np.float64],
-    random_C: NDArray[np.float64],
+    instrument_sigma_C: NDArray[np.float64],
     gain_sigma: float,
 ) -> dict[str, NDArray[np.float64]]:
     rise = voltage - voltage[:1]
@@ -193,8 +211,7 @@ def _holder_terms(
     # together; their errors are combined as if independent, which is on the safe side.
     ionic_sigma = np.sqrt(
         (gain_sigma * ionic) ** 2
-        + (holder.offset_sigma_A * seconds) ** 2
-        + random_C**2
+        + instrument_sigma_C**2
         + capacitive_sigma**2
         + leak_sigma**2
         + dielectric_sigma**2

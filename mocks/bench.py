@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from mocks.camera_server import CameraServer
-from mocks.instruments import simulated_smu
+from mocks.instruments import Streaming, simulated_smu
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
@@ -119,6 +119,8 @@ class Bench:
         self._unattended.clear()
         self._attended.set()
         self._smu_writer = writer
+        if isinstance(self.smu, Streaming):
+            self.smu.attach(_teller(writer))
         try:
             with suppress(ConnectionError):
                 while line := await reader.readline():
@@ -130,6 +132,8 @@ class Bench:
         finally:
             # The source stays as it was: the instrument does not care who listens.
             self._smu_writer = None
+            if isinstance(self.smu, Streaming):
+                self.smu.attach(None)
             self._unattended.set()
             writer.close()
 
@@ -168,6 +172,16 @@ class Bench:
         answer = await self.camera.answer_clock(question)
         if answer is not None and not transport.is_closing():
             transport.sendto(answer, address)
+
+
+def _teller(writer: asyncio.StreamWriter) -> Callable[[str], None]:
+    """Return what sends a line at once, for as long as anybody is there."""
+
+    def tell(line: str) -> None:
+        if not writer.is_closing():
+            writer.write(line.encode() + b"\n")
+
+    return tell
 
 
 class _ClockPort(asyncio.DatagramProtocol):

@@ -1,22 +1,35 @@
 """Which simulated instrument stands behind which driver's name."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from mocks.keithley2450 import Keithley2450
 from mocks.keithley6430 import Keithley2400, Keithley6430
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
+from mocks.palmsens import Palmsens
 from mocks.world import World
 
 
 class SimulatedSmu(Protocol):
     """An instrument on the wire: lines in, lines out."""
 
-    output_on: bool
+    @property
+    def output_on(self) -> bool:
+        """True while it may drive what is connected."""
+        ...
 
     async def handle(self, line: str) -> str | bytes | None:
         """Obey one line; return the reply without its line end, or None."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """An instrument whose lines come unasked."""
+
+    def attach(self, tell: Callable[[str], None] | None) -> None:
+        """Have all lines told there from now on; None when nobody listens any more."""
         ...
 
 
@@ -25,6 +38,7 @@ _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2450": Keithley2450,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
+    "palmsens_methodscript": Palmsens,
 }
 
 

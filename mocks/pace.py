@@ -23,6 +23,10 @@ class Pace(Protocol):
         """Have an event when the world reaches ``t_ns``."""
         ...
 
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Let an instrument that streams work until it is enough."""
+        ...
+
 
 class _Agenda:
     """Events in order of time."""
@@ -78,6 +82,15 @@ class LockstepPace:
             self._world.advance_to(target_ns)
             self._publish(self._world.now_ns)
 
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Move the world from event to event until it is enough."""
+        end_ns = self._world.now_ns + at_most_ns
+        while not enough():
+            next_ns = self._agenda.next_ns()
+            if next_ns is None or next_ns > end_ns:
+                return
+            await self.take(max(0, next_ns - self._world.now_ns))
+
     async def run(self) -> None:
         """Do nothing: virtual time has no time of its own."""
 
@@ -113,6 +126,9 @@ class RealPace:
         while (left_ns := target_ns - self._now_ns()) > 0:  # noqa: ASYNC110 - a clock, not an event
             await asyncio.sleep(left_ns / 1e9 / self._speed)
         self._world.advance_to(self._now_ns())
+
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Do nothing: this time passes without anybody's leave."""
 
     async def run(self) -> None:
         """Have each event when its time has come; never returns."""

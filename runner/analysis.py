@@ -286,6 +286,7 @@ def _ledger(
         accuracy=accuracy,
         holder=holder,
         moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
+        told=(np.asarray(part["status"], np.uint32) & int(Status.TOLD)) != 0,
     )
 
 
