@@ -67,7 +67,7 @@ def _running(step: NDArray[np.float64], seconds: NDArray[np.float64]) -> NDArray
     return total
 
 
-def charge_ledger(
+def charge_ledger(  # noqa: PLR0913 - one argument for each kind of reading
     t_ns: NDArray[np.int64],
     current_A: NDArray[np.float64],
     voltage_V: NDArray[np.float64],

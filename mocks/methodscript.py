@@ -9,8 +9,9 @@ that whoever drives it says how time passes, and may end a loop or the script in
 import math
 import operator
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Protocol
 
 PREFIXES = {
@@ -316,10 +317,8 @@ class Execution:
     def _measuring(self, statement: Statement) -> Generator[float]:
         name = statement.name
         outputs = statement.arguments[: 1 if name == "meas_loop_ocp" else 2]
-        levels, interval_s = self._levels(statement)
-        if not (interval_s > 0 and levels):
-            raise ScriptError(BAD_TIME)
-        self.pgstat.begin(name, levels[0])
+        first, levels, interval_s = self._levels(statement)
+        self.pgstat.begin(name, first)
         self.say(_LOOP_MARKS[name])
         self.measuring = True
         try:
@@ -334,7 +333,8 @@ class Execution:
         self.measuring = False
         self.say("*")
 
-    def _levels(self, statement: Statement) -> tuple[list[float | None] | list[float], float]:
+    def _levels(self, statement: Statement) -> tuple[float | None, Iterable[float | None], float]:
+        """Return a loop's first level, all of them, and the time for each."""
         name, numbers = statement.name, self._numbers(statement)
         if name in ("meas_loop_lsv", "meas_loop_cv"):
             *corners, step_V, rate_V_s = numbers
@@ -342,11 +342,12 @@ class Execution:
                 raise ScriptError(BAD_TIME)
             if name == "meas_loop_cv":
                 corners.append(corners[0])
-            return _staircase(corners, step_V), step_V / rate_V_s
+            return corners[0], _staircase(corners, step_V), step_V / rate_V_s
         interval_s, run_s = numbers[-2:]
-        count = max(1, round(run_s / interval_s)) if interval_s > 0 else 0
+        if not interval_s > 0:
+            raise ScriptError(BAD_TIME)
         level = None if name == "meas_loop_ocp" else numbers[0]
-        return [level] * count, interval_s
+        return level, repeat(level, max(1, round(run_s / interval_s))), interval_s
 
     def _do(self, statement: Statement) -> None:
         name, arguments = statement.name, statement.arguments

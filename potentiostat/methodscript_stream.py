@@ -177,9 +177,9 @@ class Stream:
         raise NoReply(f"{self._link.resource}: does not say that its script has ended")
 
     def _end_upload(self) -> None:
-        """End a line and a script that were cut short; such a script is refused."""
-        for _ in range(2):
-            self._link.write("")
+        """Have a script refused that was cut short, wherever: none has a line ``i``."""
+        self._link.write("i")
+        self._link.write("")
 
     def _hear_the_end(self) -> None:
         heard, began_ns = False, self._now_ns()
