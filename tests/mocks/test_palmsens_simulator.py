@@ -255,6 +255,18 @@ async def test_currents_carry_their_range_and_what_is_wrong_with_them():
     assert read_package(said[3])["ba"].status == 2
 
 
+@pytest.mark.parametrize(
+    ("read_A", "locked", "status"),
+    [(5e-7, True, 0), (9.7e-7, True, 8), (2e-6, True, 2), (5e-9, True, 0), (5e-9, False, 4)],
+)
+async def test_the_status_of_a_current(read_A, locked, status):
+    instrument = Instrument()
+    await instrument.run("set_range ba 1u", f"set_autoranging ba {'1u' if locked else '100n'} 1u")
+    found = instrument.smu._front._current(read_A)
+    assert found.notes == f",1{status},20C"
+    assert abs(found.value) <= 1.05e-6
+
+
 async def test_autoranging_follows_the_current():
     instrument = Instrument()
     rest_V = instrument.world.cell.voltage_V
