@@ -31,6 +31,7 @@ LARGEST_DIGITS = 2**31  # of a number in a script
 TIME, WHOLE = "eb", "aa"
 VOLTAGES = ("ab", "da")  # measured; applied
 CURRENTS = ("ba", "db")
+MEASURED_CURRENT = "ba"
 
 OVERLOAD = 2  # bit of a variable's status
 

@@ -44,21 +44,13 @@ from potentiostat.errors import (
     UnsafeRequest,
 )
 from potentiostat.limits import Envelope
-from potentiostat.methodscript import (
-    CURRENTS,
-    OVERLOAD,
-    TIME,
-    VOLTAGES,
-    WHOLE,
-    Variable,
-    read_package,
-)
+from potentiostat.methodscript import CURRENTS, TIME, WHOLE, Variable
+from potentiostat.methodscript_rows import first_of, row_of, spec_of, variables_of
 from potentiostat.methodscript_scripts import Terms, Why, hold_script, rest_script
 from potentiostat.methodscript_stream import Package, Stream, StreamLink
 from potentiostat.palmsens_models import (
     INPUT_OHM,
     MODELS,
-    NOISE,
     RANGES,
     UNCONFIRMED,
     PalmsensModel,
@@ -70,8 +62,7 @@ from potentiostat.protocol import (
     Setpoint,
     TriggerLines,
 )
-from potentiostat.readings import Raw, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import Identity
 
 LEVEL_STEP_V = 1e-3  # a level reads back to this
 LEVEL_STEP_RATIO = 1e-3  # or to this share of the current range
@@ -329,15 +320,15 @@ class PalmsensMethodscript:
         self._unsettle(setpoint)
 
     def _unsettle(self, setpoint: Setpoint) -> None:
-        self._settled_ns = self._now_ns() + round(self._spec(setpoint).settling_s * 1e9)
+        self._settled_ns = self._now_ns() + round(spec_of(setpoint.range_A).settling_s * 1e9)
 
     def _await_level(self) -> None:
         """Read until the level is told, and see that it is the one that was asked for."""
         for _ in range(MOST_PACKAGES):
             package = self._next_package()
             self._rows.append(self._row(package))
-            found = _variables(package)
-            if _first(found, CURRENTS) is not None:
+            found = variables_of(package)
+            if first_of(found, CURRENTS) is not None:
                 self._compare(found)
                 return
         raise NotApplied(f"{self._link.resource}: does not tell what it applies")
@@ -352,7 +343,7 @@ class PalmsensMethodscript:
                 f"{self._link.resource}: was set to {setpoint.level:g} and applies {told.value:g}"
             )
         number = self._identified().range_numbers[setpoint.range_A]
-        measured = _first(found, CURRENTS)
+        measured = first_of(found, CURRENTS)
         if number is None or measured is None or measured.range_index is None:
             return
         if measured.range_index != number:
@@ -365,9 +356,6 @@ class PalmsensMethodscript:
         if self._held is None:
             raise LinkError(f"{self._link.resource}: nothing is held; connect, or make it safe")
         return self._held
-
-    def _spec(self, setpoint: Setpoint) -> RangeSpec:
-        return next(r for r in RANGES if r.full_scale_A == setpoint.range_A)
 
     # --- reading -----------------------------------------------------------------------
 
@@ -397,7 +385,7 @@ class PalmsensMethodscript:
         for _ in range(MOST_PACKAGES):
             package = self._next_package()
             self._rows.append(self._row(package))
-            time = _variables(package).get(TIME)
+            time = variables_of(package).get(TIME)
             if time is not None and math.isfinite(time.value):
                 waited_s = (package.received_ns - package.asked_ns) / 1e9
                 return ClockExchange(
@@ -438,7 +426,7 @@ class PalmsensMethodscript:
 
     def _why_of(self, packages: Iterable[Package]) -> Variable | None:
         """Return why a script has opened the cell, where one of its packages says so."""
-        return next((f[WHOLE] for p in packages if WHOLE in (f := _variables(p))), None)
+        return next((f[WHOLE] for p in packages if WHOLE in (f := variables_of(p))), None)
 
     def _opened(self, why: Variable | None) -> InstrumentError:
         resource = self._link.resource
@@ -463,48 +451,19 @@ class PalmsensMethodscript:
         """Make rows of what was heard so far, while it is known what it belongs to."""
         while self._stream.packages:
             package = self._stream.packages.popleft()
-            if WHOLE not in _variables(package):
+            if WHOLE not in variables_of(package):
                 self._rows.append(self._row(package))
 
     def _row(self, package: Package) -> NDArray[np.void]:
-        held, found = self._held, _variables(package)
-        voltage, current = _first(found, VOLTAGES), _first(found, CURRENTS)
-        rest = Setpoint(mode="current", level=0.0, clamp=math.inf, range_A=RANGES[0].full_scale_A)
-        setpoint = rest if held is None else held.setpoint
-        if voltage is not None and current is None:  # of the open cell, on the way to a level
-            setpoint = replace(rest, range_A=setpoint.range_A)
-            current = Variable(value=0.0)
-        voltage_V, current_A = _value(voltage), _value(current)
-        time = found.get(TIME)
-        time_s = math.nan if time is None or held is None else held.begun_s + time.value
-        time_s -= self._interval_s
-        controlled = voltage_V if setpoint.mode == "current" else current_A
-        # The stream knows no question: the reading may have begun one interval before it.
-        began_ns = package.asked_ns - round(self._interval_s * 1e9)
-        raw = Raw(
-            read_start_ns=np.array([began_ns]),
-            read_end_ns=np.array([package.received_ns]),
-            voltage_V=np.array([voltage_V]),
-            current_A=np.array([current_A]),
-            device_time_s=np.array([time_s]),
-            compliance=np.array([abs(controlled) >= setpoint.clamp]),
+        held = self._held
+        return row_of(
+            package,
+            setpoint=None if held is None else held.setpoint,
+            begun_s=math.nan if held is None else held.begun_s,
+            zero_ns=self._zero_ns,
+            interval_s=self._interval_s,
+            settled_ns=self._settled_ns,
         )
-        # By its own time it may have begun later than that: when the meter was settled.
-        later_ns = 0
-        if math.isfinite(time_s):
-            later_ns = max(0, self._zero_ns + round(time_s * 1e9) - began_ns)
-        rows = sample_rows(
-            raw,
-            setpoint=setpoint,
-            spec=self._spec(setpoint),
-            noise=NOISE,
-            window_s=self._interval_s,
-            aperture_s=self._interval_s,
-            settled_ns=self._settled_ns - later_ns,
-        )
-        if "ba" not in found and math.isfinite(current_A):
-            rows["status"] |= int(Status.TOLD)
-        return rows
 
     # --- safety ------------------------------------------------------------------------
 
@@ -548,23 +507,3 @@ class PalmsensMethodscript:
 def _differ_in_level(held: _Held, setpoint: Setpoint) -> bool:
     """Tell whether nothing but the level is another."""
     return replace(held.setpoint, level=setpoint.level) == setpoint
-
-
-def _variables(package: Package) -> dict[str, Variable]:
-    try:
-        return read_package(package.text)
-    except ReplyError:
-        return {}
-
-
-def _first(found: dict[str, Variable], kinds: tuple[str, ...]) -> Variable | None:
-    return next((found[kind] for kind in kinds if kind in found), None)
-
-
-def _value(variable: Variable | None) -> float:
-    """Return a value; NaN where there is none, infinite where the range is overloaded."""
-    if variable is None:
-        return math.nan
-    if variable.status & OVERLOAD:
-        return math.copysign(math.inf, variable.value)
-    return variable.value
