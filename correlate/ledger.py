@@ -100,6 +100,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     holder: Holder | None,
     moved_V: NDArray[np.float64] | None = None,
     counted: Counted | None = None,
+    told: NDArray[np.bool_] | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -118,6 +119,9 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
         where a current was held. None for all zero.
     counted
         Of a record that has not all readings; None for one that has.
+    told
+        Where no meter read the current, shape (n,): it is what the source gives, true within
+        the data sheet, or exactly none of an open cell. None for nowhere.
 
     Notes
     -----
@@ -130,22 +134,20 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     n = len(seconds)
     # The holder's calibration has measured the zero of this range; without it the zero
     # is only known within the data sheet.
-    offset_A = 0.0 if holder is None else holder.offset_A
-    offset_sigma_A = accuracy.offset_A / math.sqrt(3) if holder is None else holder.offset_sigma_A
+    zero_A, zero_sigma_A = _zero_of(current, accuracy, holder, told)
+    zero_sigma_C = _running(zero_sigma_A, seconds)
     gain_sigma = accuracy.gain_ratio / math.sqrt(3)
-    instrument = _running(current - offset_A, seconds)
+    instrument = _running(current - zero_A, seconds)
     readings = np.ones(n) if counted is None else counted.readings
     if counted is not None:
-        instrument = _with_counted(instrument, seconds, offset_A, counted)
+        instrument = _with_counted(instrument, seconds, zero_A, counted)
     random_C = _random_of_integral(seconds, current, current_sigma_A, counted)
     if moved_V is not None and holder is not None:
         unseen_C = holder.capacitance_F * moved_V
         instrument = instrument + np.cumsum(unseen_C)
         random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V / readings))
         random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V, readings))
-    instrument_sigma = np.sqrt(
-        (gain_sigma * instrument) ** 2 + (offset_sigma_A * seconds) ** 2 + random_C**2
-    )
+    instrument_sigma = np.sqrt((gain_sigma * instrument) ** 2 + zero_sigma_C**2 + random_C**2)
     columns = {"instrument": instrument, "instrument_sigma": instrument_sigma}
     unknown = np.full(n, np.nan)
     if holder is None:
@@ -158,7 +160,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
             voltage_sigma_V,
             holder,
             instrument,
-            random_C,
+            np.hypot(random_C, zero_sigma_C),
             gain_sigma,
         )
     columns["beam"] = np.zeros(n)
@@ -167,16 +169,35 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
 
 
 def _with_counted(
-    running_C: NDArray[np.float64], seconds: NDArray[np.float64], offset_A: float, counted: Counted
+    running_C: NDArray[np.float64],
+    seconds: NDArray[np.float64],
+    zero_A: NDArray[np.float64],
+    counted: Counted,
 ) -> NDArray[np.float64]:
     """Replace what was integrated by what was counted, where readings are missing."""
     step_C = np.diff(running_C, prepend=0.0)
     counted_C = np.diff(counted.charge_C, prepend=counted.charge_C[:1])
-    counted_C = counted_C - offset_A * np.diff(seconds, prepend=seconds[:1])
+    counted_C = counted_C - zero_A * np.diff(seconds, prepend=seconds[:1])
     use = counted.thinned & np.isfinite(counted_C)
     use[:1] = False
     total: NDArray[np.float64] = np.cumsum(np.where(use, counted_C, step_C))
     return total
+
+
+def _zero_of(
+    current: NDArray[np.float64],
+    accuracy: Accuracy,
+    holder: Holder | None,
+    told: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the zero of each reading's current, and its sigma, shape (n,)."""
+    within_A = accuracy.offset_A / math.sqrt(3)
+    zero_A = np.full(len(current), 0.0 if holder is None else holder.offset_A)
+    sigma_A = np.full(len(current), within_A if holder is None else holder.offset_sigma_A)
+    if told is not None:
+        zero_A[told] = 0.0
+        sigma_A[told] = np.where(current[told] == 0, 0.0, within_A)
+    return zero_A, sigma_A
 
 
 def _partly_seen(
@@ -216,7 +237,7 @@ def _holder_terms(
     voltage_sigma_V: NDArray[np.float64],
     holder: Holder,
     instrument: NDArray[np.float64],
-    random_C: NDArray[np.float64],
+    instrument_sigma_C: NDArray[np.float64],
     gain_sigma: float,
 ) -> dict[str, NDArray[np.float64]]:
     rise = voltage - voltage[:1]
@@ -238,8 +259,7 @@ def _holder_terms(
     # together; their errors are combined as if independent, which is on the safe side.
     ionic_sigma = np.sqrt(
         (gain_sigma * ionic) ** 2
-        + (holder.offset_sigma_A * seconds) ** 2
-        + random_C**2
+        + instrument_sigma_C**2
         + capacitive_sigma**2
         + leak_sigma**2
         + dielectric_sigma**2

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 from mocks.camera_server import CameraServer
-from mocks.instruments import Triggered, simulated_smu
+from mocks.instruments import Streaming, Triggered, simulated_smu
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
@@ -122,6 +122,8 @@ class Bench:
         self._unattended.clear()
         self._attended.set()
         self._smu_writer = writer
+        if isinstance(self.smu, Streaming):
+            self.smu.attach(_teller(writer))
         lines = _Lines(reader)
         try:
             with suppress(ConnectionError):
@@ -135,6 +137,8 @@ class Bench:
         finally:
             # The source stays as it was: the instrument does not care who listens.
             self._smu_writer = None
+            if isinstance(self.smu, Streaming):
+                self.smu.attach(None)
             self._unattended.set()
             writer.close()
 
@@ -227,6 +231,16 @@ class _Lines:
     def keep(self, line: bytes) -> None:
         """Put a line aside until the instrument is ready for it."""
         self._ahead.append(line)
+
+
+def _teller(writer: asyncio.StreamWriter) -> Callable[[str], None]:
+    """Return what sends a line at once, for as long as anybody is there."""
+
+    def tell(line: str) -> None:
+        if not writer.is_closing():
+            writer.write(line.encode() + b"\n")
+
+    return tell
 
 
 class _ClockPort(asyncio.DatagramProtocol):

@@ -8,6 +8,7 @@ from mocks.keithley2600 import Keithley2600
 from mocks.keithley6430 import Keithley2400, Keithley6430
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
+from mocks.palmsens import Palmsens
 from mocks.world import World
 
 
@@ -16,7 +17,7 @@ class SimulatedSmu(Protocol):
 
     @property
     def output_on(self) -> bool:
-        """The output switch."""
+        """True while it may drive what is connected."""
         ...
 
     async def handle(self, line: str) -> str | bytes | None:
@@ -42,12 +43,22 @@ class Triggered(Protocol):
         ...
 
 
+@runtime_checkable
+class Streaming(Protocol):
+    """An instrument whose lines come unasked."""
+
+    def attach(self, tell: Callable[[str], None] | None) -> None:
+        """Have all lines told there from now on; None when nobody listens any more."""
+        ...
+
+
 _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2400": Keithley2400,
     "keithley2450": Keithley2450,
     "keithley2600": Keithley2600,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
+    "palmsens_methodscript": Palmsens,
 }
 
 

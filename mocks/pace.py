@@ -29,6 +29,10 @@ class Pace(Protocol):
         """Have an event when the world reaches ``t_ns``."""
         ...
 
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Let an instrument that streams work until it is enough."""
+        ...
+
 
 class _Agenda:
     """Events in order of time."""
@@ -93,6 +97,15 @@ class LockstepPace:
             self._publish(self._world.now_ns)
             await event(due_ns)
 
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Move the world from event to event until it is enough."""
+        end_ns = self._world.now_ns + at_most_ns
+        while not enough():
+            next_ns = self._agenda.next_ns()
+            if next_ns is None or next_ns > end_ns:
+                return
+            await self.take(max(0, next_ns - self._world.now_ns))
+
     async def run(self) -> None:
         """Do nothing: virtual time has no time of its own."""
 
@@ -135,6 +148,9 @@ class RealPace:
         while not reached() and self._now_ns() < until_ns:  # noqa: ASYNC110 - a clock, not an event
             await asyncio.sleep(LOOK_S)
         self._world.advance_to(self._now_ns())
+
+    async def let_pass(self, enough: Callable[[], bool], *, at_most_ns: int) -> None:
+        """Do nothing: this time passes without anybody's leave."""
 
     async def run(self) -> None:
         """Have each event when its time has come; never returns."""

@@ -150,18 +150,35 @@ class Terminals:
         await self.pace.take(round(self.errors.latency_s(overhead_s) * 1e9))
         return reading
 
+    def read_between(self, start_ns: int, end_ns: int, *, range_A: float) -> Measured:
+        """Return voltage and current, both over a window that has passed; remember the truth."""
+        voltage_V = self.errors.voltage_V(
+            self.world.mean("voltage", start_ns, end_ns), (end_ns - start_ns) / 1e9
+        )
+        self._record(start_ns, end_ns)
+        model = self.model.range_for(range_A / 1.05)
+        return Measured(
+            start_ns=start_ns,
+            voltage_V=voltage_V,
+            current_A=self._current_A(start_ns, end_ns, model),
+            compliance=self.in_compliance,
+        )
+
+    def _record(self, start_ns: int, end_ns: int) -> None:
+        self.world.record(
+            "samples",
+            t_ns=(start_ns + end_ns) // 2,
+            voltage=self.world.mean("voltage", start_ns, end_ns),
+            current=self.world.mean("current", start_ns, end_ns),
+            current_ionic=self.world.mean("ion", start_ns, end_ns),
+        )
+
     def _reading(self, start_ns: int, window_ns: int, model: RangeModel) -> Measured:
         middle_ns, end_ns = start_ns + window_ns, start_ns + 2 * window_ns
         voltage_V = self.errors.voltage_V(
             self.world.mean("voltage", start_ns, middle_ns), window_ns / 1e9
         )
-        self.world.record(
-            "samples",
-            t_ns=middle_ns,
-            voltage=self.world.mean("voltage", start_ns, end_ns),
-            current=self.world.mean("current", start_ns, end_ns),
-            current_ionic=self.world.mean("ion", start_ns, end_ns),
-        )
+        self._record(start_ns, end_ns)
         return Measured(
             start_ns=start_ns,
             voltage_V=voltage_V,

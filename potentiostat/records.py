@@ -32,6 +32,7 @@ class Status(IntFlag):
     SETTLING = 8  # within the settling time after a change of level or range
     POTENTIOSTATIC = 16  # the set-point is a voltage
     UNTRIGGERED = 32  # the edge that should have begun it did not come
+    TOLD = 64  # no meter read the current: it is what a source gives, or none, of an open cell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,6 +117,20 @@ HAZARDS = (
         rest_states=(SafeState.S1, SafeState.S2),
         source="B2900 user's guide p. 6-13; B2961A command reference p. 4-67",
     ),
+    Hazards(
+        model="MethodSCRIPT",
+        default="CELL_OFF",
+        off_states=(
+            OffState(name="CELL_OFF", what="cell open", biases_cell=False),
+            OffState(
+                name="ERROR",
+                what="a script that fails stops at once and leaves the cell as it is, on",
+                biases_cell=True,
+            ),
+        ),
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="MethodSCRIPT manual 1.8, cell_off and chapter 10.1",
+    ),
 )
 
 

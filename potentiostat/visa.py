@@ -59,6 +59,8 @@ class VisaLink:
         ``"@py"`` for pyvisa-py, ``""`` for the system's VISA library.
     identity_query
         What makes the instrument say who it is, always in the same words.
+    serial_baud
+        Of a serial resource (``ASRL...``); of no meaning for others.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class VisaLink:
         timeout_s: float = 2.0,
         backend: str = "@py",
         identity_query: str = IDENTITY_QUERY,
+        serial_baud: int | None = None,
     ) -> None:
         self.resource = resource
         self._now_ns = now_ns
         self._timeout_ms = round(timeout_s * 1000)
         self._backend = backend
         self._identity_query = identity_query
+        self._serial_baud = serial_baud
         self._visa: Any = None
         self._owner: int | None = None
         self._identity: str | None = None
@@ -97,6 +101,7 @@ class VisaLink:
                 read_termination="\n",
                 write_termination="\n",
                 timeout=self._timeout_ms,
+                **self._line_settings(),
             )
             self._prepare_socket()
             self._lock()
@@ -106,6 +111,11 @@ class VisaLink:
                 f"{self.resource}: cannot be opened ({_first_line(error)}); check the "
                 "resource name, the cable, and that no other program holds the link"
             ) from error
+
+    def _line_settings(self) -> dict[str, Any]:
+        if self._serial_baud is None or not self.resource.upper().startswith("ASRL"):
+            return {}
+        return {"baud_rate": self._serial_baud}
 
     def _prepare_socket(self) -> None:
         """Make sure of the peer, and send small commands at once.

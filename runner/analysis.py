@@ -289,6 +289,7 @@ def _ledger(
         holder=holder,
         moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
         counted=_counted(part),
+        told=(np.asarray(part["status"], np.uint32) & int(Status.TOLD)) != 0,
     )
 
 

@@ -6,7 +6,7 @@ from cameras.protocol import FrameSource
 from cameras.registry import camera_class
 from potentiostat.protocol import Potentiostat
 from potentiostat.registry import potentiostat_class
-from potentiostat.visa import VisaLink
+from potentiostat.visa import IDENTITY_QUERY, VisaLink
 from runner.messages import GuardianSettings
 
 NowNs = Callable[[], int]
@@ -21,7 +21,12 @@ def open_potentiostat(settings: GuardianSettings, *, now_ns: NowNs) -> Potentios
         The driver or the resource does not exist, or does not answer.
     """
     driver = potentiostat_class(settings.driver)
-    link = VisaLink(settings.resource, now_ns=now_ns)
+    link = VisaLink(
+        settings.resource,
+        now_ns=now_ns,
+        identity_query=getattr(driver, "identity_query", IDENTITY_QUERY),
+        serial_baud=getattr(driver, "serial_baud", None),
+    )
     link.open()
     potentiostat: Potentiostat = driver(
         link,

@@ -107,10 +107,11 @@ def test_a_potentiostat_is_made_for_every_block_and_line_that_it_has(name):
     driver = potentiostat_class(name)
     assert driver.largest_block >= 1
     assert len(set(driver.trigger_lines)) == len(driver.trigger_lines)
-    for block in {1, driver.largest_block}:
-        for count in range(3):
-            lines = TriggerLines(**lines_of(driver, count))
-            assert driver(Nobody(), now_ns=int, block=block, lines=lines) is not None
+    # At the shortest integration: a lease of the instrument's own may not bear longer ones.
+    assert driver(Nobody(), now_ns=int, nplc=0.01, block=driver.largest_block) is not None
+    for count in range(3):
+        lines = TriggerLines(**lines_of(driver, count))
+        assert driver(Nobody(), now_ns=int, lines=lines) is not None
     for line in driver.trigger_lines:
         assert driver(Nobody(), now_ns=int, lines=TriggerLines(exposure_in=line)) is not None
 

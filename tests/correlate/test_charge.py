@@ -102,6 +102,32 @@ def test_without_a_calibration_the_unknown_is_not_zero():
     assert np.all(ledger.columns["beam"] == 0)
 
 
+def test_a_current_that_no_meter_read_has_no_zero():
+    voltage = np.full(N, 3.9)
+    current, told = np.zeros(N), np.ones(N, bool)
+    current[N // 2 :] = 20e-12
+    known = holder(conductance_S=0.0, offset_A=1e-12)
+    plain = book(voltage, current, known).columns
+    ledger = charge_ledger(
+        T_NS,
+        current,
+        voltage,
+        current_sigma_A=np.full(N, 9e-15),
+        voltage_sigma_V=np.full(N, 50e-6),
+        accuracy=ACCURACY,
+        holder=known,
+        told=told,
+    ).columns
+    true_C = np.trapezoid(current, SECONDS)
+    assert ledger["ionic"][-1] == pytest.approx(true_C, rel=1e-9)
+    assert plain["ionic"][-1] == pytest.approx(true_C - 1e-12 * SECONDS[-1], rel=1e-9)
+    # An open cell has no current at all; a source is true within its data sheet.
+    random_C = plain["instrument_sigma"][N // 2 - 1]
+    assert ledger["instrument_sigma"][N // 2 - 1] < random_C
+    zero_C = 30e-15 / math.sqrt(3) * SECONDS[-1] / 2
+    assert ledger["instrument_sigma"][-1] > zero_C * 0.99
+
+
 def test_readings_that_are_not_numbers_are_bridged():
     voltage, current, true_C = experiment()
     current[100:105] = np.nan

@@ -171,9 +171,14 @@ def test_instruments_tell_what_off_would_do():
     assert told["keithley2400"]["rest_states"] == ["S1", "S2"]
 
 
-def test_a_simulated_instrument_is_served_to_any_program():
+@pytest.mark.parametrize(
+    ("model", "question", "answer"),
+    [("6430", b"*IDN?\n", b"MODEL 6430"), ("methodscript", b"t\n", b"tes4_hr")],
+)
+def test_a_simulated_instrument_is_served_to_any_program(model, question, answer):
+    command = ["mock", "potentiostat", "--model", model, "--port", "0"]
     with subprocess.Popen(
-        [sys.executable, "-m", "runner.cli", "mock", "potentiostat", "--port", "0"],
+        [sys.executable, "-m", "runner.cli", *command],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
@@ -182,11 +187,11 @@ def test_a_simulated_instrument_is_served_to_any_program():
             told = server.stderr.readline()
             port = int(told.split("::")[2])
             with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
-                wire.sendall(b"*IDN?\n")
-                assert b"MODEL 6430" in wire.recv(200)
+                wire.sendall(question)
+                assert answer in wire.recv(200)
         finally:
             server.terminate()
-    assert "keithley6430" in told
+    assert model in told
 
 
 def test_a_model_that_is_not_simulated_is_refused():

@@ -23,6 +23,7 @@ from potentiostat.technique import (
     galvanostatic_cycling,
     linear_sweep,
 )
+from runner.charge_count import ChargeCount
 from runner.clock import ClockSpec
 from runner.guardian import MAX_BAD_READINGS, Guardian, Phase, guardian_main
 from runner.messages import (
@@ -583,6 +584,19 @@ def test_ionic_charge_leaves_out_what_the_holder_takes():
     expected = int(np.flatnonzero(ionic > 2e-12)[0]) if np.any(ionic > 2e-12) else None
     assert expected is not None
     assert end.t_ns == (expected + 1) * READ_NS
+
+
+def test_a_current_that_no_meter_read_has_no_zero_to_take_off():
+    count = ChargeCount(HolderTerms(capacitance_F=0.0, conductance_S=0.0, offset_A=1e-13))
+    row = np.zeros(1, SAMPLE_DTYPE)[0]
+    row["voltage_V"], row["current_A"] = 3.9, 2e-11
+    for second, status in enumerate((0, 0, Status.TOLD, Status.TOLD)):
+        row["read_start_ns"] = row["read_end_ns"] = second * 10**9
+        row["status"] = int(status)
+        count.take(row)
+    assert count.instrument_C == pytest.approx(3 * 2e-11)
+    # One second with the zero, half a one while it went away, one without.
+    assert count.ionic_C == pytest.approx(3 * 2e-11 - 1.5 * 1e-13)
 
 
 def test_without_a_calibration_no_condition_on_ionic_charge_is_met():
