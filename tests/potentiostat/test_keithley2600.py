@@ -603,8 +603,8 @@ def test_a_binary_format_of_somebody_elses_does_no_harm(direct):
 @pytest.mark.parametrize(
     ("driver", "why"),
     [
-        ({"block": 0}, "gives 1 to 1000 readings"),
-        ({"block": 1001}, "gives 1 to 1000 readings"),
+        ({"block": 0}, "gives 1 to 500 readings"),
+        ({"block": 501}, "gives 1 to 500 readings"),
         ({"block": 100}, "may take 4.3 s"),
         ({"nplc": 25.0, "block": 2}, "may take 2.1 s"),
         ({"lease_s": 0.05}, "may take 0.14 s"),

@@ -833,8 +833,19 @@ def test_a_voltage_that_runs_away_trips_before_it_is_at_a_limit():
 
 
 def test_the_jump_at_a_set_point_is_no_runaway():
-    jump = [{"voltage_V": 3.9 if i < 1 else 4.1} for i in range(60)]
-    assert not only(Tripped, play_rates(jump)[1])
+    parts = tuple(
+        Segment(name=str(i), current_A=current_A, until=(after(1.49),))
+        for i, current_A in enumerate((2e-11, -2e-11))
+    )
+    # Both with the current and with the rest that follows it.
+    jumps = [{"voltage_V": (4.1, 3.7, 3.9)[min(i // 30, 2)]} for i in range(100)]
+    scene = Scene(jumps)
+    scene.guardian._rates = RateGuard(FAST)
+    scene.say(StartStep(index=1, step=Step(name="two", segments=parts), range_A=1e-10))
+    scene.at(90, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(Tripped, heard)
+    assert [e.kind for e in only(StepEnded, heard)] == [EndKind.CONDITION]
     late = [{"voltage_V": 3.9 if i < 30 else 4.1} for i in range(60)]
     assert only(Tripped, play_rates(late)[1])
 
