@@ -5,6 +5,7 @@ from typing import Protocol
 
 from mocks.keithley2450 import Keithley2450
 from mocks.keithley6430 import Keithley2400, Keithley6430
+from mocks.keysight_b298x import KeysightB298x
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
 from mocks.world import World
@@ -25,6 +26,7 @@ _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2450": Keithley2450,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
+    "keysight_b298x": KeysightB298x,
 }
 
 
