@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from potentiostat.blocks import refuse_unknown_block
 from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, UnsafeRequest
-from potentiostat.galvanostat import Galvanostat, LoopFigures, Plant
+from potentiostat.galvanostat import LARGEST_STRAY_F, Galvanostat, LoopFigures, Plant
 from potentiostat.keysight_electrometer import (
     ELEMENTS,
     INPUT_OHM,
@@ -132,7 +132,8 @@ class KeysightB298x:
         self._loop: Galvanostat | None = None
         self._known_ohm: float | None = None  # of the cell, by the last loop
         self._last_A = 0.0
-        self._corrected_ns = 0
+        self._moved_ns = 0  # of the last correction, or of the set-point
+        self._pace_s = block * self._window_s  # of readings, about
         self._settings = Settings(link, self._refuse)
 
     def _refuse(self, command: str) -> None:
@@ -250,10 +251,10 @@ class KeysightB298x:
         else:
             self._close_input(setpoint)
             self._loop = None
-            if setpoint.mode == "voltage":
-                self._set_level(setpoint.level)
-            else:
+            if setpoint.mode == "current":
                 self._loop = self._new_loop(setpoint)
+            elif abs(setpoint.level - self._level_V) <= RAMP_STEP_V:
+                self._set_level(setpoint.level)  # a larger step is made by the readings
         raise_queued_errors(self._link, f"setting {setpoint.level:g}")
         self._changed(setpoint)
 
@@ -312,7 +313,6 @@ class KeysightB298x:
             window_s=self._window_s,
             resolution_A=spec.resolution_A,
         )
-        self._corrected_ns = self._now_ns()
         return Galvanostat(
             Plant(lag_s=lag_s(spec), noise_A=noise_A, step_V=VOLTAGE_STEP_V),
             target_A=setpoint.level,
@@ -354,8 +354,12 @@ class KeysightB298x:
         was, self._setpoint = self._setpoint, setpoint
         self._locked, self._beyond_clamp = True, False
         if was is None or not _is_ramp_step(was, setpoint):
-            settling_ns = round(self._spec(setpoint.range_A).settling_s * 1e9)
-            self._settled_ns = self._now_ns() + (settling_ns if self._closed else OPEN_SETTLING_NS)
+            self._moved_ns = self._now_ns()
+            self._unsettle(setpoint)
+
+    def _unsettle(self, setpoint: Setpoint) -> None:
+        settling_ns = round(self._spec(setpoint.range_A).settling_s * 1e9)
+        self._settled_ns = self._now_ns() + (settling_ns if self._closed else OPEN_SETTLING_NS)
 
     def _spec(self, range_A: float) -> RangeSpec:
         return next(r for r in self.ranges if r.full_scale_A == range_A)
@@ -397,6 +401,7 @@ class KeysightB298x:
             rows["status"] |= int(Status.COMPLIANCE) * self._loop.limited
         elif self._closed:
             self._watch_clamp(rows, setpoint)
+            self._approach(taken, setpoint)
         rows["status"] |= int(Status.COMPLIANCE) * self._beyond_clamp
         return rows
 
@@ -408,8 +413,8 @@ class KeysightB298x:
             return
         if math.isinf(current_A):
             current_A = math.copysign(1.05 * setpoint.range_A, current_A)
-        passed_s = max((taken.received_ns - self._corrected_ns) / 1e9, 1e-3)
-        self._corrected_ns, self._last_A = taken.received_ns, current_A
+        passed_s = max((taken.received_ns - self._moved_ns) / 1e9, 1e-3)
+        self._moved_ns, self._last_A = taken.received_ns, current_A
         level_V = loop.correct(current_A, reading_s=passed_s, held_V=float(taken.values[-1, 4]))
         self._known_ohm = loop.estimate_ohm
         if abs(level_V - self._level_V) >= MOVE_STEPS * VOLTAGE_STEP_V:
@@ -421,6 +426,25 @@ class KeysightB298x:
         if self._cell_attached and bool((np.abs(rows["current_A"]) > setpoint.clamp).any()):
             self._open_input()
             self._beyond_clamp = True
+
+    def _approach(self, taken: Taken, setpoint: Setpoint) -> None:
+        """Move a held voltage on, no faster than its clamp charges the stray capacitance.
+
+        There is no limit of the current in the source: this is what takes its place.
+        """
+        left_V = setpoint.level - self._level_V
+        if not self._closed or left_V == 0.0:
+            return
+        passed_s = (taken.received_ns - self._moved_ns) / 1e9
+        self._moved_ns = taken.received_ns
+        # Even steps, though a question for the time may come between two readings.
+        self._pace_s += 0.2 * (min(passed_s, 1.5 * self._pace_s) - self._pace_s)
+        step_V = max(setpoint.clamp / LARGEST_STRAY_F * self._pace_s, VOLTAGE_STEP_V)
+        if abs(left_V) > step_V:
+            self._set_level(self._level_V + math.copysign(step_V, left_V))
+            return
+        self._set_level(setpoint.level)
+        self._unsettle(setpoint)
 
     @property
     def loop_figures(self) -> LoopFigures | None:
