@@ -181,6 +181,7 @@ class Galvanostat:
         self._smallest_ohm = plant.step_V / abs(target_A)
         self.target_A = target_A
         self.estimate_ohm = max(estimate_ohm or 0.0, self._smallest_ohm)
+        self._begun_ohm = self.estimate_ohm
         self.limited = self.settled = False
         self._level_V, self._rate_V_s, self._drift_A = level_V, 0.0, 0.0
         self._seen_V, self._seen_A = level_V, current_A  # as a meter with the range's lag
@@ -279,13 +280,13 @@ class Galvanostat:
         plant = self._plant
         across = crossover_rad_s(plant, self._reading_s)
         ripple_A = self._ripple_A(self._reading_s)
-        doublings = math.log2(max(2.0, self.estimate_ohm / self._smallest_ohm))
+        doublings = max(0.0, math.log2(self.estimate_ohm / self._begun_ohm))
+        way_s = (doublings + MEAN_OF * math.log(1 / ARRIVED)) / across
         # Noise of a reading, let through by a loop of this bandwidth.
         passed = math.sqrt(min(1.0, 0.5 * across * self._reading_s))
         return LoopFigures(
             crossover_rad_s=across,
-            settling_s=(doublings + MEAN_OF * math.log(1 / ARRIVED)) / across
-            + 3 * self.estimate_ohm * plant.stray_F,
+            settling_s=1.6 * (way_s + 3 * self.estimate_ohm * plant.stray_F),
             ripple_A=ripple_A,
             error_A=0.01 * abs(self.target_A) + 0.25 * ripple_A + plant.noise_A,
             noise_A=math.hypot(plant.noise_A * passed, ripple_A / 2),
