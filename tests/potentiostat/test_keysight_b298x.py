@@ -372,6 +372,19 @@ def test_the_next_level_of_a_sweep_is_cheap(direct):
     assert link.sent == [f":SOUR:VOLT {3.901:.15E}", ":SOUR:VOLT?", ":SYST:ERR?"]
 
 
+def test_a_sweep_of_small_steps_is_followed_without_settling_anew(direct):
+    smu, link = direct()
+    smu.apply(voltage(3.9))
+    read_for(smu, link, 3.0)
+    for i in range(1, 21):
+        smu.apply(voltage(3.9 + 1e-3 * i))
+        assert int(smu.read()["status"][0]) == Status.POTENTIOSTATIC
+    assert link.world.cell.voltage_V == pytest.approx(3.92, abs=3e-3)
+    smu.apply(voltage(3.95))
+    assert int(smu.read()["status"][0]) & Status.SETTLING
+    check_unharmed(link)
+
+
 def test_a_level_that_is_not_taken_is_told(direct):
     smu, link = direct()
     smu.apply(voltage(3.95))
