@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from potentiostat.calibration import HolderCalibration, fit_holder, staircase
+from potentiostat.calibration import HOLD_S, LEVELS_V, HolderCalibration, fit_holder, staircase
 from potentiostat.records import RangeSpec, Status
 from potentiostat.technique import Level, Segment, Step, after
 from runner.cell import GuardedCell, InstrumentUnavailable
@@ -31,6 +31,7 @@ from session.calibration_file import read_calibration, write_calibration
 from sync.clockfit import granularity_ns
 
 SETTLINGS = 3.0  # of the range: to 0.1 %, where the data sheet says to 10 %
+LARGEST_STRAY_F = 300e-12  # of holders and cables
 MIN_STAMPS = 20  # from which a clock can be fitted
 
 
@@ -97,12 +98,12 @@ async def measure_holder(
     async with GuardedCell(settings) as holder:
         ranges = holder.get_connected().ranges
         range_A = experiment.range_A(ranges)
-        holder.start(StartStep(index=0, step=_staircase_step(), range_A=range_A))
+        spec = next(r for r in ranges if r.full_scale_A == range_A)
+        holder.start(StartStep(index=0, step=_staircase_step(spec), range_A=range_A))
         holder.renew(0)
         await _until_step_ends(holder, lab, blocks)
         holder.reason = "the calibration is done"
     samples = np.concatenate(blocks)
-    spec = next(r for r in ranges if r.full_scale_A == range_A)
     return HolderRecord(
         calibration=replace(_fit(samples, spec), gain_sigma_ratio=spec.gain_ratio / math.sqrt(3.0)),
         columns={
@@ -114,14 +115,20 @@ async def measure_holder(
     )
 
 
-def _staircase_step() -> Step:
+def hold_s(spec: RangeSpec) -> float:
+    """Return how long a level must stand: to charge the holder, and to settle twice."""
+    charging_s = LARGEST_STRAY_F * float(np.ptp(LEVELS_V[:2])) / spec.full_scale_A
+    return max(HOLD_S, charging_s + 2 * SETTLINGS * spec.settling_s)
+
+
+def _staircase_step(spec: RangeSpec) -> Step:
     return Step(
         name="holder",
         segments=tuple(
             Segment(
                 name=f"{level.voltage_V:g} V",
                 voltage=Level(volts=level.voltage_V),
-                until=(after(level.hold_s),),
+                until=(after(hold_s(spec)),),
             )
             for level in staircase()
         ),

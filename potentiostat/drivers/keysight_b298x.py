@@ -163,6 +163,7 @@ class KeysightB298x:
         """
         self._envelope, self._cell_attached = envelope, cell_attached
         self._reads_safely = self._locked = self._off_is_open = False
+        self._known_ohm = None  # another cell, perhaps
         identity = self._identify()
         self._open_input()  # ends a short, too: by a source that is off in the state ZERO
         self._settings.send("*CLS")

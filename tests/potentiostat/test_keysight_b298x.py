@@ -261,6 +261,21 @@ def test_a_second_connection_takes_over_a_held_current_without_switching_the_out
     check_unharmed(link)
 
 
+def test_a_new_connection_forgets_the_cell_that_was_there(direct):
+    smu, link = direct()
+    smu.apply(current(3e-11))
+    read_for(smu, link, 15.0)
+    learned_A = smu.loop_figures.ripple_A
+    smu.apply(current(0.0))
+    smu.apply(current(3e-11))
+    smu.read()
+    assert smu.loop_figures.ripple_A < 2 * learned_A
+    smu.connect(ENVELOPE)
+    smu.apply(current(3e-11))
+    smu.read()
+    assert smu.loop_figures.ripple_A > 10 * learned_A
+
+
 def test_the_thousand_volt_range_is_left_before_off_is_set(direct):
     smu, link = direct(":SOUR:VOLT:RANG 1000", connect=False)
     smu.connect(ENVELOPE)
