@@ -12,7 +12,7 @@ from rich.table import Table
 
 from potentiostat.calibration import HOLD_S, LEVELS_V, HolderCalibration, fit_holder, staircase
 from potentiostat.records import RangeSpec, Status
-from potentiostat.technique import Level, Segment, Step, after
+from potentiostat.technique import CLAMP_RATIO, Level, Segment, Step, after
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.experiment import Experiment
 from runner.format import with_sigma
@@ -99,7 +99,8 @@ async def measure_holder(
         ranges = holder.get_connected().ranges
         range_A = experiment.range_A(ranges)
         spec = next(r for r in ranges if r.full_scale_A == range_A)
-        holder.start(StartStep(index=0, step=_staircase_step(spec), range_A=range_A))
+        stand_s = hold_s(spec, settings.envelope.current_max_A)
+        holder.start(StartStep(index=0, step=_staircase_step(stand_s), range_A=range_A))
         holder.renew(0)
         await _until_step_ends(holder, lab, blocks)
         holder.reason = "the calibration is done"
@@ -115,20 +116,21 @@ async def measure_holder(
     )
 
 
-def hold_s(spec: RangeSpec) -> float:
+def hold_s(spec: RangeSpec, limit_A: float) -> float:
     """Return how long a level must stand: to charge the holder, and to settle twice."""
-    charging_s = LARGEST_STRAY_F * float(np.ptp(LEVELS_V[:2])) / spec.full_scale_A
+    charging_A = CLAMP_RATIO * min(limit_A, spec.full_scale_A)
+    charging_s = LARGEST_STRAY_F * float(np.ptp(LEVELS_V[:2])) / charging_A
     return max(HOLD_S, charging_s + 2 * SETTLINGS * spec.settling_s)
 
 
-def _staircase_step(spec: RangeSpec) -> Step:
+def _staircase_step(stand_s: float) -> Step:
     return Step(
         name="holder",
         segments=tuple(
             Segment(
                 name=f"{level.voltage_V:g} V",
                 voltage=Level(volts=level.voltage_V),
-                until=(after(hold_s(spec)),),
+                until=(after(stand_s),),
             )
             for level in staircase()
         ),

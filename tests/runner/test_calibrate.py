@@ -64,7 +64,7 @@ def test_without_its_flags_the_lag_is_taken_for_the_holders():
 
 
 def test_levels_stand_until_the_holder_is_charged_and_the_meter_has_settled():
-    assert hold_s(spec(1e-10, 0.05)) == HOLD_S
-    slow = hold_s(spec(2e-11, 1.4))
-    assert slow == pytest.approx(300e-12 * 2.0 / 2e-11 + 2 * SETTLINGS * 1.4)
-    assert slow > HOLD_S
+    assert hold_s(spec(1e-10, 0.05), 1e-10) == HOLD_S
+    slow = hold_s(spec(2e-11, 1.4), 1e-9)
+    assert slow == pytest.approx(300e-12 * 2.0 / (0.9 * 2e-11) + 2 * SETTLINGS * 1.4)
+    assert hold_s(spec(2e-11, 1.4), 5e-12) > 3 * slow
