@@ -60,6 +60,7 @@ CASES = (
     Case("keithley2450", "lco_thin_film", 1e-6, 5e-7),
     Case("keithley2600", "lco_thin_film", 1e-6, 5e-7),
     Case("keysight_b2900", "lco_thin_film", 1e-6, 5e-7),
+    Case("keysight_b298x", "lco_lipon_li", 2e-10, 3e-11),
 )
 
 

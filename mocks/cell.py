@@ -68,11 +68,14 @@ class Source:
         ``"current"``, ``"voltage"`` or ``"open"``.
     level, clamp
         A and V for a current source, V and A for a voltage source.
+    series_ohm
+        Between a voltage source and the cell, as of a voltmeter in series; it has no clamp.
     """
 
     mode: str = "open"
     level: float = 0.0
     clamp: float = math.inf
+    series_ohm: float = 0.0
 
 
 def open_circuit_V(converted: float) -> float:
@@ -123,7 +126,9 @@ class Cell:
     def step(self, dt_s: float, source: Source) -> None:
         """Advance by ``dt_s`` under a source."""
         self.clamped = False
-        if source.mode == "voltage":
+        if source.mode == "voltage" and source.series_ohm > 0:
+            self._hold_through(dt_s, source)
+        elif source.mode == "voltage":
             self._hold_voltage(dt_s, source)
         else:
             self._hold_current(dt_s, source)
@@ -147,6 +152,11 @@ class Cell:
             current_A = math.copysign(source.clamp, current_A)
             voltage_V, ion_A = self._solve(dt_s, current_A)
         self._commit(dt_s, voltage_V, current_A, ion_A)
+
+    def _hold_through(self, dt_s: float, source: Source) -> None:
+        given_A = source.level / source.series_ohm
+        voltage_V, ion_A = self._solve(dt_s, given_A, series_S=1 / source.series_ohm)
+        self._commit(dt_s, voltage_V, (source.level - voltage_V) / source.series_ohm, ion_A)
 
     def _commit(self, dt_s: float, voltage_V: float, current_A: float, ion_A: float) -> None:
         p = self.parameters
@@ -176,11 +186,13 @@ class Cell:
         root_A = math.hypot(ion_A, 2 * p.exchange_current_A)
         return p.electrolyte_ohm + 2 * THERMAL_V / root_A
 
-    def _solve(self, dt_s: float, current_A: float) -> tuple[float, float]:
+    def _solve(
+        self, dt_s: float, current_A: float, *, series_S: float = 0.0
+    ) -> tuple[float, float]:
         """Return voltage and ionic current at the end of a step under ``current_A``."""
         p = self.parameters
         slow_S = p.dielectric_F / (p.dielectric_tau_s + dt_s)
-        node_S = p.stray_F / dt_s + 1 / p.leak_ohm + slow_S
+        node_S = p.stray_F / dt_s + 1 / p.leak_ohm + slow_S + series_S
         given_A = current_A + p.stray_F * self.voltage_V / dt_s + slow_S * self.slow_V
         if not self.mated:
             return given_A / node_S, 0.0

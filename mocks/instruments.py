@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from mocks.keithley2450 import Keithley2450
 from mocks.keithley2600 import Keithley2600
 from mocks.keithley6430 import Keithley2400, Keithley6430
+from mocks.keysight_b298x import KeysightB298x
 from mocks.keysight_b2900 import KeysightB2900
 from mocks.pace import Pace
 from mocks.palmsens import Palmsens
@@ -58,6 +59,7 @@ _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
     "keithley2600": Keithley2600,
     "keithley6430": Keithley6430,
     "keysight_b2900": KeysightB2900,
+    "keysight_b298x": KeysightB298x,
     "palmsens_methodscript": Palmsens,
 }
 

@@ -17,7 +17,9 @@ from scipy import ndimage, optimize
 LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
 HOLD_S = 15.0
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
+TURNED = 0.6  # of the steeper of two slopes: what their difference is at a corner, at least
 CORNER_READINGS = 3
+GAP_READINGS = 10
 MIN_STRETCH = 6
 SLOPE_ORDER = 3
 MIN_READINGS = 50
@@ -182,7 +184,13 @@ def _away_from_corners(
     step = np.diff(v) / np.diff(t)
     noise = 8.0 * float(np.median(sigma_V)) / float(np.median(np.diff(t)))
     corner = np.zeros(len(v), dtype=bool)
-    corner[1:-1] = np.abs(np.diff(step)) > max(KINK_V_S, noise)
+    # A ramp that is made of steps has small kinks all along: those are no corners.
+    steeper = np.maximum(np.abs(step[1:]), np.abs(step[:-1]))
+    corner[1:-1] = np.abs(np.diff(step)) > np.maximum(TURNED * steeper, max(KINK_V_S, noise))
+    # Where readings were left out, the voltage may have turned unseen.
+    gap = np.diff(t) > GAP_READINGS * float(np.median(np.diff(t)))
+    corner[1:] |= gap
+    corner[:-1] |= gap
     # The window of a reading reaches into its neighbours' interval, and the range needs
     # a few readings to settle.
     near = ndimage.binary_dilation(corner, iterations=CORNER_READINGS)

@@ -131,6 +131,24 @@ HAZARDS = (
         rest_states=(SafeState.S1, SafeState.S2),
         source="MethodSCRIPT manual 1.8, cell_off and chapter 10.1",
     ),
+    Hazards(
+        model="B298x",
+        default="NORM",
+        off_states=(
+            OffState(name="NORM", what="0 V, then relay open", biases_cell=True),
+            OffState(
+                name="ZERO", what="0 V in the present range, through the ammeter", biases_cell=True
+            ),
+            OffState(
+                name="HIZ",
+                what="relay open; in the 20 V range of the source only",
+                biases_cell=False,
+            ),
+        ),
+        # S1 is no source of 0 A here but an input that is open: the voltmeter in series.
+        rest_states=(SafeState.S1, SafeState.S2),
+        source="off states as PyMeasure's driver of the family tells them",
+    ),
 )
 
 

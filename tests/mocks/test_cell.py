@@ -120,3 +120,14 @@ def test_scenarios_are_named_and_their_numbers_can_be_replaced():
     ):
         with pytest.raises(ValueError, match=says):
             load(**wrong)
+
+
+@pytest.mark.parametrize("mated", [True, False])
+def test_a_voltmeter_in_series_draws_what_its_resistance_lets_through(mated):
+    cell = Cell(replace(PARAMETERS, leak_ohm=1e15, dielectric_F=0.0), mated=mated)
+    start_V = cell.voltage_V
+    run(cell, 10, Source(mode="voltage", level=start_V + 1.0, series_ohm=2e14))
+    assert cell.source_A == pytest.approx(5e-15, rel=1e-2)
+    assert cell.source_C == pytest.approx(50e-15, rel=1e-2)
+    assert cell.voltage_V == pytest.approx(start_V + (0 if mated else 50e-15 / 150e-12), abs=1e-4)
+    assert not cell.clamped
