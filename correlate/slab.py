@@ -1,0 +1,204 @@
+"""Diffusion in a slab with a tight back: the surface under any current, and a fit to it.
+
+Concentrations are told as charge: ``surface_charge`` is the charge that would have to be
+in the film for its mean to be what the surface is. A voltage that follows the surface is
+then a function of it: ``V = E0 + R I + s q + k q**2 / 2``, with the slope s and the bend k
+of the open-circuit voltage. Only ``L**2 / D`` is not linear in it.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import erfc
+
+SHORT = 0.3  # of L**2 / D, up to which a few reflections tell the response
+REFLECTIONS = 3
+COSINES = 6
+DECADES = 1.5  # on each side of a first guess of L**2 / D that are searched
+GRID = 19
+PARAMETERS = 5
+
+
+class CannotFit(ValueError):
+    """The readings do not determine the model."""
+
+
+def step_response(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the surface after a constant flux for ``x = D t / L**2``; 0 before it.
+
+    Notes
+    -----
+    ``x + 1/3 - 2/pi**2 sum(exp(-k**2 pi**2 x) / k**2)``, for short times in the form of
+    reflections at the back, which needs few terms there.
+    """
+    known = np.maximum(x, 0.0)
+    early = np.minimum(known, SHORT)
+    root = np.sqrt(early)
+    found = 2.0 * root / math.sqrt(math.pi)
+    safe = np.maximum(root, 1e-3)
+    for n in range(1, REFLECTIONS + 1):
+        z = n / safe
+        found += 4.0 * root * (np.exp(-(z**2)) / math.sqrt(math.pi) - z * erfc(z))
+    late = known > SHORT
+    if np.any(late):
+        order = np.arange(1, COSINES + 1)[:, None]
+        part = known[late]
+        decay = np.exp(-((order * math.pi) ** 2) * part) / order**2
+        found[late] = part + 1.0 / 3.0 - 2.0 / math.pi**2 * decay.sum(axis=0)
+    return found
+
+
+def surface_charge(
+    at_s: NDArray[np.float64],
+    edges_s: NDArray[np.float64],
+    charge_C: NDArray[np.float64],
+    across_s: float,
+) -> NDArray[np.float64]:
+    """Return the charge that the surface stands for, shape (m,).
+
+    Parameters
+    ----------
+    at_s
+        When, shape (m,).
+    edges_s, charge_C
+        Charge that has flowed, and when, shape (n,); the current between two of them is
+        taken as constant.
+    across_s
+        ``L**2 / D``.
+    """
+    current_A = np.diff(charge_C) / np.diff(edges_s)
+    answered = step_response((at_s[:, None] - edges_s[None, :]) / across_s)
+    return across_s * ((answered[:, :-1] - answered[:, 1:]) @ current_A)
+
+
+def root_time(
+    at_s: NDArray[np.float64], edges_s: NDArray[np.float64], share: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return what stands for the root of time when a current is not quite constant, (m,).
+
+    Parameters
+    ----------
+    share
+        Current between the edges over that of the pulse, shape (n - 1,): all ones give
+        the root of the time since the first edge.
+    """
+    root = np.sqrt(np.maximum(at_s[:, None] - edges_s[None, :], 0.0))
+    return (root[:, :-1] - root[:, 1:]) @ share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlabFit:
+    """A slab whose surface the voltage follows.
+
+    Parameters
+    ----------
+    across_s, across_sigma_s
+        ``L**2 / D``.
+    ohm
+        All that follows the current at once.
+    slope_V_C, bend_V_C2
+        Of the open-circuit voltage against charge.
+    scatter
+        Of the readings about the fit over what their noise explains; 1 when all is well.
+    """
+
+    across_s: float
+    across_sigma_s: float
+    ohm: float
+    slope_V_C: float
+    bend_V_C2: float
+    scatter: float
+
+
+def fit_slab(
+    at_s: NDArray[np.float64],
+    voltage_V: NDArray[np.float64],
+    sigma_V: NDArray[np.float64],
+    current_A: NDArray[np.float64],
+    history: tuple[NDArray[np.float64], NDArray[np.float64]],
+    *,
+    guess_s: float,
+    offset_sigma_A: float = 0.0,
+) -> SlabFit:
+    """Fit the model to readings of pulse and rests.
+
+    Parameters
+    ----------
+    at_s, voltage_V, sigma_V, current_A
+        Readings that have settled, shape (m,).
+    history
+        Times and charges from when the film was at rest on.
+    guess_s
+        Of ``L**2 / D``.
+    offset_sigma_A
+        By how much the current may be wrong all the time.
+
+    Raises
+    ------
+    CannotFit
+        There are too few readings, or no ``L**2 / D`` near the guess fits best.
+    """
+    if len(at_s) < 2 * PARAMETERS or not guess_s > 0 or not np.all(np.isfinite(voltage_V)):
+        raise CannotFit(f"{len(at_s)} readings do not determine a slab")
+    edges_s, charge_C = history
+    scale_C = max(float(np.ptp(charge_C)), 1e-30)
+    scale_A = max(float(np.max(np.abs(current_A))), 1e-30)
+    origin_s = float(at_s[0])
+
+    def design(log_s: float) -> NDArray[np.float64]:
+        charge = surface_charge(at_s, edges_s, charge_C, math.exp(log_s)) / scale_C
+        charge = charge - charge[0]
+        drift = (at_s - origin_s) * offset_sigma_A / scale_C
+        shapes = (np.ones(len(at_s)), current_A / scale_A, charge, charge**2 / 2, drift)
+        return np.stack(shapes, axis=1) / sigma_V[:, None]
+
+    wanted = (voltage_V - voltage_V[0]) / sigma_V
+
+    def solve(log_s: float) -> tuple[NDArray[np.float64], float]:
+        rows = design(log_s)
+        found: NDArray[np.float64] = np.linalg.lstsq(rows, wanted, rcond=1e-13)[0]
+        slope = 1.0
+        # The drift is a wrong zero of the current: it moves the mean and the slope with it,
+        # and may be as large as that zero is uncertain.
+        for _ in range(2):
+            slope = abs(found[2]) if found[2] else 1.0
+            held = np.vstack([rows, [0.0, 0.0, 0.0, 0.0, 1.0 / slope]])
+            found = np.linalg.lstsq(held, np.append(wanted, 0.0), rcond=1e-13)[0]
+        residual = wanted - rows @ found
+        return found, float(residual @ residual) + float(found[4] / slope) ** 2
+
+    grid = math.log(guess_s) + np.linspace(-DECADES, DECADES, GRID) * math.log(10.0)
+    costs = [solve(float(g))[1] for g in grid]
+    best = int(np.argmin(costs))
+    if best in (0, GRID - 1):
+        raise CannotFit("no diffusivity near the one from the slope fits best")
+    log_s = float(
+        minimize_scalar(
+            lambda g: solve(float(g))[1],
+            bounds=(grid[best - 1], grid[best + 1]),
+            method="bounded",
+            options={"xatol": 1e-7},
+        ).x
+    )
+    found, cost = solve(log_s)
+    step = 1e-4
+    moved = (design(log_s + step) - design(log_s - step)) @ found / (2 * step)
+    jacobian = np.column_stack([design(log_s), moved])
+    prior = np.zeros(jacobian.shape[1])
+    prior[4] = 1.0 / max(abs(float(found[2])), 1e-30)
+    jacobian = np.vstack([jacobian, prior])
+    covariance = np.linalg.pinv(jacobian.T @ jacobian)
+    scatter = math.sqrt(cost / (len(at_s) - PARAMETERS))
+    sigma = math.sqrt(max(float(covariance[-1, -1]), 0.0)) * max(scatter, 1.0)
+    across_s = math.exp(log_s)
+    return SlabFit(
+        across_s=across_s,
+        across_sigma_s=across_s * sigma,
+        ohm=float(found[1]) / scale_A,
+        slope_V_C=float(found[2]) / scale_C,
+        bend_V_C2=float(found[3]) / scale_C**2,
+        scatter=scatter,
+    )
