@@ -25,26 +25,20 @@ from numpy.typing import NDArray
 
 from correlate.gitt_guard import objections
 from correlate.relaxation import Rest, relaxed
+from correlate.root_line import RootLine, root_line
 from correlate.slab import CannotFit, SlabFit, fit_slab, root_time
 from correlate.titration import Pulse, Setting, Titration
 from correlate.titration_bins import Bins, Readings, binned, history
 
 SETTLED_RC = 3.0
+LEFT_OF_STEP = 1e-3  # of what diffusion adds to the voltage
 LATEST_WINDOW = 0.25  # of the pulse, by which all must have settled
 MIN_POINTS = 12
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """The voltage against the root of time: ``base + slope r``, and how bent it is."""
-
-    slope: float
-    slope_sigma: float
-    base_V: float
-    base_sigma_V: float
-    change: float
-    change_sigma: float
-    from_s: float
+TAIL = 0.3  # of a rest, whose current is that of the rest
+# The current of the stray capacitance goes through the cell's differential resistance, which
+# is this share of the ohmic one: less under a current, more at rest. Mean and sigma.
+SHARE_ON = (0.6, 0.23)
+SHARE_OFF = (1.3, 0.6)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +50,8 @@ class _Draft:
     rests: tuple[Rest, Rest] | None = None
     drift_A: float = math.nan
     current_A: float = math.nan
-    line: _Line | None = None
+    line: RootLine | None = None
+    from_s: float = math.nan  # of the pulse: when all has settled
     fit: SlabFit | None = None
     reasons: list[str] = field(default_factory=list)
 
@@ -114,7 +109,7 @@ def _drafted(readings: Readings, pulse: Pulse, setting: Setting) -> _Draft:
             draft.reasons.append(f"the {name} has {len(part.t_s)} groups of readings only")
     if min(len(part.t_s) for part in draft.parts) < MIN_POINTS:
         return draft
-    tail = before.t_s >= before.t_s[-1] - 0.3 * (before.t_s[-1] - before.t_s[0])
+    tail = before.t_s >= before.t_s[-1] - TAIL * (before.t_s[-1] - before.t_s[0])
     draft.drift_A = _mean_current(before, tail)
     slope_V_C = (after.volts[-1] - before.volts[-1]) / (after.charge_C[-1] - before.charge_C[-1])
     for _ in range(2):
@@ -135,22 +130,36 @@ def _mean_current(part: Bins, rows: NDArray[np.bool_]) -> float:
 def _find_line(draft: _Draft, setting: Setting) -> None:
     """Regress the voltage on the root of time, after what settles has settled."""
     on, begin_s = draft.parts[1], draft.pulse.begin_s
-    settled_s, ohm = setting.settling_s, 0.0
-    for _ in range(3):
-        settled_s = max(setting.settling_s, SETTLED_RC * abs(ohm) * setting.stray_F)
+    settled_s = setting.settling_s
+    for _ in range(4):
         rows = on.t_s >= begin_s + settled_s
         if settled_s > LATEST_WINDOW * draft.duration_s or rows.sum() < MIN_POINTS:
+            draft.line = None
             draft.reasons.append(
                 f"range and stray capacitance settle within {settled_s:.3g} s, "
                 f"too much of a pulse of {draft.duration_s:.3g} s"
             )
             return
         draft.current_A = _mean_current(on, rows) - draft.drift_A
-        draft.line = _line(draft, rows, settled_s)
-        ohm = _ohm(draft)
+        draft.from_s, draft.line = settled_s, _line(draft, rows, setting)
+        settled_s = max(setting.settling_s, _charging_s(draft, setting.stray_F))
 
 
-def _line(draft: _Draft, rows: NDArray[np.bool_], from_s: float) -> _Line:
+def _charging_s(draft: _Draft, stray_F: float) -> float:
+    """Return when the stray capacitance has taken its charge, as far as it matters.
+
+    What is left of the ohmic step, ``exp(-t / R C)`` of it, must be small beside what
+    diffusion adds to the voltage.
+    """
+    if draft.line is None:
+        return 0.0
+    ohmic_V, ohm = abs(_ohm(draft) * draft.current_A), abs(_ohm(draft))
+    diffusive_V = abs(draft.line.slope) * math.sqrt(draft.duration_s)
+    left = LEFT_OF_STEP * diffusive_V / max(ohmic_V, 1e-30)
+    return max(SETTLED_RC, -math.log(max(left, 1e-30))) * ohm * stray_F
+
+
+def _line(draft: _Draft, rows: NDArray[np.bool_], setting: Setting) -> RootLine:
     before, on, _ = draft.parts
     begin_s = draft.pulse.begin_s
     # The current flows between the middles of groups; the last rest ends where it begins.
@@ -158,36 +167,28 @@ def _line(draft: _Draft, rows: NDArray[np.bool_], from_s: float) -> _Line:
     edges_s = np.concatenate([[begin_s], on.t_s])
     charge_C = np.concatenate([[start_C], on.charge_C])
     share = (np.diff(charge_C) / np.diff(edges_s) - draft.drift_A) / draft.current_A
-    root = root_time(on.t_s[rows], edges_s, share)
-    drift_V = draft.slope_V_C * draft.drift_A * (on.t_s[rows] - begin_s)
-    volts, sigma_V = on.volts[rows] - drift_V, on.sigma_V[rows]
-    found, covariance = _weighted(np.stack([np.ones(len(root)), root], 1), volts, sigma_V)
-    bent, bent_covariance = _weighted(
-        np.stack([np.ones(len(root)), root, root**2], 1), volts, sigma_V
-    )
-    whole = 2.0 * math.sqrt(draft.duration_s)
-    slope = float(found[1])
-    return _Line(
-        slope=slope,
-        slope_sigma=math.sqrt(covariance[1, 1]),
-        base_V=float(found[0]),
-        base_sigma_V=math.sqrt(covariance[0, 0]),
-        change=float(bent[2]) * whole / slope,
-        change_sigma=abs(math.sqrt(bent_covariance[2, 2]) * whole / slope),
-        from_s=from_s,
+    at_s = on.t_s[rows]
+    drift_V = draft.slope_V_C * draft.drift_A * (at_s - begin_s)
+    lag_V = _lag_V(draft, at_s, setting.stray_F)
+    return root_line(
+        root_time(at_s, edges_s, share),
+        on.volts[rows] - drift_V + SHARE_ON[0] * lag_V,
+        on.sigma_V[rows],
+        SHARE_ON[1] * lag_V,
+        end=math.sqrt(draft.duration_s),
     )
 
 
-def _weighted(
-    design: NDArray[np.float64], value: NDArray[np.float64], sigma: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return a weighted fit and its covariance, by the scatter where that is more."""
-    scaled, wanted = design / sigma[:, None], value / sigma
-    found, *_ = np.linalg.lstsq(scaled, wanted, rcond=None)
-    spare = len(value) - design.shape[1]
-    scatter = float(np.sum((wanted - scaled @ found) ** 2)) / spare
-    covariance = np.linalg.pinv(scaled.T @ scaled) * max(scatter, 1.0)
-    return np.asarray(found), np.asarray(covariance)
+def _lag_V(draft: _Draft, at_s: NDArray[np.float64], stray_F: float) -> NDArray[np.float64]:
+    """Return by how much the ohmic drop is less because of ``C dV/dt``; 0 at first."""
+    if draft.line is None:
+        return np.zeros(len(at_s))
+    rate_V_s = np.zeros(len(at_s))
+    for sign, switch_s in ((1.0, draft.pulse.begin_s), (-1.0, draft.pulse.end_s)):
+        after_s = at_s - switch_s
+        later = after_s > 0
+        rate_V_s[later] += sign * draft.line.slope / (2.0 * np.sqrt(after_s[later]))
+    return np.asarray(_ohm(draft) * stray_F * rate_V_s)
 
 
 def _ohm(draft: _Draft) -> float:
@@ -208,26 +209,34 @@ def _fit(readings: Readings, drafts: Sequence[_Draft], draft: _Draft, setting: S
     bounds_s = [float(readings.t_s[0])]
     bounds_s += [s for d in drafts for s in (d.pulse.begin_s, d.pulse.end_s)]
     edges = history(readings, bounds_s, draft.parts)
-    at_s, volts, sigma_V, current_A = [], [], [], []
-    for part, begin_s in zip(
-        draft.parts, (draft.pulse.rest_s, draft.pulse.begin_s, draft.pulse.end_s), strict=True
-    ):
-        rows = part.t_s >= begin_s + line.from_s
-        if part is draft.parts[0]:  # what matters of the rest before is its end
-            rows &= part.t_s >= draft.pulse.begin_s - draft.duration_s
-        at_s.append(part.t_s[rows])
-        volts.append(part.volts[rows])
-        sigma_V.append(part.sigma_V[rows])
-        current_A.append(np.gradient(part.charge_C, part.t_s)[rows])
+    before, on, after = draft.parts
+    begin_s, end_s = draft.pulse.begin_s, draft.pulse.end_s
+    # Of the rest before its end matters. At rest the charge transfer is slower than under
+    # a current, and so is what the stray capacitance does.
+    rows = (
+        before.t_s >= max(begin_s - draft.duration_s, draft.pulse.rest_s + 2.0 * draft.from_s),
+        on.t_s >= begin_s + draft.from_s,
+        after.t_s >= end_s + 2.0 * draft.from_s,
+    )
+    tail = after.t_s >= after.t_s[-1] - TAIL * (after.t_s[-1] - after.t_s[0])
+    levels_A = (draft.drift_A, draft.drift_A + draft.current_A, _mean_current(after, tail))
+    at_s, volts, sigma_V = (
+        np.concatenate([getattr(p, name)[r] for p, r in zip(draft.parts, rows, strict=True)])
+        for name in ("t_s", "volts", "sigma_V")
+    )
+    lag_V = _lag_V(draft, at_s, setting.stray_F)
+    flows = (at_s > begin_s) & (at_s <= end_s)
+    lag_on_V, lag_off_V = np.where(flows, lag_V, 0.0), np.where(flows, 0.0, lag_V)
+    drift_V = draft.slope_V_C * setting.offset_sigma_A * (at_s - at_s[0])
     try:
         draft.fit = fit_slab(
-            np.concatenate(at_s),
-            np.concatenate(volts),
-            np.concatenate(sigma_V),
-            np.concatenate(current_A),
+            at_s,
+            volts + SHARE_ON[0] * lag_on_V + SHARE_OFF[0] * lag_off_V,
+            sigma_V,
+            np.concatenate([np.full(int(r.sum()), a) for r, a in zip(rows, levels_A, strict=True)]),
             edges,
+            np.stack([SHARE_ON[1] * lag_on_V, SHARE_OFF[1] * lag_off_V, drift_V], axis=1),
             guess_s=across_s,
-            offset_sigma_A=setting.offset_sigma_A,
         )
     except CannotFit as problem:
         draft.reasons.append(f"the whole transient cannot be fitted: {problem}")
@@ -250,13 +259,13 @@ def _finished(drafts: Sequence[_Draft], index: int, setting: Setting) -> Titrati
         line.slope_sigma / line.slope,
         draft.step_sigma_V / draft.step_V,
         setting.offset_sigma_A * lasted_s / draft.charge_C,
-        draft.pulse.clock_sigma_s / (2 * math.sqrt(max(line.from_s, 1e-9) * draft.duration_s)),
+        draft.pulse.clock_sigma_s / (2 * math.sqrt(max(draft.from_s, 1e-9) * draft.duration_s)),
     )
     sigma = value * math.hypot(*(2 * s for s in shares), thickness)
     fit_m2_s = fit_sigma = math.nan
     if (fit := draft.fit) is not None:
         fit_m2_s = square_m2 / fit.across_s
-        clock = draft.pulse.clock_sigma_s / math.sqrt(max(line.from_s, 1e-9) * draft.duration_s)
+        clock = draft.pulse.clock_sigma_s / math.sqrt(max(draft.from_s, 1e-9) * draft.duration_s)
         fit_sigma = fit_m2_s * math.hypot(fit.across_sigma_s / fit.across_s, thickness, clock)
     base_V = rests[0].volts_at_end
     found = Titration(

@@ -119,9 +119,9 @@ def fit_slab(
     sigma_V: NDArray[np.float64],
     current_A: NDArray[np.float64],
     history: tuple[NDArray[np.float64], NDArray[np.float64]],
+    doubts_V: NDArray[np.float64],
     *,
     guess_s: float,
-    offset_sigma_A: float = 0.0,
 ) -> SlabFit:
     """Fit the model to readings of pulse and rests.
 
@@ -131,10 +131,11 @@ def fit_slab(
         Readings that have settled, shape (m,).
     history
         Times and charges from when the film was at rest on.
+    doubts_V
+        What may be added to all readings, each once and as likely as a sigma of it,
+        shape (m, k).
     guess_s
         Of ``L**2 / D``.
-    offset_sigma_A
-        By how much the current may be wrong all the time.
 
     Raises
     ------
@@ -143,62 +144,76 @@ def fit_slab(
     """
     if len(at_s) < 2 * PARAMETERS or not guess_s > 0 or not np.all(np.isfinite(voltage_V)):
         raise CannotFit(f"{len(at_s)} readings do not determine a slab")
-    edges_s, charge_C = history
-    scale_C = max(float(np.ptp(charge_C)), 1e-30)
-    scale_A = max(float(np.max(np.abs(current_A))), 1e-30)
-    origin_s = float(at_s[0])
-
-    def design(log_s: float) -> NDArray[np.float64]:
-        charge = surface_charge(at_s, edges_s, charge_C, math.exp(log_s)) / scale_C
-        charge = charge - charge[0]
-        drift = (at_s - origin_s) * offset_sigma_A / scale_C
-        shapes = (np.ones(len(at_s)), current_A / scale_A, charge, charge**2 / 2, drift)
-        return np.stack(shapes, axis=1) / sigma_V[:, None]
-
-    wanted = (voltage_V - voltage_V[0]) / sigma_V
-
-    def solve(log_s: float) -> tuple[NDArray[np.float64], float]:
-        rows = design(log_s)
-        found: NDArray[np.float64] = np.linalg.lstsq(rows, wanted, rcond=1e-13)[0]
-        slope = 1.0
-        # The drift is a wrong zero of the current: it moves the mean and the slope with it,
-        # and may be as large as that zero is uncertain.
-        for _ in range(2):
-            slope = abs(found[2]) if found[2] else 1.0
-            held = np.vstack([rows, [0.0, 0.0, 0.0, 0.0, 1.0 / slope]])
-            found = np.linalg.lstsq(held, np.append(wanted, 0.0), rcond=1e-13)[0]
-        residual = wanted - rows @ found
-        return found, float(residual @ residual) + float(found[4] / slope) ** 2
-
+    model = _Model(at_s, voltage_V, sigma_V, current_A, history, doubts_V)
     grid = math.log(guess_s) + np.linspace(-DECADES, DECADES, GRID) * math.log(10.0)
-    costs = [solve(float(g))[1] for g in grid]
+    costs = [model.cost(float(g)) for g in grid]
     best = int(np.argmin(costs))
     if best in (0, GRID - 1):
         raise CannotFit("no diffusivity near the one from the slope fits best")
+    bounds = (grid[best - 1], grid[best + 1])
     log_s = float(
         minimize_scalar(
-            lambda g: solve(float(g))[1],
-            bounds=(grid[best - 1], grid[best + 1]),
+            lambda g: model.cost(float(g)),
+            bounds=bounds,
             method="bounded",
-            options={"xatol": 1e-7},
+            options={"xatol": 1e-6},
         ).x
     )
-    found, cost = solve(log_s)
-    step = 1e-4
-    moved = (design(log_s + step) - design(log_s - step)) @ found / (2 * step)
-    jacobian = np.column_stack([design(log_s), moved])
-    prior = np.zeros(jacobian.shape[1])
-    prior[4] = 1.0 / max(abs(float(found[2])), 1e-30)
-    jacobian = np.vstack([jacobian, prior])
-    covariance = np.linalg.pinv(jacobian.T @ jacobian)
-    scatter = math.sqrt(cost / (len(at_s) - PARAMETERS))
-    sigma = math.sqrt(max(float(covariance[-1, -1]), 0.0)) * max(scatter, 1.0)
+    found = model.solve(log_s)
+    scatter = math.sqrt(model.cost(log_s) / (len(at_s) - PARAMETERS))
     across_s = math.exp(log_s)
     return SlabFit(
         across_s=across_s,
-        across_sigma_s=across_s * sigma,
-        ohm=float(found[1]) / scale_A,
-        slope_V_C=float(found[2]) / scale_C,
-        bend_V_C2=float(found[3]) / scale_C**2,
+        across_sigma_s=across_s * model.log_sigma(log_s, max(scatter, 1.0)),
+        ohm=float(found[1]) / model.scale_A,
+        slope_V_C=float(found[2]) / model.scale_C,
+        bend_V_C2=float(found[3]) / model.scale_C**2,
         scatter=scatter,
     )
+
+
+class _Model:
+    """All but ``L**2 / D`` is linear in it, and so is found at once for each."""
+
+    def __init__(
+        self,
+        at_s: NDArray[np.float64],
+        voltage_V: NDArray[np.float64],
+        sigma_V: NDArray[np.float64],
+        current_A: NDArray[np.float64],
+        history: tuple[NDArray[np.float64], NDArray[np.float64]],
+        doubts_V: NDArray[np.float64],
+    ) -> None:
+        self._at_s, self._sigma_V, self._doubts_V = at_s, sigma_V, doubts_V
+        self._edges_s, self._charge_C = history
+        self.scale_C = max(float(np.ptp(self._charge_C)), 1e-30)
+        self.scale_A = max(float(np.max(np.abs(current_A))), 1e-30)
+        self._current = current_A / self.scale_A
+        doubts = doubts_V.shape[1]
+        self._prior = np.hstack([np.zeros((doubts, PARAMETERS - 1)), np.eye(doubts)])
+        self._wanted = np.append((voltage_V - voltage_V[0]) / sigma_V, np.zeros(doubts))
+
+    def _design(self, log_s: float) -> NDArray[np.float64]:
+        charge = surface_charge(self._at_s, self._edges_s, self._charge_C, math.exp(log_s))
+        charge = (charge - charge[0]) / self.scale_C
+        shapes = [np.ones(len(charge)), self._current, charge, charge**2 / 2]
+        columns = np.column_stack([*shapes, self._doubts_V])
+        return np.asarray(columns / self._sigma_V[:, None])
+
+    def solve(self, log_s: float) -> NDArray[np.float64]:
+        rows = np.vstack([self._design(log_s), self._prior])
+        return np.asarray(np.linalg.lstsq(rows, self._wanted, rcond=1e-13)[0])
+
+    def cost(self, log_s: float) -> float:
+        rows = np.vstack([self._design(log_s), self._prior])
+        found = np.linalg.lstsq(rows, self._wanted, rcond=1e-13)[0]
+        return float(np.sum((self._wanted - rows @ found) ** 2))
+
+    def log_sigma(self, log_s: float, scatter: float) -> float:
+        """Return the standard uncertainty of ``log_s``."""
+        found, step = self.solve(log_s), 1e-4
+        moved = (self._design(log_s + step) - self._design(log_s - step)) @ found / (2 * step)
+        known = np.column_stack([self._design(log_s), moved]) / scatter
+        prior = np.hstack([self._prior, np.zeros((len(self._prior), 1))])
+        jacobian = np.vstack([known, prior])
+        return math.sqrt(max(float(np.linalg.pinv(jacobian.T @ jacobian)[-1, -1]), 0.0))

@@ -21,6 +21,8 @@ from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.impedances import PREFIX, Spectrum, spectra
 from runner.timebase import fit_time_base
+from runner.titrations import PREFIX as GITT_PREFIX
+from runner.titrations import StepTitration, titrations
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
@@ -200,6 +202,13 @@ def correlate_session(path: Path) -> None:
         for spectrum in found.spectra:
             name = f"correlation/{PREFIX}{spectrum.step + 1}"
             editor.put_table(name, spectrum.columns(), units=spectrum.units())
+        for titration in found.titrations:
+            editor.put_table(
+                f"correlation/{GITT_PREFIX}{titration.step + 1}",
+                titration.columns(),
+                {"reasons": titration.reasons()},
+                units=titration.units(),
+            )
         if found.lag is not None:
             data, attributes = _lag_tables(found.lag)
             editor.put_table("correlation/front_current", data, attributes)
@@ -216,6 +225,7 @@ class _Findings:
     lag: LagResult | None
     faraday: dict[str, AttributeValue]
     spectra: tuple[Spectrum, ...]
+    titrations: tuple[StepTitration, ...]
 
     @classmethod
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
@@ -229,6 +239,7 @@ class _Findings:
             steps=_steps(session, columns, accuracy, holder, track),
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
+            titrations=_titrations(session, columns, holder, accuracy),
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
 
@@ -361,6 +372,25 @@ def _spectra(
         return ()
     return spectra(
         session, experiment.steps, columns, holder=holder, gain_ratio=accuracy.gain_ratio
+    )
+
+
+def _titrations(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    holder: Holder | None,
+    accuracy: Accuracy,
+) -> tuple[StepTitration, ...]:
+    experiment = _experiment_of(session)
+    if experiment is None:
+        return ()
+    return titrations(
+        session,
+        experiment.steps,
+        columns,
+        holder=holder,
+        accuracy=accuracy,
+        ledger_of=lambda held: _ledger(held, accuracy, holder, slice(None)),
     )
 
 
