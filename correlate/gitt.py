@@ -34,11 +34,30 @@ SETTLED_RC = 3.0
 LEFT_OF_STEP = 1e-3  # of what diffusion adds to the voltage
 LATEST_WINDOW = 0.25  # of the pulse, by which all must have settled
 MIN_POINTS = 12
+EARLY = 0.02  # of a pulse: earlier a wrong clock is not asked
 TAIL = 0.3  # of a rest, whose current is that of the rest
 # The current of the stray capacitance goes through the cell's differential resistance, which
 # is this share of the ohmic one: less under a current, more at rest. Mean and sigma.
 SHARE_ON = (0.6, 0.23)
 SHARE_OFF = (1.3, 0.6)
+LAG_DOUBT = 0.2  # of what that does to the slope: it is taken to first order only
+
+UNKNOWN_REST = Rest(
+    t_s=math.nan,
+    charge_C=math.nan,
+    volts=math.nan,
+    sigma_V=math.nan,
+    volts_at_end=math.nan,
+    remaining_V=math.nan,
+)
+UNKNOWN_LINE = RootLine(
+    slope=math.nan,
+    slope_sigma=math.nan,
+    base_V=math.nan,
+    base_sigma_V=math.nan,
+    change=math.nan,
+    change_sigma=math.nan,
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,10 +66,11 @@ class _Draft:
 
     pulse: Pulse
     parts: tuple[Bins, Bins, Bins]  # rest, pulse, rest
-    rests: tuple[Rest, Rest] | None = None
+    rests: tuple[Rest, Rest] = (UNKNOWN_REST, UNKNOWN_REST)
     drift_A: float = math.nan
-    current_A: float = math.nan
-    line: RootLine | None = None
+    current_A: float = math.nan  # by which pulse and rest differ, mean
+    steady_A: float = math.nan  # the same without what the stray capacitance takes
+    line: RootLine = UNKNOWN_LINE
     from_s: float = math.nan  # of the pulse: when all has settled
     fit: SlabFit | None = None
     reasons: list[str] = field(default_factory=list)
@@ -61,16 +81,16 @@ class _Draft:
 
     @property
     def step_V(self) -> float:
-        """Step of the relaxed voltage; NaN before both rests are known."""
-        return math.nan if self.rests is None else self.rests[1].volts - self.rests[0].volts
+        """Step of the relaxed voltage."""
+        return self.rests[1].volts - self.rests[0].volts
 
     @property
     def step_sigma_V(self) -> float:
-        return math.nan if self.rests is None else math.hypot(*(r.sigma_V for r in self.rests))
+        return math.hypot(*(r.sigma_V for r in self.rests))
 
     @property
     def charge_C(self) -> float:
-        return math.nan if self.rests is None else self.rests[1].charge_C - self.rests[0].charge_C
+        return self.rests[1].charge_C - self.rests[0].charge_C
 
     @property
     def slope_V_C(self) -> float:
@@ -90,7 +110,7 @@ def titrate(readings: Readings, pulses: Sequence[Pulse], setting: Setting) -> tu
     """
     drafts = [_drafted(readings, pulse, setting) for pulse in pulses]
     for draft in drafts:
-        if draft.line is not None and math.isfinite(draft.slope_V_C):
+        if math.isfinite(draft.line.slope):
             _fit(readings, drafts, draft, setting)
     return tuple(_finished(drafts, i, setting) for i in range(len(drafts)))
 
@@ -134,7 +154,7 @@ def _find_line(draft: _Draft, setting: Setting) -> None:
     for _ in range(4):
         rows = on.t_s >= begin_s + settled_s
         if settled_s > LATEST_WINDOW * draft.duration_s or rows.sum() < MIN_POINTS:
-            draft.line = None
+            draft.line = UNKNOWN_LINE
             draft.reasons.append(
                 f"range and stray capacitance settle within {settled_s:.3g} s, "
                 f"too much of a pulse of {draft.duration_s:.3g} s"
@@ -142,6 +162,9 @@ def _find_line(draft: _Draft, setting: Setting) -> None:
             return
         draft.current_A = _mean_current(on, rows) - draft.drift_A
         draft.from_s, draft.line = settled_s, _line(draft, rows, setting)
+        # The intercept is corrected for the current that the stray capacitance still takes.
+        roots = math.sqrt(settled_s) + math.sqrt(draft.duration_s)
+        draft.steady_A = draft.current_A + setting.stray_F * draft.line.slope / roots
         settled_s = max(setting.settling_s, _charging_s(draft, setting.stray_F))
 
 
@@ -151,8 +174,6 @@ def _charging_s(draft: _Draft, stray_F: float) -> float:
     What is left of the ohmic step, ``exp(-t / R C)`` of it, must be small beside what
     diffusion adds to the voltage.
     """
-    if draft.line is None:
-        return 0.0
     ohmic_V, ohm = abs(_ohm(draft) * draft.current_A), abs(_ohm(draft))
     diffusive_V = abs(draft.line.slope) * math.sqrt(draft.duration_s)
     left = LEFT_OF_STEP * diffusive_V / max(ohmic_V, 1e-30)
@@ -169,19 +190,18 @@ def _line(draft: _Draft, rows: NDArray[np.bool_], setting: Setting) -> RootLine:
     share = (np.diff(charge_C) / np.diff(edges_s) - draft.drift_A) / draft.current_A
     at_s = on.t_s[rows]
     drift_V = draft.slope_V_C * draft.drift_A * (at_s - begin_s)
+    volts, sigma_V = on.volts[rows] - drift_V, on.sigma_V[rows]
     lag_V = _lag_V(draft, at_s, setting.stray_F)
-    return root_line(
-        root_time(at_s, edges_s, share),
-        on.volts[rows] - drift_V + SHARE_ON[0] * lag_V,
-        on.sigma_V[rows],
-        SHARE_ON[1] * lag_V,
-        end=math.sqrt(draft.duration_s),
-    )
+    root, end = root_time(at_s, edges_s, share), math.sqrt(draft.duration_s)
+    line = root_line(root, volts + SHARE_ON[0] * lag_V, sigma_V, SHARE_ON[1] * lag_V, end=end)
+    plain = root_line(root, volts, sigma_V, 0.0 * lag_V, end=end)
+    doubt = LAG_DOUBT * (line.slope - plain.slope)
+    return replace(line, slope_sigma=math.hypot(line.slope_sigma, doubt))
 
 
 def _lag_V(draft: _Draft, at_s: NDArray[np.float64], stray_F: float) -> NDArray[np.float64]:
     """Return by how much the ohmic drop is less because of ``C dV/dt``; 0 at first."""
-    if draft.line is None:
+    if not math.isfinite(draft.line.slope):
         return np.zeros(len(at_s))
     rate_V_s = np.zeros(len(at_s))
     for sign, switch_s in ((1.0, draft.pulse.begin_s), (-1.0, draft.pulse.end_s)):
@@ -193,19 +213,14 @@ def _lag_V(draft: _Draft, at_s: NDArray[np.float64], stray_F: float) -> NDArray[
 
 def _ohm(draft: _Draft) -> float:
     """Return the resistance from the intercept."""
-    if draft.line is None or draft.rests is None:
-        return math.nan
-    return (draft.line.base_V - draft.rests[0].volts_at_end) / draft.current_A
+    return (draft.line.base_V - draft.rests[0].volts_at_end) / draft.steady_A
 
 
 # --- the whole transient -----------------------------------------------------------------------
 
 
 def _fit(readings: Readings, drafts: Sequence[_Draft], draft: _Draft, setting: Setting) -> None:
-    line = draft.line
-    if line is None:
-        return
-    across_s = math.pi / 4 * (line.slope / (draft.slope_V_C * draft.current_A)) ** 2
+    across_s = math.pi / 4 * (draft.line.slope / (draft.slope_V_C * draft.current_A)) ** 2
     bounds_s = [float(readings.t_s[0])]
     bounds_s += [s for d in drafts for s in (d.pulse.begin_s, d.pulse.end_s)]
     edges = history(readings, bounds_s, draft.parts)
@@ -248,8 +263,9 @@ def _fit(readings: Readings, drafts: Sequence[_Draft], draft: _Draft, setting: S
 def _finished(drafts: Sequence[_Draft], index: int, setting: Setting) -> Titration:
     draft = drafts[index]
     begin_s, line, rests = draft.pulse.begin_s, draft.line, draft.rests
-    if line is None or rests is None:
+    if not math.isfinite(line.slope):
         return Titration(begin_s=begin_s, duration_s=draft.duration_s, reasons=tuple(draft.reasons))
+    early_s = max(draft.from_s, EARLY * draft.duration_s)
     thickness = 2 * setting.thickness_sigma_m / setting.thickness_m
     square_m2 = setting.thickness_m**2
     moved_V = draft.slope_V_C * draft.current_A
@@ -259,15 +275,14 @@ def _finished(drafts: Sequence[_Draft], index: int, setting: Setting) -> Titrati
         line.slope_sigma / line.slope,
         draft.step_sigma_V / draft.step_V,
         setting.offset_sigma_A * lasted_s / draft.charge_C,
-        draft.pulse.clock_sigma_s / (2 * math.sqrt(max(draft.from_s, 1e-9) * draft.duration_s)),
+        draft.pulse.clock_sigma_s / (2 * math.sqrt(early_s * draft.duration_s)),
     )
     sigma = value * math.hypot(*(2 * s for s in shares), thickness)
     fit_m2_s = fit_sigma = math.nan
     if (fit := draft.fit) is not None:
         fit_m2_s = square_m2 / fit.across_s
-        clock = draft.pulse.clock_sigma_s / math.sqrt(max(draft.from_s, 1e-9) * draft.duration_s)
+        clock = draft.pulse.clock_sigma_s / math.sqrt(early_s * draft.duration_s)
         fit_sigma = fit_m2_s * math.hypot(fit.across_sigma_s / fit.across_s, thickness, clock)
-    base_V = rests[0].volts_at_end
     found = Titration(
         begin_s=begin_s,
         duration_s=draft.duration_s,
@@ -278,8 +293,8 @@ def _finished(drafts: Sequence[_Draft], index: int, setting: Setting) -> Titrati
         charge_C=draft.charge_C,
         root_slope=line.slope,
         root_slope_sigma=line.slope_sigma,
-        ohm=(line.base_V - base_V) / draft.current_A,
-        ohm_sigma=abs(math.hypot(line.base_sigma_V, rests[0].sigma_V) / draft.current_A),
+        ohm=_ohm(draft),
+        ohm_sigma=_ohm_sigma(draft, setting, early_s),
         diffusivity_m2_s=value,
         diffusivity_sigma_m2_s=sigma,
         fit_m2_s=fit_m2_s,
@@ -288,6 +303,12 @@ def _finished(drafts: Sequence[_Draft], index: int, setting: Setting) -> Titrati
     )
     reasons = objections(found, line.change, line.change_sigma, _bias(drafts, index), square_m2)
     return replace(found, reasons=(*draft.reasons, *reasons))
+
+
+def _ohm_sigma(draft: _Draft, setting: Setting, early_s: float) -> float:
+    lag_V = _lag_V(draft, np.array([draft.pulse.begin_s + early_s]), setting.stray_F)
+    parts_V = (draft.line.base_sigma_V, draft.rests[0].sigma_V, SHARE_ON[1] * float(lag_V[0]))
+    return math.hypot(math.hypot(*parts_V) / draft.steady_A, _ohm(draft) * setting.gain_sigma)
 
 
 def _bias(drafts: Sequence[_Draft], index: int) -> tuple[float, float]:
@@ -302,7 +323,7 @@ def _bias(drafts: Sequence[_Draft], index: int) -> tuple[float, float]:
         if math.isfinite(d.slope_V_C) and d.charge_C * drafts[index].charge_C > 0
     ]
     draft = drafts[index]
-    if len(near) < 2 or draft.line is None:
+    if len(near) < 2:
         return 0.0, 0.0
     first, last = near[0], near[-1]
     own = draft.slope_V_C * (len(near) - 1)

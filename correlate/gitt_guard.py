@@ -29,15 +29,17 @@ def objections(
     square_m2
         Thickness squared.
     """
-    if not (found.root_slope * found.current_A > 0 and found.step_V * found.charge_C > 0):
-        return ("the voltage does not move the way that the current drives it",)
-    tests = (
-        _too_long(found, square_m2),
-        _not_straight(change, change_sigma),
-        _not_small(*bias),
-        _not_relaxed(found),
-        _not_alike(found),
-    )
+    moves = found.root_slope * found.current_A > 0 and found.step_V * found.charge_C > 0
+    tests = [_not_relaxed(found)]
+    if moves:
+        tests += [
+            _too_long(found, square_m2),
+            _not_straight(change, change_sigma),
+            _not_small(*bias),
+            _not_alike(found),
+        ]
+    else:
+        tests.append("the voltage does not move the way that the current drives it")
     return tuple(reason for reason in tests if reason)
 
 

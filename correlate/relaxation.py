@@ -10,7 +10,7 @@ from correlate.titration_bins import LEAST_SIGMA_V, Readings
 
 WINDOW = 0.2  # of the rest: three of these at its end are compared
 SEEN = 3.0  # sigmas of a change that is not noise
-SLOWEST = 0.95  # ratio of two changes from which an end can still be told
+SLOWEST = 0.9  # ratio of two changes from which an end can still be told
 DOUBT = 0.2  # of what is extrapolated: a relaxation is no single exponential
 
 

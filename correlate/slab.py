@@ -15,10 +15,10 @@ from scipy.optimize import minimize_scalar
 from scipy.special import erfc
 
 SHORT = 0.3  # of L**2 / D, up to which a few reflections tell the response
-REFLECTIONS = 3
+REFLECTIONS = 2
 COSINES = 6
 DECADES = 1.5  # on each side of a first guess of L**2 / D that are searched
-GRID = 19
+GRID = 13
 PARAMETERS = 5
 
 
@@ -156,7 +156,7 @@ def fit_slab(
             lambda g: model.cost(float(g)),
             bounds=bounds,
             method="bounded",
-            options={"xatol": 1e-6},
+            options={"xatol": 1e-5},
         ).x
     )
     found = model.solve(log_s)

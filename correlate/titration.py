@@ -35,6 +35,8 @@ class Setting:
         Of the current range.
     offset_sigma_A
         By how much the ionic current may be wrong all the time.
+    gain_sigma
+        Of the current, over the current: the diffusivity does not feel it.
     ionic
         False when the charge is the instrument's, for want of a calibration.
     """
@@ -44,6 +46,7 @@ class Setting:
     stray_F: float = 0.0
     settling_s: float = 0.0
     offset_sigma_A: float = 0.0
+    gain_sigma: float = 0.0
     ionic: bool = True
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 GROUPS = 160
 COARSE = 16  # groups of what lies further back
+FAR = 40  # rests and pulses back, from where their charge alone counts
 LEAST_SIGMA_V = 1e-9
 
 
@@ -77,7 +78,7 @@ def history(
     charge_C = np.concatenate([part.charge_C for part in parts])
     bounds = np.array([b for b in bounds_s if b < own[-1]])
     earlier = np.append(bounds[bounds < own[0]], own[0])
-    far = [binned(readings, a, b, COARSE) for a, b in pairwise(earlier.tolist())]
+    far = [binned(readings, a, b, COARSE) for a, b in pairwise(earlier[-FAR:].tolist())]
     t_s = np.concatenate([*(f.t_s for f in far), bounds, own])
     at_bounds_C = np.interp(bounds, readings.t_s, readings.charge_C)
     total_C = np.concatenate([*(f.charge_C for f in far), at_bounds_C, charge_C])

@@ -206,7 +206,6 @@ def correlate_session(path: Path) -> None:
             editor.put_table(
                 f"correlation/{GITT_PREFIX}{titration.step + 1}",
                 titration.columns(),
-                {"reasons": titration.reasons()},
                 units=titration.units(),
             )
         if found.lag is not None:

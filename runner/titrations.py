@@ -19,7 +19,7 @@ PREFIX = "gitt_step_"
 UNUSABLE = int(Status.INVALID | Status.OVERFLOW | Status.COMPLIANCE)
 TECHNIQUE = "gitt"
 
-Columns = dict[str, NDArray[np.float64]]
+Columns = dict[str, NDArray[np.generic]]
 Samples = Mapping[str, NDArray[np.generic]]
 
 # Column of the table, its unit, and where it comes from.
@@ -40,7 +40,6 @@ _COLUMNS = (
     ("diffusivity_fit", "m^2/s", "fit_m2_s"),
     ("diffusivity_fit_sigma", "m^2/s", "fit_sigma_m2_s"),
     ("fit_scatter", "", "fit_scatter"),
-    ("valid", "", "valid"),
 )
 
 
@@ -53,19 +52,18 @@ class StepTitration:
 
     def columns(self) -> Columns:
         """Return the table's columns."""
-        return {
+        found: Columns = {
             name: np.array([float(getattr(p, field)) for p in self.pulses])
             for name, _, field in _COLUMNS
         }
+        found["valid"] = np.array([p.valid for p in self.pulses], np.uint8)
+        found["reasons"] = np.array(["; ".join(p.reasons) for p in self.pulses], dtype=np.str_)
+        return found
 
     @staticmethod
     def units() -> dict[str, str]:
         """Return the unit of each column."""
         return {name: unit for name, unit, _ in _COLUMNS}
-
-    def reasons(self) -> tuple[str, ...]:
-        """Return why each pulse is not valid; an empty text for one that is."""
-        return tuple("; ".join(p.reasons) for p in self.pulses)
 
 
 def titrations(
@@ -190,6 +188,7 @@ def _setting(
         thickness_m=thickness_m,
         stray_F=0.0 if holder is None else holder.capacitance_F,
         settling_s=float(settling_s[int(np.argmin(np.abs(full_A - used_A)))]),
+        gain_sigma=float(accuracy.gain_ratio / np.sqrt(3.0)),
         offset_sigma_A=float(offset_sigma_A),
         ionic=holder is not None,
     )
