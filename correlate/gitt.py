@@ -111,7 +111,7 @@ def titrate(readings: Readings, pulses: Sequence[Pulse], setting: Setting) -> tu
     drafts = [_drafted(readings, pulse, setting) for pulse in pulses]
     for draft in drafts:
         if math.isfinite(draft.line.slope):
-            _fit(readings, drafts, draft, setting)
+            _fit(readings, draft, setting)
     return tuple(_finished(drafts, i, setting) for i in range(len(drafts)))
 
 
@@ -195,8 +195,14 @@ def _line(draft: _Draft, rows: NDArray[np.bool_], setting: Setting) -> RootLine:
     root, end = root_time(at_s, edges_s, share), math.sqrt(draft.duration_s)
     line = root_line(root, volts + SHARE_ON[0] * lag_V, sigma_V, SHARE_ON[1] * lag_V, end=end)
     plain = root_line(root, volts, sigma_V, 0.0 * lag_V, end=end)
-    doubt = LAG_DOUBT * (line.slope - plain.slope)
-    return replace(line, slope_sigma=math.hypot(line.slope_sigma, doubt))
+    slope, change = (
+        LAG_DOUBT * (getattr(line, name) - getattr(plain, name)) for name in ("slope", "change")
+    )
+    return replace(
+        line,
+        slope_sigma=math.hypot(line.slope_sigma, slope),
+        change_sigma=math.hypot(line.change_sigma, change),
+    )
 
 
 def _lag_V(draft: _Draft, at_s: NDArray[np.float64], stray_F: float) -> NDArray[np.float64]:
@@ -219,13 +225,11 @@ def _ohm(draft: _Draft) -> float:
 # --- the whole transient -----------------------------------------------------------------------
 
 
-def _fit(readings: Readings, drafts: Sequence[_Draft], draft: _Draft, setting: Setting) -> None:
+def _fit(readings: Readings, draft: _Draft, setting: Setting) -> None:
     across_s = math.pi / 4 * (draft.line.slope / (draft.slope_V_C * draft.current_A)) ** 2
-    bounds_s = [float(readings.t_s[0])]
-    bounds_s += [s for d in drafts for s in (d.pulse.begin_s, d.pulse.end_s)]
-    edges = history(readings, bounds_s, draft.parts)
     before, on, after = draft.parts
     begin_s, end_s = draft.pulse.begin_s, draft.pulse.end_s
+    edges = history(readings, (begin_s, end_s), draft.parts)
     # Of the rest before its end matters. At rest the charge transfer is slower than under
     # a current, and so is what the stray capacitance does.
     rows = (

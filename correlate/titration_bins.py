@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 GROUPS = 160
-COARSE = 16  # groups of what lies further back
-FAR = 40  # rests and pulses back, from where their charge alone counts
+COARSE = 160  # times that tell what lies further back
 LEAST_SIGMA_V = 1e-9
 
 
@@ -39,14 +37,14 @@ class Bins:
     charge_C: NDArray[np.float64]
 
 
-def binned(readings: Readings, from_s: float, to_s: float, count: int = GROUPS) -> Bins:
+def binned(readings: Readings, from_s: float, to_s: float) -> Bins:
     """Group the readings of a stretch; the groups widen with the time since its beginning."""
     inside = (readings.t_s > from_s) & (readings.t_s <= to_s)
     after_s = readings.t_s[inside] - from_s
     if len(after_s) == 0:
         none = np.zeros(0)
         return Bins(t_s=none, volts=none, sigma_V=none, charge_C=none)
-    edges_s = np.geomspace(max(after_s[0], 1e-4 * after_s[-1]), after_s[-1], count + 1)
+    edges_s = np.geomspace(max(after_s[0], 1e-4 * after_s[-1]), after_s[-1], GROUPS + 1)
     _, first = np.unique(np.searchsorted(edges_s, after_s), return_index=True)
     size = np.diff(np.append(first, len(after_s)))
 
@@ -63,24 +61,26 @@ def binned(readings: Readings, from_s: float, to_s: float, count: int = GROUPS) 
 
 
 def history(
-    readings: Readings, bounds_s: Sequence[float], parts: Sequence[Bins]
+    readings: Readings, switched_s: Sequence[float], parts: Sequence[Bins]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return times and charges from the beginning on, coarse before ``parts``.
+    """Return times and charges from the first reading on.
+
+    What lies before ``parts`` is told the more coarsely the longer ago it was: diffusion
+    has smoothed it as much.
 
     Parameters
     ----------
-    bounds_s
-        When the current changed, beginning with the first reading.
+    switched_s
+        When the current changed during ``parts``.
     parts
         Groups of which every one is kept.
     """
     own = np.concatenate([part.t_s for part in parts])
     charge_C = np.concatenate([part.charge_C for part in parts])
-    bounds = np.array([b for b in bounds_s if b < own[-1]])
-    earlier = np.append(bounds[bounds < own[0]], own[0])
-    far = [binned(readings, a, b, COARSE) for a, b in pairwise(earlier[-FAR:].tolist())]
-    t_s = np.concatenate([*(f.t_s for f in far), bounds, own])
-    at_bounds_C = np.interp(bounds, readings.t_s, readings.charge_C)
-    total_C = np.concatenate([*(f.charge_C for f in far), at_bounds_C, charge_C])
+    first_s = float(readings.t_s[0])
+    ago_s = np.geomspace(1e-4, 1.0, COARSE) * (own[0] - first_s)
+    extra = np.concatenate([own[0] - ago_s, np.asarray(switched_s)])
+    t_s = np.concatenate([extra, own])
+    total_C = np.concatenate([np.interp(extra, readings.t_s, readings.charge_C), charge_C])
     _, order = np.unique(t_s, return_index=True)
     return t_s[order], total_C[order]

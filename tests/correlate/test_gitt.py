@@ -92,7 +92,8 @@ def test_groups_widen_and_keep_the_means():
     assert found.sigma_V[-1] < found.sigma_V[0] == pytest.approx(1e-3)
     assert len(binned(readings, 200.0, 300.0).t_s) == 0
     assert 10.0 < found.t_s[0] < 10.2
-    times_s, charge_C = history(readings, [0.0, 10.0, 60.0], (found,))
+    times_s, charge_C = history(readings, (10.0, 60.0), (found,))
+    assert times_s[0] == 0.0
     assert np.all(np.diff(times_s) > 0)
     assert charge_C == pytest.approx(-times_s)
 
