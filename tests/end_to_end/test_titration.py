@@ -99,7 +99,7 @@ def test_the_summary_tells_it(measured):
     text = out.getvalue()
     assert "diffusivity, step 2" in text
     assert "e-15" in text
-    assert "no: the pulse lasts" in text
+    assert "no: a rest was too short" in text
 
 
 def test_without_a_calibration_nothing_is_to_be_believed(measured, tmp_path, monkeypatch):
