@@ -60,7 +60,7 @@ def _too_long(found: Titration, square_m2: float) -> str:
 
 def _not_straight(change: float, sigma: float) -> str:
     if sigma > LARGEST_BIAS:
-        return "noise hides whether the voltage is linear in the root of time"
+        return "noise or a sharp bend hides whether the voltage is linear in the root of time"
     if abs(change) - SIGMAS * sigma <= LARGEST_CHANGE:
         return ""
     return (

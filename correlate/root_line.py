@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.scatter import excess
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RootLine:
@@ -70,7 +72,7 @@ def _fit(
     prior[0, -1] = 1.0
     rows, wanted = np.vstack([design, prior]), np.append(volts / sigma_V, 0.0)
     found, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
-    spare = len(volts) - len(shapes)
-    scatter = math.sqrt(max(float(np.sum((wanted - rows @ found) ** 2)) / spare, 1.0))
-    known = np.vstack([design / scatter, prior])
+    residual = (wanted - rows @ found)[: len(volts)]
+    _, factor = excess(residual, len(volts) - len(shapes))
+    known = np.vstack([design / factor, prior])
     return np.asarray(found), np.asarray(np.linalg.pinv(known.T @ known))

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import erfc
 
+from correlate.scatter import excess
+
 SHORT = 0.3  # of L**2 / D, up to which a few reflections tell the response
 REFLECTIONS = 2
 COSINES = 6
@@ -160,11 +162,11 @@ def fit_slab(
         ).x
     )
     found = model.solve(log_s)
-    scatter = math.sqrt(model.cost(log_s) / (len(at_s) - PARAMETERS))
+    scatter, factor = excess(model.residual(log_s)[: len(at_s)], len(at_s) - PARAMETERS)
     across_s = math.exp(log_s)
     return SlabFit(
         across_s=across_s,
-        across_sigma_s=across_s * model.log_sigma(log_s, max(scatter, 1.0)),
+        across_sigma_s=across_s * model.log_sigma(log_s, factor),
         ohm=float(found[1]) / model.scale_A,
         slope_V_C=float(found[2]) / model.scale_C,
         bend_V_C2=float(found[3]) / model.scale_C**2,
@@ -204,16 +206,20 @@ class _Model:
         rows = np.vstack([self._design(log_s), self._prior])
         return np.asarray(np.linalg.lstsq(rows, self._wanted, rcond=1e-13)[0])
 
-    def cost(self, log_s: float) -> float:
+    def residual(self, log_s: float) -> NDArray[np.float64]:
+        """Return what the best fit leaves, over the noise, and then what the doubts took."""
         rows = np.vstack([self._design(log_s), self._prior])
         found = np.linalg.lstsq(rows, self._wanted, rcond=1e-13)[0]
-        return float(np.sum((self._wanted - rows @ found) ** 2))
+        return np.asarray(self._wanted - rows @ found)
 
-    def log_sigma(self, log_s: float, scatter: float) -> float:
+    def cost(self, log_s: float) -> float:
+        return float(np.sum(self.residual(log_s) ** 2))
+
+    def log_sigma(self, log_s: float, factor: float) -> float:
         """Return the standard uncertainty of ``log_s``."""
         found, step = self.solve(log_s), 1e-4
         moved = (self._design(log_s + step) - self._design(log_s - step)) @ found / (2 * step)
-        known = np.column_stack([self._design(log_s), moved]) / scatter
+        known = np.column_stack([self._design(log_s), moved]) / factor
         prior = np.hstack([self._prior, np.zeros((len(self._prior), 1))])
         jacobian = np.vstack([known, prior])
         return math.sqrt(max(float(np.linalg.pinv(jacobian.T @ jacobian)[-1, -1]), 0.0))

@@ -89,6 +89,7 @@ class MockTable(_Table):
 
     scenario: str = "lco_lipon_li"
     seed: int = 1
+    overrides: dict[str, float | int] = {}
 
 
 class LimitsTable(_Table):

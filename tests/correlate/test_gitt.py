@@ -9,6 +9,7 @@ import pytest
 from correlate.gitt import titrate
 from correlate.gitt_guard import objections
 from correlate.relaxation import relaxed
+from correlate.scatter import excess
 from correlate.slab import CannotFit, fit_slab, root_time, step_response, surface_charge
 from correlate.titration import Pulse, Setting
 from correlate.titration_bins import Readings, binned, history
@@ -303,7 +304,9 @@ def test_a_rest_that_is_too_short_is_refused_but_the_fit_still_knows():
 
 
 def test_noise_that_hides_the_line_is_refused():
-    assert "noise hides" in reasons_of(PER_HOUR_A / 100, 0.004, straight_V=0.5, noise_V=1e-4)
+    assert "noise or a sharp bend hides" in reasons_of(
+        PER_HOUR_A / 100, 0.004, straight_V=0.5, noise_V=1e-4
+    )
 
 
 def test_a_slope_that_differs_from_pulse_to_pulse_is_refused():
@@ -355,3 +358,13 @@ def test_two_answers_that_differ_are_refused():
     )
     (reason,) = objections(found, 0.0, 0.0, (0.0, 0.0), THICKNESS_M**2)
     assert "the fit of the whole transient gives 1.2e-16 m2/s, the formula 1e-16" in reason
+
+
+def test_what_neighbours_have_in_common_is_no_noise():
+    assert excess(np.zeros(10), 8) == (0.0, 1.0)
+    white = np.random.default_rng(1).standard_normal(4000)
+    scatter, factor = excess(white, 4000)
+    assert scatter == pytest.approx(1.0, abs=0.05)
+    assert factor == pytest.approx(1.0, abs=0.1)
+    _, factor = excess(np.sin(np.arange(4000) / 50), 4000)
+    assert factor > 5

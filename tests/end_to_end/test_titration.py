@@ -4,18 +4,23 @@ import asyncio
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from mocks.scenario import load
 from runner.analysis import correlate_session
+from runner.check import refuse_unfit
 from runner.conduct import run
-from runner.experiment import Experiment
+from runner.experiment import Experiment, ExperimentError
 from runner.summary import render_summary, summarise
 from runner.titrations import _settled_current
 from session import Session
 from session.truth import read_truth
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
 
@@ -123,3 +128,12 @@ def test_a_meter_that_settles_does_not_make_the_charge_late():
     }
     # A held voltage, and a level that never settles, stay as they were read.
     assert _settled_current(columns) == pytest.approx([0.1, 0.1, 2.1, 2.1, 2.1, 0.3, 0.4, 0.5])
+
+
+def test_the_example_is_sound_and_changes_the_simulated_world():
+    example = Experiment.load(ROOT / "examples" / "gitt_film.toml")
+    refuse_unfit(example)
+    world = load(example.mock.scenario, **example.mock.overrides)
+    assert world.cell.diffusivity_m2_s == 1e-15
+    with pytest.raises(ExperimentError, match="overrides"):
+        Experiment.loads(PLAN.replace("seed = 3", 'seed = 3\noverrides = { stray_F = "1 pF" }'))
