@@ -167,6 +167,15 @@ def test_resistance_step_and_slope_are_those_of_the_film():
     assert found.current_A == pytest.approx(level_A, rel=1e-3)
 
 
+def test_what_earlier_pulses_left_behind_is_known():
+    options = {"straight_V": 0.5, "rest": 0.15, "noise_V": 1e-6, "pulses": 3}
+    readings, pulses = titration(PER_HOUR_A / 10, 0.08, **options)
+    # The first two are part of the record, and not of what is asked.
+    (found,) = titrate(readings, pulses[2:], replace(KNOWN, settling_s=14.0))
+    assert found.fit_m2_s == pytest.approx(1e-16, rel=0.03)
+    assert found.fit_scatter < 1.3
+
+
 # --- honest uncertainties ------------------------------------------------------------------------
 
 
@@ -260,7 +269,7 @@ def film_titration(seed, *, pulses=2, **changed):
     return readings, tuple(spans), Setting(thickness_m=THICKNESS_M, stray_F=p.stray_F)
 
 
-@pytest.mark.parametrize("changed", [{}, {"stray_F": 30e-12}, {"leak_ohm": 5e13}])
+@pytest.mark.parametrize("changed", [{}, {"stray_F": 30e-12}, {"leak_ohm": 3e12}])
 def test_stray_capacitance_and_leak_do_not_deceive(changed):
     for found in titrate(*film_titration(1, **changed)):
         assert found.valid, found.reasons
