@@ -89,8 +89,7 @@ def _not_alike(found: Titration) -> str:
     if not math.isfinite(found.fit_m2_s):
         return ""
     apart = found.diffusivity_m2_s - found.fit_m2_s
-    sigma = math.hypot(found.diffusivity_sigma_m2_s, found.fit_sigma_m2_s)
-    if abs(apart) - SIGMAS * sigma <= LARGEST_BIAS * found.fit_m2_s:
+    if abs(apart) + found.fit_sigma_m2_s <= LARGEST_BIAS * found.fit_m2_s:
         return ""
     return (
         f"the fit of the whole transient gives {found.fit_m2_s:.3g} m2/s, "

@@ -2,8 +2,8 @@
 
 Concentrations are told as charge: ``surface_charge`` is the charge that would have to be
 in the film for its mean to be what the surface is. A voltage that follows the surface is
-then a function of it: ``V = E0 + R I + s q + k q**2 / 2``, with the slope s and the bend k
-of the open-circuit voltage. Only ``L**2 / D`` is not linear in it.
+then a function of it: ``V = E0 + R I + s q + k q**2 / 2 + ...``, with the slope s and the bend
+k of the open-circuit voltage, and a term of third order. Only ``L**2 / D`` is not linear in it.
 """
 
 import math
@@ -21,7 +21,8 @@ REFLECTIONS = 2
 COSINES = 6
 DECADES = 1.5  # on each side of a first guess of L**2 / D that are searched
 GRID = 13
-PARAMETERS = 5
+PARAMETERS = 6
+FLOOR = 5e-4  # of L**2 / D: what grouping the readings does to it
 
 
 class CannotFit(ValueError):
@@ -166,7 +167,7 @@ def fit_slab(
     across_s = math.exp(log_s)
     return SlabFit(
         across_s=across_s,
-        across_sigma_s=across_s * model.log_sigma(log_s, factor),
+        across_sigma_s=across_s * math.hypot(model.log_sigma(log_s, factor), FLOOR),
         ohm=float(found[1]) / model.scale_A,
         slope_V_C=float(found[2]) / model.scale_C,
         bend_V_C2=float(found[3]) / model.scale_C**2,
@@ -198,7 +199,7 @@ class _Model:
     def _design(self, log_s: float) -> NDArray[np.float64]:
         charge = surface_charge(self._at_s, self._edges_s, self._charge_C, math.exp(log_s))
         charge = (charge - charge[0]) / self.scale_C
-        shapes = [np.ones(len(charge)), self._current, charge, charge**2 / 2]
+        shapes = [np.ones(len(charge)), self._current, charge, charge**2 / 2, charge**3 / 6]
         columns = np.column_stack([*shapes, self._doubts_V])
         return np.asarray(columns / self._sigma_V[:, None])
 

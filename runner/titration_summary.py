@@ -9,6 +9,8 @@ from runner.format import in_unit, scientific
 from runner.titrations import PREFIX
 from session.reader import Session
 
+POOR_SCATTER = 2.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PulseSummary:
@@ -20,6 +22,8 @@ class PulseSummary:
         Whether the formula's value may be believed.
     reasons
         Why not; empty when it may.
+    fit_scatter
+        About the fit, over the noise: far above 1 the fit is no better than the formula.
     """
 
     duration_s: float
@@ -28,6 +32,7 @@ class PulseSummary:
     diffusivity_sigma_m2_s: float
     fit_m2_s: float
     fit_sigma_m2_s: float
+    fit_scatter: float
     valid: bool
     reasons: str
 
@@ -56,6 +61,7 @@ def titration_summaries(session: Session, steps: Iterable[int]) -> tuple[Titrati
                 diffusivity_sigma_m2_s=float(table["diffusivity_sigma"][i]),
                 fit_m2_s=float(table["diffusivity_fit"][i]),
                 fit_sigma_m2_s=float(table["diffusivity_fit_sigma"][i]),
+                fit_scatter=float(table["fit_scatter"][i]),
                 valid=bool(table["valid"][i]),
                 reasons=str(text),
             )
@@ -75,7 +81,8 @@ def titration_table(found: TitrationSummary) -> Table:
             f"{number}, {pulse.duration_s:.3g} s",
             in_unit(pulse.current_A, "A"),
             scientific(pulse.diffusivity_m2_s, pulse.diffusivity_sigma_m2_s),
-            scientific(pulse.fit_m2_s, pulse.fit_sigma_m2_s),
+            scientific(pulse.fit_m2_s, pulse.fit_sigma_m2_s)
+            + (", a poor fit" if pulse.fit_scatter > POOR_SCATTER else ""),
             "yes" if pulse.valid else f"no: {pulse.reasons}",
         )
     return table
