@@ -37,6 +37,7 @@ def titration(
     diffusivity=1e-16,
     rest=3.0,
     pulses=1,
+    start=BEGIN_REMOVED,
     straight_V=None,
     ohm=5e9,
     noise_V=0.0,
@@ -61,7 +62,7 @@ def titration(
         surface_C += level_A * across_s * response((t_s - begin) / across_s)
         surface_C -= level_A * across_s * response((t_s - end) / across_s)
         charge_C += level_A * (np.maximum(t_s - begin, 0) - np.maximum(t_s - end, 0))
-    removed = BEGIN_REMOVED + surface_C / ALL_C
+    removed = start + surface_C / ALL_C
     if straight_V is None:
         volts = np.array([solid_solution_V(f)[0] for f in removed])
     else:

@@ -232,6 +232,31 @@ def test_an_unknown_moment_of_switching_is_in_the_uncertainty():
     assert unsure.fit_sigma_m2_s > 2 * sure.fit_sigma_m2_s
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_what_the_guard_lets_pass_is_right():
+    """Films of LiCoO2 at any state, any current, pulse, rest and noise."""
+    passed = refused = 0
+    for seed in range(40):
+        rng = np.random.default_rng(1000 + seed)
+        readings, pulses = titration(
+            rng.choice([-1, 1]) * PER_HOUR_A * 10 ** rng.uniform(-2.0, -0.5),
+            share := 10 ** rng.uniform(-2.3, -0.6),
+            start=rng.uniform(0.1, 0.6),
+            rest=rng.uniform(0.3, 2.0),
+            noise_V=10 ** rng.uniform(-7.0, -5.0),
+            seed=seed,
+            points=200,
+        )
+        setting = replace(KNOWN, settling_s=0.05 * share * ACROSS_S)
+        for found in titrate(readings, pulses, setting):
+            if found.valid:
+                assert found.diffusivity_m2_s == pytest.approx(1e-16, rel=0.05)
+            passed, refused = passed + found.valid, refused + (not found.valid)
+    assert passed >= 5
+    assert refused >= 5
+
+
 # --- a real cell about the film ------------------------------------------------------------------
 
 LEVEL_A = 10e-12
