@@ -126,6 +126,7 @@ class Cell:
     def step(self, dt_s: float, source: Source) -> None:
         """Advance by ``dt_s`` under a source."""
         self.clamped = False
+        self._look_ahead(dt_s)
         if source.mode == "voltage" and source.series_ohm > 0:
             self._hold_through(dt_s, source)
         elif source.mode == "voltage":
@@ -163,13 +164,22 @@ class Cell:
         slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
         if p.dielectric_F > 0:
             self.slow_V += slow_A * dt_s / p.dielectric_F
-        self.front_m += ion_A * dt_s / p.charge_per_m_C
+        self._move(dt_s, ion_A)
         self.source_C += current_A * dt_s
         self.ion_C += ion_A * dt_s
         self.leak_C += voltage_V / p.leak_ohm * dt_s
         self.slow_C += slow_A * dt_s
         self.beam_C += p.beam_current_A * dt_s if self.mated else 0.0
         self.voltage_V, self.source_A, self.ion_A = voltage_V, current_A, ion_A
+
+    # --- what another film does otherwise ---------------------------------------------
+
+    def _look_ahead(self, dt_s: float) -> None:
+        """Prepare a step; the rest voltage of a film with a front waits for no one."""
+
+    def _move(self, dt_s: float, ion_A: float) -> None:
+        """Take what crossed the electrolyte into the film."""
+        self.front_m += ion_A * dt_s / self.parameters.charge_per_m_C
 
     # --- the algebra -------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
+from mocks.film import FilmParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +115,38 @@ def _lco_thin_film() -> Scenario:
     )
 
 
-_SCENARIOS = {"lco_lipon_li": _lco_lipon_li, "lco_thin_film": _lco_thin_film}
+def _lco_solid_solution() -> Scenario:
+    """LiCoO2 | LiPON | Li block whose film is one solid solution, from x = 0.75 on.
+
+    Diffusion across the film takes 2500 s, charge transfer is slow (0.3 A/m2), and the
+    holder is a good one: what leaks is a small part of the currents of a titration.
+    """
+    small = _lco_lipon_li()
+    p, room_mol_m3 = small.cell, 51_218.0
+    return replace(
+        small,
+        name="lco_solid_solution",
+        cell=FilmParameters(
+            area_m2=p.area_m2,
+            film_thickness_m=p.film_thickness_m,
+            front_start_m=0.25 * p.film_thickness_m,
+            concentration_step_mol_m3=room_mol_m3,
+            electrolyte_ohm=p.electrolyte_ohm,
+            exchange_current_A=0.3 * p.area_m2,
+            stray_F=p.stray_F,
+            leak_ohm=1e14,
+            dielectric_F=p.dielectric_F,
+            dielectric_tau_s=p.dielectric_tau_s,
+            diffusivity_m2_s=1e-16,
+        ),
+    )
+
+
+_SCENARIOS = {
+    "lco_lipon_li": _lco_lipon_li,
+    "lco_solid_solution": _lco_solid_solution,
+    "lco_thin_film": _lco_thin_film,
+}
 
 
 def names() -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from mocks.cell import Cell, Source
+from mocks.cell import Source
+from mocks.film import film_tables, new_cell
 from mocks.scenario import Scenario
 from mocks.stage import Stage
 
@@ -63,7 +64,7 @@ class World:
         self.seed = seed
         self.start_ns = start_ns
         self.now_ns = start_ns
-        self.cell = Cell(scenario.cell)
+        self.cell = new_cell(scenario.cell)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
         self.exposures = Exposures(scenario.camera.exposure_line, start_ns)
@@ -139,7 +140,7 @@ class World:
 
     def mate_cell(self) -> None:
         """Put the cell into the holder; the truth counts from here."""
-        self.cell = Cell(self.scenario.cell)
+        self.cell = new_cell(self.scenario.cell)
         self._cell_start_V = self.cell.voltage_V
         for column in self._states.values():
             del column[:]
@@ -147,7 +148,7 @@ class World:
 
     def open_holder(self) -> None:
         """Take the cell out of the holder."""
-        self.cell = Cell(self.scenario.cell, mated=False)
+        self.cell = new_cell(self.scenario.cell, mated=False)
         self._cell_start_V = 0.0
 
     # --- what instruments see of it --------------------------------------------------------
@@ -221,6 +222,7 @@ class World:
             "clamp": np.array([c[3] if math.isfinite(c[3]) else np.nan for c in changes]),
             "output_on": np.array([c[4] for c in changes], np.uint8),
         }
+        tables |= film_tables(self.cell)
         self._reference_drift(tables)
         return tables
 

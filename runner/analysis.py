@@ -23,6 +23,8 @@ from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.impedances import PREFIX, Spectrum, spectra
 from runner.timebase import fit_time_base, thinned_of
+from runner.titrations import PREFIX as GITT_PREFIX
+from runner.titrations import StepTitration, titrations
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
@@ -202,6 +204,12 @@ def correlate_session(path: Path) -> None:
         for spectrum in found.spectra:
             name = f"correlation/{PREFIX}{spectrum.step + 1}"
             editor.put_table(name, spectrum.columns(), units=spectrum.units())
+        for titration in found.titrations:
+            editor.put_table(
+                f"correlation/{GITT_PREFIX}{titration.step + 1}",
+                titration.columns(),
+                units=titration.units(),
+            )
         if found.lag is not None:
             data, attributes = _lag_tables(found.lag)
             editor.put_table("correlation/front_current", data, attributes)
@@ -218,6 +226,7 @@ class _Findings:
     lag: LagResult | None
     faraday: dict[str, AttributeValue]
     spectra: tuple[Spectrum, ...]
+    titrations: tuple[StepTitration, ...]
 
     @classmethod
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
@@ -231,6 +240,7 @@ class _Findings:
             steps=_steps(session, columns, accuracy, holder, track),
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
+            titrations=_titrations(session, columns, holder, accuracy),
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
 
@@ -394,6 +404,22 @@ def played_steps(session: Session) -> dict[int, Step]:
         if isinstance(data, Mapping):
             steps[int(str(event.data["step"]))] = step_from_data(data)
     return steps
+
+
+def _titrations(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    holder: Holder | None,
+    accuracy: Accuracy,
+) -> tuple[StepTitration, ...]:
+    return titrations(
+        session,
+        played_steps(session),
+        columns,
+        holder=holder,
+        accuracy=accuracy,
+        ledger_of=lambda held: _ledger(held, accuracy, holder, slice(None)),
+    )
 
 
 def _lag(

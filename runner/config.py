@@ -84,6 +84,7 @@ class MockTable(Table):
 
     scenario: str = "lco_lipon_li"
     seed: int = 1
+    overrides: dict[str, float | int] = Field(default_factory=dict)
 
 
 class LimitsTable(Table):

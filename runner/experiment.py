@@ -252,7 +252,11 @@ class Experiment:
             ),
             mock=MockSettings()
             if tables.mock is None
-            else MockSettings(scenario=tables.mock.scenario, seed=tables.mock.seed),
+            else MockSettings(
+                scenario=tables.mock.scenario,
+                seed=tables.mock.seed,
+                overrides=dict(tables.mock.overrides),
+            ),
             envelope=Envelope(
                 voltage_min_V=limits.voltage[0],
                 voltage_max_V=limits.voltage[1],

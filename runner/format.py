@@ -42,6 +42,16 @@ def with_sigma(value: float, sigma: float, unit: str) -> str:
     return f"{value / factor:.{places}f} ± {scaled:.{places}f} {prefix}{unit}"
 
 
+def scientific(value: float, sigma: float) -> str:
+    """Return ``value ± sigma`` with a power of ten, such as ``(1.996 ± 0.027)e-15``."""
+    if not (math.isfinite(value) and math.isfinite(sigma)) or value == sigma == 0:
+        return "unknown"
+    power = math.floor(math.log10(max(abs(value), sigma)) + 1e-12)
+    scaled = sigma / 10.0**power
+    places = 2 if scaled == 0 else max(0, 1 - math.floor(math.log10(scaled)))
+    return f"({value / 10.0**power:.{places}f} ± {scaled:.{places}f})e{power}"
+
+
 def level_text(level: Level) -> str:
     """Return a voltage as it is written in an experiment file."""
     return _relative_text(level.volts, "V", level.versus)

@@ -15,6 +15,7 @@ from potentiostat.protocol import SafeState
 from runner.format import in_unit, with_sigma
 from runner.impedances import PREFIX
 from runner.plan import ExitCode
+from runner.titration_summary import TitrationSummary, titration_summaries, titration_table
 from session.reader import Session
 
 IMPORTED = "imported"  # exit reason of a session that was not run here
@@ -106,6 +107,7 @@ class RunSummary:
     reaction_median_s: float
     reaction_largest_s: float
     spectra: tuple[SpectrumSummary, ...]
+    titrations: tuple[TitrationSummary, ...]
 
 
 def summarise(
@@ -140,6 +142,7 @@ def summarise(
             reaction_median_s=float(np.median(reactions_s)) if reactions_s else math.nan,
             reaction_largest_s=max(reactions_s, default=math.nan),
             spectra=_spectra(session),
+            titrations=titration_summaries(session, _numbers(session)),
         )
 
 
@@ -246,10 +249,15 @@ def _reactions_s(session: Session) -> list[float]:
     ]
 
 
+def _numbers(session: Session) -> list[int]:
+    """Return the steps that were begun."""
+    started = [e.data["step"] for e in session.events() if e.kind == "step_started"]
+    return sorted(int(str(number)) for number in started)
+
+
 def _spectra(session: Session) -> tuple[SpectrumSummary, ...]:
     found = []
-    started = [e.data["step"] for e in session.events() if e.kind == "step_started"]
-    for step in sorted(int(str(number)) for number in started):
+    for step in _numbers(session):
         path = f"correlation/{PREFIX}{step + 1}"
         if not session.has(path):
             continue
@@ -281,6 +289,7 @@ def render_summary(summary: RunSummary) -> RenderableType:
     if summary.steps:
         parts += [_why_table(summary), _charge_table(summary)]
     parts += [_spectrum_table(s) for s in summary.spectra]
+    parts += [titration_table(t) for t in summary.titrations]
     parts += [_sentence(c) for c in summary.correlations]
     if summary.left_in == SafeState.S1:
         parts.append(

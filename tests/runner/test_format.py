@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from runner.format import in_unit, with_sigma
+from runner.format import in_unit, scientific, with_sigma
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,19 @@ def test_value_with_prefix(value, unit, text):
 )
 def test_value_with_uncertainty(value, sigma, text):
     assert with_sigma(value, sigma, "C") == text
+
+
+@pytest.mark.parametrize(
+    ("value", "sigma", "text"),
+    [
+        (1.9957e-15, 2.7e-17, "(1.996 ± 0.027)e-15"),
+        (1e-15, 1e-16, "(1.00 ± 0.10)e-15"),
+        (-2e-16, 3e-15, "(-0.2 ± 3.0)e-15"),
+        (5e-16, 0.0, "(5.00 ± 0.00)e-16"),
+        (math.nan, 1.0, "unknown"),
+        (1e-15, math.inf, "unknown"),
+        (0.0, 0.0, "unknown"),
+    ],
+)
+def test_value_with_a_power_of_ten(value, sigma, text):
+    assert scientific(value, sigma) == text
