@@ -51,6 +51,7 @@ window = ["2.8 V", "4.2 V"]
 [potentiostat]
 driver = "keithley6430"
 resource = "RESOURCE"
+block = BLOCK_SIZE
 
 [limits]
 voltage = ["2.5 V", "4.3 V"]
