@@ -177,10 +177,8 @@ def _spectrum(stretches: list[Array], interval_s: float) -> Curve:
     count = len(powers)
     degrees = 2.0 * count / (1.0 + 2.0 * HANN_OVERLAP * pairs / count)
     low, high = _interval(power, np.full(len(power), degrees))
-    frequency_Hz = np.fft.rfftfreq(length, interval_s)[lines]
-    return Curve(
-        at=frequency_Hz, value=np.sqrt(power), low=np.sqrt(low), high=np.sqrt(high)
-    )
+    frequency_Hz = np.fft.rfftfreq(length, interval_s)[lines].astype(np.float64)
+    return Curve(at=frequency_Hz, value=np.sqrt(power), low=np.sqrt(low), high=np.sqrt(high))
 
 
 def _allan(stretches: list[Array], interval_s: float) -> tuple[Curve, Array]:
@@ -206,9 +204,7 @@ def _allan(stretches: list[Array], interval_s: float) -> tuple[Curve, Array]:
         m *= 2
     variance, edf_of = np.array(variances), np.array(degrees)
     low, high = _interval(variance, edf_of)
-    curve = Curve(
-        at=np.array(times), value=np.sqrt(variance), low=np.sqrt(low), high=np.sqrt(high)
-    )
+    curve = Curve(at=np.array(times), value=np.sqrt(variance), low=np.sqrt(low), high=np.sqrt(high))
     return curve, edf_of
 
 
@@ -229,10 +225,9 @@ def degrees_of_freedom(n: int, m: int) -> float:
     so intervals are rather too wide than too narrow.
     """
     white = (3 * (n - 1) / (2 * m) - 2 * (n - 2) / n) * 4 * m**2 / (4 * m**2 + 5)
+    flicker = 5 * n**2 / (4 * m * (n + 3 * m))
     if m == 1:
         flicker = 2 * (n - 2) ** 2 / (2.3 * n - 4.9)
-    else:
-        flicker = 5 * n**2 / (4 * m * (n + 3 * m))
     walk = (n - 2) / m * ((n - 1) ** 2 - 3 * m * (n - 1) + 4 * m**2) / (n - 3) ** 2
     return max(min(white, flicker, walk), 1.0)
 

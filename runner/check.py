@@ -3,7 +3,9 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
+from pathlib import Path
 
 from rich.table import Table
 
@@ -15,7 +17,9 @@ from potentiostat.registry import potentiostat_class
 from potentiostat.technique import Step
 from runner.experiment import MOCK, Experiment
 from runner.format import in_unit
+from runner.holder_record import HOUR_S, HolderRecord
 from runner.problems import ExperimentError, Problem, find_line, spelled
+from session.errors import SessionRefused
 
 OFFSET_FACTOR = 5.0  # a set-point below this many source offsets cannot be trusted
 TYPICAL_STRAY_F = 150e-12
@@ -308,6 +312,7 @@ def _conditions(experiment: Experiment) -> Iterator[Finding]:
 def _leakage(experiment: Experiment) -> Iterator[Finding]:
     potentiostat = experiment.potentiostat
     if potentiostat.calibration is not None:
+        yield _calibration_file(potentiostat.calibration)
         return
     if potentiostat.resource == MOCK:
         yield _ok("open-holder calibration", "measured on the simulated holder first")
@@ -318,6 +323,21 @@ def _leakage(experiment: Experiment) -> Iterator[Finding]:
         arithmetic="none is named: the ionic charge will be unknown; run lamella calibrate "
         "on the empty holder",
     )
+
+
+def _calibration_file(path: Path) -> Finding:
+    """Look at the age of the calibration that is named."""
+    what, key = "open-holder calibration", ("potentiostat", "calibration")
+    try:
+        record = HolderRecord.read(path)
+    except SessionRefused as error:
+        return Finding(severity=Severity.REFUSE, what=what, arithmetic=str(error), key=key)
+    now = datetime.now(UTC)
+    doubt = record.doubt(now)
+    if doubt is not None:
+        return Finding(severity=Severity.WARN, what=what, arithmetic=doubt, key=key)
+    age_h = (record.age_s(now) or 0.0) / HOUR_S
+    return _ok(what, f"{age_h:.1f} h old, believed for {record.valid_for_s / HOUR_S:.3g} h")
 
 
 def _camera(experiment: Experiment) -> Iterator[Finding]:

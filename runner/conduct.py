@@ -9,18 +9,20 @@ from pathlib import Path
 
 from cameras.protocol import FrameSource
 from potentiostat.protocol import SafeState
+from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
 from runner.bus import BusAddress, BusFeed
-from runner.calibrate import HolderRecord, load_holder, measure_holder
+from runner.calibrate import measure_holder
 from runner.cell import GuardedCell
 from runner.check import refuse_unfit
 from runner.control import Control
 from runner.devices import open_camera
 from runner.experiment import Experiment
 from runner.header import session_header
+from runner.holder_record import HolderRecord, load_holder
 from runner.lab import MOCK, Lab, open_lab
-from runner.messages import GuardianSettings
+from runner.messages import GuardianSettings, HolderTerms
 from runner.outputs import Outputs
 from runner.plan import Ending, Plan
 from runner.report import write_report
@@ -95,6 +97,8 @@ async def run(
         Outputs.claim, session=Path(output), report=report, overwrite=overwrite
     )
     holder = await asyncio.to_thread(load_holder, experiment)
+    if holder is not None and (doubt := holder.doubt(datetime.now(UTC))) is not None:
+        stage(f"warning: {doubt}")
     async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
             holder = await _load_holder_with_cell(experiment, lab, holder, stage)
@@ -129,7 +133,7 @@ async def _load_holder_with_cell(
     empty = guardian_settings(experiment, lab, cell_attached=False)
     if holder is None:
         stage("measuring the open holder")
-        holder = await measure_holder(experiment, lab, empty)
+        holder, _ = await measure_holder(experiment, lab, empty)
     else:
         async with GuardedCell(empty) as source:
             source.reason = "the source rests at 0 A"
@@ -142,7 +146,7 @@ def guardian_settings(
     lab: Lab,
     *,
     cell_attached: bool = True,
-    holder: HolderRecord | None = None,
+    holder: HolderTerms | None = None,
 ) -> GuardianSettings:
     """Return what a guardian needs for an experiment in a lab."""
     potentiostat = experiment.potentiostat
@@ -154,9 +158,17 @@ def guardian_settings(
         cell_attached=cell_attached,
         nplc=potentiostat.nplc,
         line_frequency_Hz=potentiostat.line_frequency_Hz,
-        holder=None if holder is None else holder.terms(),
+        holder=holder,
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
     )
+
+
+def _terms(experiment: Experiment, holder: HolderRecord | None) -> HolderTerms | None:
+    """Return what the holder draws in the current range of the run."""
+    if holder is None:
+        return None
+    ranges = potentiostat_class(experiment.potentiostat.driver).ranges
+    return holder.terms(experiment.range_A(ranges))
 
 
 async def _play(
@@ -168,7 +180,8 @@ async def _play(
     watcher: Watcher,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
-    cell = GuardedCell(guardian_settings(experiment, lab, holder=holder))
+    terms = await asyncio.to_thread(_terms, experiment, holder)
+    cell = GuardedCell(guardian_settings(experiment, lab, holder=terms))
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)
@@ -193,6 +206,8 @@ async def _play(
                 f"open-holder calibration: {holder.source}",
                 holder.attributes(),
             )
+            if (doubt := holder.doubt(datetime.now(UTC))) is not None:
+                await recorder.event(lab.clock.now_ns(), "calibration_doubted", "runner", doubt, {})
         feed = await _enter_bus(experiment, outputs, stack)
         acquisition = Acquisition(
             experiment,

@@ -27,6 +27,7 @@ from runner.problems import ExperimentError
 from session import Session
 from session.calibration_file import write_calibration
 from session.errors import RecorderLost
+from session.provenance import hash_file
 from session.truth import read_truth
 
 pytestmark = pytest.mark.timeout(60)
@@ -110,6 +111,12 @@ async def test_a_run_completes_and_says_so(plan, tmp_path):
     assert seen[-1] == summary.samples > 150
     assert (tmp_path / "a.html").stat().st_size > 50_000
     assert kinds(tmp_path / "a.h5")[-1] in ("cell_left", "not_tracked")
+    # The file of this calibration does not say when the holder was measured.
+    assert "calibration_doubted" in kinds(tmp_path / "a.h5")
+    with Session.open(tmp_path / "a.h5") as session:
+        assert session.attributes("provenance/files")["calibration"] == hash_file(
+            tmp_path / "holder.h5"
+        )
     with pytest.raises(OutputRefused):
         await run(plan(), output=tmp_path / "a.h5", speed=math.inf)
 

@@ -60,9 +60,8 @@ def test_the_zero_and_the_drift_have_honest_sigmas(many):
 
 def test_a_random_walk_rises_as_theory_says():
     step_A = 1e-15
-    found = []
-    for seed in range(100):
-        found.append(record(np.cumsum(np.random.default_rng(seed).normal(0, step_A, N))))
+    steps = [np.random.default_rng(seed).normal(0, step_A, N) for seed in range(100)]
+    found = [record(np.cumsum(each)) for each in steps]
     for k in range(len(found[0].allan.at)):
         m = 2**k
         true = step_A * np.sqrt((m + 0.5 / m) / 3)
