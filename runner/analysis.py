@@ -17,9 +17,10 @@ from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
-from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
+from runner.session_holder import holder_change_of, holder_of, put_holder
 from runner.timebase import fit_time_base
 from session.editor import SessionEditor
 from session.reader import Session
@@ -32,7 +33,6 @@ MAX_LAG_S = 10.0
 SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 SEED = 20_001
-CALIBRATION_EVENT = "calibration"
 
 
 def analyse_session(path: Path, holder: HolderRecord | None) -> None:
@@ -42,13 +42,7 @@ def analyse_session(path: Path, holder: HolderRecord | None) -> None:
     """
     fit_time_base(path)
     if holder is not None:
-        with SessionEditor.open(path) as editor:
-            editor.put_table(
-                "calibration",
-                holder.columns,
-                {**holder.attributes(), "source": holder.source},
-                units={"voltage": "V", "current": "A"},
-            )
+        put_holder(path, holder)
     for track in _experiment_tracks(path):
         try:
             track_session(path, track.tracker, name=track.name)
@@ -221,34 +215,18 @@ class _Findings:
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
         holder = holder_of(session)
         accuracy = accuracy_of(session, columns)
-        ledger = _ledger(columns, accuracy, holder, slice(None))
+        change = holder_change_of(session)
+        changed_F = 0.0 if change is None else change.capacitance_F
+        ledger = _ledger(columns, accuracy, holder, slice(None), changed_F)
         front = session.table("tracks/front") if session.has("tracks/front") else None
         track = None if front is None else dict(front.columns)
         return cls(
             ledger=ledger,
-            steps=_steps(session, columns, accuracy, holder, track),
+            steps=_steps(columns, accuracy, holder, track, changed_F),
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
-
-
-def holder_of(session: Session) -> Holder | None:
-    """Return the open-holder calibration of a session, or None.
-
-    It is taken from the calibration's table, or from the event of the run's start when
-    the run did not live to write the table.
-    """
-    attributes: Mapping[str, object] | None = None
-    if session.calibration is not None:
-        attributes = session.calibration.attributes
-    for event in session.events():
-        if attributes is None and event.kind == CALIBRATION_EVENT:
-            attributes = event.data
-    if attributes is None:
-        return None
-    calibration = asdict(calibration_from(attributes))
-    return Holder(**{name: calibration[name] for name in Holder.__slots__})
 
 
 def accuracy_of(session: Session, columns: Mapping[str, NDArray[np.generic]]) -> Accuracy:
@@ -271,6 +249,7 @@ def _ledger(
     accuracy: Accuracy,
     holder: Holder | None,
     rows: slice | NDArray[np.int_],
+    changed_F: float = 0.0,
 ) -> Ledger:
     part = {name: np.asarray(column[rows]) for name, column in columns.items()}
     # While a voltage is held, nothing else tells the current: a reading that had not
@@ -286,6 +265,7 @@ def _ledger(
         accuracy=accuracy,
         holder=holder,
         moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
+        changed_F=changed_F,
     )
 
 
@@ -302,11 +282,11 @@ def moved_voltage(
 
 
 def _steps(
-    session: Session,
     columns: Mapping[str, NDArray[np.generic]],
     accuracy: Accuracy,
     holder: Holder | None,
     track: Mapping[str, NDArray[np.generic]] | None,
+    changed_F: float,
 ) -> dict[str, list[float]]:
     """Charge by term and front speed of every step."""
     table: dict[str, list[float]] = {}
@@ -322,7 +302,7 @@ def _steps(
             continue
         # From the reading before, so that the first interval is counted too.
         rows = np.arange(max(rows[0] - 1, 0), rows[-1] + 1)
-        part = _ledger(columns, accuracy, holder, rows)
+        part = _ledger(columns, accuracy, holder, rows, changed_F)
         add("step", step)
         add("t_start_ns", float(part.t_ns[0]))
         add("t_end_ns", float(part.t_ns[-1]))
