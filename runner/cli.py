@@ -256,6 +256,28 @@ def calibrate(
         _conclude(found, render_calibration, as_json=as_json)
 
 
+@main.command()
+@click.argument("experiment", type=_path("in"))
+@click.option("--speed", type=Speed(), default="1", help="N or max; simulated only.")
+@json_option
+def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
+    """Tell whether the holder has a cell, an open contact or a short.
+
+    Exit code 1 where it is no cell. A table [contact] makes a run ask this first.
+
+    Example: lamella contact examples/lco_lipon_li.toml
+    """
+    with _exit_codes():
+        from runner.conduct import contact as find  # noqa: PLC0415
+        from runner.contact import render_contact  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+
+        loaded = Experiment.load(experiment)
+        found = run_async(lambda: find(loaded, speed=speed))
+        _conclude(found.verdict if as_json else found, render_contact, as_json=as_json)
+        sys.exit(ExitCode.DONE if found.is_cell else ExitCode.LIMIT)
+
+
 @main.command(name="import")
 @click.option("-o", "--output", type=_path("out"), required=True)
 @click.option("--echem", type=_path("in"), help="File of a potentiostat.")

@@ -100,6 +100,12 @@ class LimitsTable(_Table):
     dose: Dose | None = None
 
 
+class ContactTable(_Table):
+    """``[contact]``: test the contact before the plan."""
+
+    current: Current | None = None
+
+
 class TrackTable(_Table):
     """``[[track]]``."""
 
@@ -253,6 +259,7 @@ class ExperimentTable(_Table):
     camera: CameraTable | None = None
     mock: MockTable | None = None
     limits: LimitsTable
+    contact: ContactTable | None = None
     track: list[TrackTable] = []
     step: list[StepTable]
     bus: BusTable | None = None
@@ -318,6 +325,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("camera",): CameraTable,
     ("mock",): MockTable,
     ("limits",): LimitsTable,
+    ("contact",): ContactTable,
     ("track",): TrackTable,
     ("step",): StepTable,
     ("step", "cp"): CpTable,

@@ -96,6 +96,13 @@ class MockSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContactSettings:
+    """A contact test before the plan; its current is chosen by the range where None."""
+
+    current_A: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrackSettings:
     """One tracker, and the name of its track."""
 
@@ -127,6 +134,7 @@ class Experiment:
     tracks: tuple[TrackSettings, ...]
     steps: tuple[Step, ...]
     bus: BusSettings | None
+    contact: ContactSettings | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -223,6 +231,9 @@ class Experiment:
                 tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits
             ),
             bus=_bus(tables),
+            contact=None
+            if tables.contact is None
+            else ContactSettings(current_A=tables.contact.current),
         )
 
     @property
@@ -371,6 +382,9 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
             found.append((("camera", "port"), "is missing; write the camera's TCP port"))
     elif tables.limits.dose is not None:
         found.append((("limits", "dose"), "has no camera to count for; leave it out"))
+    contact_A = None if tables.contact is None else tables.contact.current
+    if contact_A is not None and not 0 < contact_A <= tables.limits.current:
+        found.append((("contact", "current"), "must be more than nothing, and within the limits"))
     if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():
         found.append((("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883"))
     return found

@@ -336,6 +336,15 @@ _NOISE_ALLAN = Group(
     ),
 )
 
+CONTACT = Group(
+    path="contact",
+    nx_class="NXcollection",
+    meaning="contact test before the plan: verdict and evidence as attributes, raw columns",
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+)
+
 
 def _plain(path: str, nx_class: str, meaning: str) -> Group:
     return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
@@ -381,6 +390,7 @@ GROUPS: tuple[Group, ...] = (
     _plain("calibration/allan", "NXcollection", "one group for each current range"),
     _NOISE_ALLAN,
     CALIBRATION_AFTER,
+    CONTACT,
     _plain("queues", "NXcollection", "one group for each bounded queue"),
     _plain("queues/<queue>", "NXcollection", "its counters"),
     _plain("provenance", "NXcollection", "where the session comes from"),

@@ -42,7 +42,7 @@ def last_json(result):
 @pytest.mark.parametrize(
     "verb",
     [
-        *("run", "check", "new", "calibrate", "import", "track"),
+        *("run", "check", "new", "calibrate", "contact", "import", "track"),
         *("correlate", "report", "verify", "instruments"),
     ],
 )
@@ -213,6 +213,13 @@ def test_the_summary_reads_like_one(finished):
     assert "ended because" in text
     assert "not measured" in text
     assert "simulated hardware" in text
+
+
+def test_contact_is_told_with_its_evidence():
+    found = last_json(lamella("contact", EXAMPLE, "--speed", "max", "--json"))
+    assert found["contact"] == "cell"
+    assert found["confidence"] > 0.99
+    assert found["ohm_low"] < 1.43e9 < found["ohm_high"]
 
 
 def test_calibrate_writes_a_file_that_a_run_can_name(tmp_path):
