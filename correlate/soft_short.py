@@ -4,13 +4,13 @@ A short that closes takes ``V / R`` away from the cell, and the voltage falls by
 current times the cell's own resistance; when it opens the voltage comes back. A step is the
 mean of the last readings less the line through those before them. Slower things than the
 line can follow (relaxation after a change of the set-point) are no steps, so readings near
-a change are left out. What is sought is as rare as stated: `FALSE_ALARMS_PER_HOUR`, for
-readings that scatter evenly about a line.
+a change are left out, and those for a while after a step. False alarms are as rare as
+`FALSE_ALARMS_PER_HOUR`, for readings that scatter evenly about a line.
 """
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from correlate.line import weighted_line
 BASE_READINGS = 20  # of the line
 STEP_READINGS = 4
 HOLD_OFF_S = 5.0  # after a change of what is held
+BLIND_S = 2.0  # after a step: the stray capacitance follows it, and is not to be seen again
 FALSE_ALARMS_PER_HOUR = 0.01
 READINGS_PER_HOUR = 3600 / 0.045  # of a quick instrument: each is a chance for an alarm
 THRESHOLD = float(stats.norm.isf(FALSE_ALARMS_PER_HOUR / READINGS_PER_HOUR / 2))
@@ -83,6 +84,7 @@ class ShortWatch:
 
     def __init__(self) -> None:
         self._began_s = math.nan
+        self._blind_until_s = -math.inf
         self._seen: deque[tuple[float, float]] = deque(maxlen=WINDOW)
 
     def changed(self) -> None:
@@ -94,7 +96,7 @@ class ShortWatch:
         """Take a valid reading; return the step that it completes, or None."""
         if math.isnan(self._began_s):
             self._began_s = t_s
-        if t_s - self._began_s < HOLD_OFF_S:
+        if t_s - self._began_s < HOLD_OFF_S or t_s < self._blind_until_s:
             return None
         self._seen.append((t_s, voltage_V))
         if len(self._seen) < WINDOW:
@@ -103,6 +105,7 @@ class ShortWatch:
         step = _step(times, voltages, sigma_V)
         if step is not None:
             self._seen.clear()  # a line across a step would see it again, upside down
+            self._blind_until_s = t_s + BLIND_S
         return step
 
 
@@ -139,23 +142,51 @@ def find_steps(
     for rows in np.split(np.arange(len(t)), bounds):
         if len(rows) == 0 or same[rows[0]] < 0:
             continue
-        rows = rows[t[rows] - t[rows[0]] >= HOLD_OFF_S]
-        if len(rows) < WINDOW:
-            continue
-        error_V = float(np.median(sigma[rows]))
-        sizes = np.convolve(v[rows], KERNEL[::-1], mode="valid")
-        hits = np.flatnonzero(np.abs(sizes) >= max(THRESHOLD * error_V * KERNEL_NORM, SMALLEST_V))
-        begin = 0
-        while len(hits := hits[hits >= begin]):
-            # The step is where the readings of its end are all beyond it.
-            near = hits[0] + np.arange(min(STEP_READINGS, len(sizes) - hits[0]))
-            at = int(near[np.argmax(np.abs(sizes[near]))])
-            window = rows[at : at + WINDOW]
-            step = _step(t[window], v[window], error_V)
-            if step is not None:
-                found.append(step)
-            begin = at + WINDOW
+        found += _in_stretch(*(x[rows] for x in (t, v, sigma)))
     return found
+
+
+def _in_stretch(t: Array, v: Array, sigma: Array) -> list[VoltageStep]:
+    """Return the steps while one thing is held."""
+    late = t - t[0] >= HOLD_OFF_S
+    t, v = t[late], v[late]
+    if len(t) < WINDOW:
+        return []
+    found: list[VoltageStep] = []
+    error_V = float(np.median(sigma))
+    sizes = np.convolve(v, KERNEL[::-1], mode="valid")
+    hits = np.flatnonzero(np.abs(sizes) >= max(THRESHOLD * error_V * KERNEL_NORM, SMALLEST_V))
+    begin = 0
+    while len(hits := hits[hits >= begin]):
+        # The step is where the readings of its end are all beyond it.
+        near = hits[0] + np.arange(min(STEP_READINGS, len(sizes) - hits[0]))
+        at = int(near[np.argmax(np.abs(sizes[near]))])
+        step = _step(t[at : at + WINDOW], v[at : at + WINDOW], error_V)
+        if step is not None:
+            found.append(_settled(step, t, v, at, error_V))
+        begin = int(np.searchsorted(t, t[at + WINDOW - 1] + BLIND_S))
+    return found
+
+
+def _settled(step: VoltageStep, t: Array, v: Array, at: int, error_V: float) -> VoltageStep:
+    """Return a step with its size once the stray capacitance has followed."""
+    late = slice(at + WINDOW + STEP_READINGS, at + WINDOW + STEP_READINGS + BASE_READINGS // 2)
+    if len(t[late]) < BASE_READINGS // 2:
+        return step
+    base = slice(at, at + BASE_READINGS)
+    line = weighted_line(t[base], v[base], np.full(BASE_READINGS, error_V))
+    t_late, v_late = float(np.mean(t[late])), float(np.mean(v[late]))
+    size_V = float(v_late - (line.offset + line.slope * t_late))
+    if size_V * step.step_V < step.step_V**2:
+        return step  # it has changed again, or does not settle
+    far_s = t_late - float(np.mean(t[base]))
+    variance = error_V**2 * (1 / len(t[late]) + 1 / BASE_READINGS)
+    return replace(
+        step,
+        step_V=size_V,
+        sigma_V=math.sqrt(variance + (line.slope_sigma * far_s) ** 2),
+        voltage_V=v_late,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,10 +219,18 @@ def self_discharge(
     ----------
     capacitance_F
         Stray capacitance, and the cell's own ``dQ/dV`` where it rests.
+
+    Raises
+    ------
+    ValueError
+        There are fewer than two readings, or the voltage is not positive.
     """
-    line = weighted_line(t_s - np.mean(t_s), voltage_V, sigma_V)
     mean_V = float(np.mean(voltage_V))
-    rate, sigma = line.slope, line.slope_sigma
+    if mean_V <= 0:
+        raise ValueError(f"a cell at {mean_V:.3g} V has nothing to discharge")
+    # An exponential is a line in its logarithm.
+    line = weighted_line(t_s - np.mean(t_s), np.log(voltage_V / mean_V), sigma_V / mean_V)
+    rate, sigma = line.slope * mean_V, line.slope_sigma * mean_V
     fastest = max(-rate, 0.0) + 1.645 * sigma
     sure = rate < -2.0 * sigma
     ohm = -mean_V / (rate * capacitance_F) if sure else math.nan

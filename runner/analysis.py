@@ -21,6 +21,7 @@ from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
 from runner.session_holder import holder_change_of, holder_of, put_holder
+from runner.session_shorts import Shorts, find_shorts
 from runner.timebase import fit_time_base
 from session.editor import SessionEditor
 from session.reader import Session
@@ -33,6 +34,7 @@ MAX_LAG_S = 10.0
 SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 SEED = 20_001
+SHORT_EVENT = "soft_short"
 
 
 def analyse_session(path: Path, holder: HolderRecord | None) -> None:
@@ -175,6 +177,7 @@ def correlate_session(path: Path) -> None:
         if len(columns["t_ns"]) < 2:
             return
         found = _Findings.of(session, columns)
+        known = {(e.t_ns, e.kind) for e in session.events()}
     with SessionEditor.open(path) as editor:
         ledger = found.ledger
         editor.put_table(
@@ -189,6 +192,9 @@ def correlate_session(path: Path) -> None:
                 "charge_ionic_sigma": ledger.columns["ionic_sigma"],
             },
         )
+        for t_ns, text, details in found.shorts.events():
+            if (t_ns, SHORT_EVENT) not in known:
+                editor.add_event(t_ns, SHORT_EVENT, "analysis", text, details)
         if found.steps:
             editor.put_table("correlation/kinematics", found.steps)
         for spectrum in found.spectra:
@@ -206,6 +212,7 @@ class _Findings:
     """All that `correlate_session` works out before it writes."""
 
     ledger: Ledger
+    shorts: Shorts
     steps: dict[str, list[float]]
     lag: LagResult | None
     faraday: dict[str, AttributeValue]
@@ -217,16 +224,24 @@ class _Findings:
         accuracy = accuracy_of(session, columns)
         change = holder_change_of(session)
         changed_F = 0.0 if change is None else change.capacitance_F
+        shorts = find_shorts(columns)
         ledger = _ledger(columns, accuracy, holder, slice(None), changed_F)
+        _widen(ledger.columns["ionic_sigma"], shorts.charge_C)
         front = session.table("tracks/front") if session.has("tracks/front") else None
         track = None if front is None else dict(front.columns)
         return cls(
             ledger=ledger,
-            steps=_steps(columns, accuracy, holder, track, changed_F),
+            shorts=shorts,
+            steps=_steps(columns, accuracy, holder, track, (changed_F, shorts.charge_C)),
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
+
+
+def _widen(sigma_C: NDArray[np.float64], short_C: NDArray[np.float64]) -> None:
+    """Add what shorts took to the sigma of the ionic charge; where unknown, so is that."""
+    np.hypot(sigma_C, short_C, out=sigma_C)
 
 
 def accuracy_of(session: Session, columns: Mapping[str, NDArray[np.generic]]) -> Accuracy:
@@ -286,9 +301,13 @@ def _steps(
     accuracy: Accuracy,
     holder: Holder | None,
     track: Mapping[str, NDArray[np.generic]] | None,
-    changed_F: float,
+    doubts: tuple[float, NDArray[np.float64]],
 ) -> dict[str, list[float]]:
-    """Charge by term and front speed of every step."""
+    """Charge by term and front speed of every step.
+
+    The doubts are the change of the stray capacitance, and what soft shorts took.
+    """
+    changed_F, short_C = doubts
     table: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -303,6 +322,7 @@ def _steps(
         # From the reading before, so that the first interval is counted too.
         rows = np.arange(max(rows[0] - 1, 0), rows[-1] + 1)
         part = _ledger(columns, accuracy, holder, rows, changed_F)
+        _widen(part.columns["ionic_sigma"], short_C[rows] - short_C[rows[0]])
         add("step", step)
         add("t_start_ns", float(part.t_ns[0]))
         add("t_end_ns", float(part.t_ns[-1]))

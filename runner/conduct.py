@@ -179,6 +179,7 @@ def guardian_settings(
         nplc=potentiostat.nplc,
         line_frequency_Hz=potentiostat.line_frequency_Hz,
         holder=holder,
+        stop_on_short=experiment.stop_on_short and cell_attached,
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
     )
 

@@ -2,7 +2,7 @@
 
 import difflib
 import tomllib
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -98,6 +98,7 @@ class LimitsTable(_Table):
     current: Current
     charge: Charge
     dose: Dose | None = None
+    short: Literal["stop"] | None = None
 
 
 class ContactTable(_Table):

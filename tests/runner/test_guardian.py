@@ -90,6 +90,7 @@ class ScriptedInstrument:
         row["voltage_V"] = change.get("voltage_V", self.voltage_V)
         row["current_A"] = change.get("current_A", self.level_A)
         row["status"] = change.get("status", 0)
+        row["voltage_sigma_V"] = 5e-5
         return row
 
     def exchange_clock(self):
@@ -641,3 +642,36 @@ def test_an_unknown_message_is_a_defect_of_ours_and_still_leaves_the_cell_safe()
     assert scene.instrument.calls[-2:] == [("rest",), ("close",)]
     scene.ours.close()
     scene.theirs.close()
+
+
+# --- shorts ----------------------------------------------------------------------------------
+
+
+def falling(at=150, *, by_V=0.01):
+    return [{"voltage_V": 3.9 - (by_V if k >= at else 0.0)} for k in range(190)]
+
+
+@pytest.mark.parametrize(("asked", "reads"), [(True, 160), (False, None)])
+def test_a_short_takes_the_cell_to_safety_where_it_is_asked_to(asked, reads):
+    scene = Scene(falling(), stop_on_short=asked)
+    scene.say(charge_step(after(1000.0)))
+    scene.at(180, Finish(reason="done"))
+    heard = scene.play()
+    tripped = [m for m in heard if isinstance(m, Tripped)]
+    assert len(tripped) == asked
+    if asked:
+        assert tripped[0].kind is EndKind.LIMIT
+        assert "a short: the voltage fell by" in tripped[0].reason
+        assert tripped[0].t_ns < reads * READ_NS
+
+
+def test_a_voltage_that_rises_or_is_held_is_no_short():
+    scene = Scene(falling(by_V=-0.01), stop_on_short=True)
+    scene.say(charge_step(after(1000.0)))
+    scene.at(180, Finish(reason="done"))
+    assert not [m for m in scene.play() if isinstance(m, Tripped)]
+    held = Scene(falling(), stop_on_short=True)
+    step = chronoamperometry(Level(volts=3.9), 1000.0)
+    held.say(StartStep(index=0, step=step, range_A=1e-10))
+    held.at(180, Finish(reason="done"))
+    assert not [m for m in held.play() if isinstance(m, Tripped)]
