@@ -647,31 +647,37 @@ def test_an_unknown_message_is_a_defect_of_ours_and_still_leaves_the_cell_safe()
 # --- shorts ----------------------------------------------------------------------------------
 
 
-def falling(at=150, *, by_V=0.01):
-    return [{"voltage_V": 3.9 - (by_V if k >= at else 0.0)} for k in range(190)]
+@pytest.fixture
+def slow(monkeypatch):
+    """Read rarely, so that few readings make many seconds."""
+    monkeypatch.setitem(globals(), "READ_NS", 200_000_000)
 
 
-@pytest.mark.parametrize(("asked", "reads"), [(True, 160), (False, None)])
-def test_a_short_takes_the_cell_to_safety_where_it_is_asked_to(asked, reads):
-    scene = Scene(falling(), stop_on_short=asked)
-    scene.say(charge_step(after(1000.0)))
-    scene.at(180, Finish(reason="done"))
-    heard = scene.play()
-    tripped = [m for m in heard if isinstance(m, Tripped)]
-    assert len(tripped) == asked
-    if asked:
-        assert tripped[0].kind is EndKind.LIMIT
-        assert "a short: the voltage fell by" in tripped[0].reason
-        assert tripped[0].t_ns < reads * READ_NS
+def falling(by_V=0.01):
+    return [{"voltage_V": 3.9 - (by_V if k >= 60 else 0.0)} for k in range(90)]
 
 
-def test_a_voltage_that_rises_or_is_held_is_no_short():
-    scene = Scene(falling(by_V=-0.01), stop_on_short=True)
-    scene.say(charge_step(after(1000.0)))
-    scene.at(180, Finish(reason="done"))
-    assert not [m for m in scene.play() if isinstance(m, Tripped)]
-    held = Scene(falling(), stop_on_short=True)
-    step = chronoamperometry(Level(volts=3.9), 1000.0)
-    held.say(StartStep(index=0, step=step, range_A=1e-10))
-    held.at(180, Finish(reason="done"))
-    assert not [m for m in held.play() if isinstance(m, Tripped)]
+def trips(script, start, *, asked=True):
+    scene = Scene(script, stop_on_short=asked)
+    scene.say(start)
+    scene.at(80, Finish(reason="done"))
+    return [m for m in scene.play() if isinstance(m, Tripped)]
+
+
+def test_a_short_takes_the_cell_to_safety_where_it_is_asked_to(slow):
+    (tripped,) = trips(falling(), charge_step(after(1000.0)))
+    assert tripped.kind is EndKind.LIMIT
+    assert "a short: the voltage fell by" in tripped.reason
+    assert 60 * READ_NS < tripped.t_ns < 66 * READ_NS
+    assert trips(falling(), charge_step(after(1000.0)), asked=False) == []
+
+
+def test_a_voltage_that_rises_or_is_held_is_no_short(slow):
+    assert trips(falling(by_V=-0.01), charge_step(after(1000.0))) == []
+    held = chronoamperometry(Level(volts=3.9), 1000.0)
+    assert trips(falling(), StartStep(index=0, step=held, range_A=1e-10)) == []
+
+
+def test_a_change_of_the_current_is_no_short(slow):
+    step = charge_step(after(11.0))  # its end lets the voltage fall
+    assert trips(falling(), step) == []
