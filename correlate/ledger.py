@@ -101,6 +101,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     moved_V: NDArray[np.float64] | None = None,
     counted: Counted | None = None,
     told: NDArray[np.bool_] | None = None,
+    changed_F: float = 0.0,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -122,11 +123,18 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     told
         Where no meter read the current, shape (n,): it is what the source gives, true within
         the data sheet, or exactly none of an open cell. None for nowhere.
+    changed_F
+        By how much the stray capacitance differed after the run.
 
     Notes
     -----
     A held voltage that is moved charges the stray capacitance within milliseconds,
     between two readings. That charge is added to the instrument's, which really gave it.
+
+    A capacitance that changes under a voltage takes ``V dC`` with it. Whether it changed
+    while the readings were taken, or while the holder was handled, is not known: none of
+    it is booked, and its sigma is the root mean square of all and nothing,
+    ``abs(V dC) / sqrt(2)``.
     """
     seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9 if len(t_ns) else np.zeros(0)
     current = _bridged(seconds, current_A)
@@ -162,6 +170,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
             instrument,
             np.hypot(random_C, zero_sigma_C),
             gain_sigma,
+            changed_F,
         )
     columns["beam"] = np.zeros(n)
     columns["beam_sigma"] = np.zeros(n)
@@ -239,6 +248,7 @@ def _holder_terms(
     instrument: NDArray[np.float64],
     instrument_sigma_C: NDArray[np.float64],
     gain_sigma: float,
+    changed_F: float,
 ) -> dict[str, NDArray[np.float64]]:
     rise = voltage - voltage[:1]
     rise_sigma = np.hypot(voltage_sigma_V, voltage_sigma_V[:1])
@@ -251,6 +261,9 @@ def _holder_terms(
     capacitive_sigma = np.hypot(
         holder.capacitance_sigma_F * rise, holder.capacitance_F * rise_sigma
     )
+    taken_C = changed_F * 0.5 * (voltage + voltage[:1]) / math.sqrt(2.0)
+    taken_C[:1] = 0.0
+    capacitive_sigma = np.hypot(capacitive_sigma, taken_C)
     leak_sigma = np.abs(holder.conductance_sigma_S * volt_seconds)
     dielectric_sigma = np.abs(holder.dielectric_sigma_F * slow_rise)
     ionic = instrument - capacitive - leak - dielectric

@@ -2,7 +2,7 @@
 
 Node equation, with currents that charge counted positive::
 
-    C dV/dt = I_source - I_ion - V / R_leak - I_dielectric + I_beam
+    d(C V)/dt = I_source - I_ion - V / R_leak - V / R_short - I_dielectric + I_beam
     V       = U(f) + I_ion R_se + (2 R T / F) asinh(I_ion / (2 A i0))
 
 ``f`` is the converted share of the film. As the stray capacitance C vanishes the node
@@ -12,6 +12,8 @@ unknown: its residual grows monotonically and Newton finds its one root.
 
 import math
 from dataclasses import dataclass
+
+import numpy as np
 
 FARADAY_C_MOL = 96_485.33212
 THERMAL_V = 8.314462618 * 298.15 / FARADAY_C_MOL  # R T / F at 25 degrees C
@@ -38,6 +40,17 @@ class CellParameters:
         The slow branch of the insulation.
     beam_current_A
         Beam-induced current into the positive terminal.
+    change_at_s, change_over_s
+        When holder and cables change, from the beginning of the world, and for how long
+        they go on changing; 0 for a jump.
+    leak_change_S, stray_change_F
+        By how much.
+    open_contact
+        Other than 0 for a cell that is in the holder and does not touch its contacts.
+    short_ohm
+        Across the mated cell, as redeposited metal makes it.
+    soft_ohm, soft_on_per_s, soft_off_per_s
+        A soft short across the mated cell, and how often it closes and opens.
     """
 
     area_m2: float
@@ -51,6 +64,22 @@ class CellParameters:
     dielectric_F: float
     dielectric_tau_s: float
     beam_current_A: float = 0.0
+    change_at_s: float = 0.0
+    change_over_s: float = 0.0
+    leak_change_S: float = 0.0
+    stray_change_F: float = 0.0
+    open_contact: float = 0.0
+    short_ohm: float = math.inf
+    soft_ohm: float = math.inf
+    soft_on_per_s: float = 0.0
+    soft_off_per_s: float = 0.0
+
+    def changed_share(self, t_s: float) -> float:
+        """Share of the holder's change that has happened at a time of the world."""
+        since_s = t_s - self.change_at_s
+        if since_s <= 0 or self.change_over_s <= 0:
+            return 1.0 if since_s > 0 else 0.0
+        return min(since_s / self.change_over_s, 1.0)
 
     @property
     def charge_per_m_C(self) -> float:
@@ -101,17 +130,31 @@ class Cell:
         True when the source was held by its clamp.
     """
 
-    def __init__(self, parameters: CellParameters, *, mated: bool = True) -> None:
+    def __init__(
+        self,
+        parameters: CellParameters,
+        *,
+        mated: bool = True,
+        now_s: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.parameters = parameters
-        self.mated = mated
+        self.mated = mated and not parameters.open_contact
+        self._now_s = now_s
+        self.soft_on = False
+        self._soft = np.random.default_rng([seed, 4])
         self.front_m = parameters.front_start_m
-        self.voltage_V = self.equilibrium_V if mated else 0.0
+        self.voltage_V = self.equilibrium_V if self.mated else 0.0
+        self.stray_F = self._stray_F()
+        self._stray_before_F = self.stray_F
+        self.start_stray_C = self.stray_F * self.voltage_V
         self.slow_V = self.voltage_V  # on the dielectric branch
         self.source_A = 0.0
         self.ion_A = 0.0
         self.clamped = False
         # The ledger: charges since the cell was made, all with the same I_ion.
         self.source_C = self.ion_C = self.leak_C = self.slow_C = self.beam_C = 0.0
+        self.soft_C = 0.0
 
     @property
     def equilibrium_V(self) -> float:
@@ -122,10 +165,39 @@ class Cell:
         """Put the cell into the holder: the holder takes the cell's voltage."""
         self.mated = True
         self.voltage_V = self.slow_V = self.equilibrium_V
+        self.start_stray_C = self.stray_F * self.voltage_V
+
+    def _stray_F(self) -> float:
+        p = self.parameters
+        return p.stray_F + p.stray_change_F * p.changed_share(self._now_s)
+
+    @property
+    def leak_S(self) -> float:
+        """Leakage of the holder now."""
+        p = self.parameters
+        return 1 / p.leak_ohm + p.leak_change_S * p.changed_share(self._now_s)
+
+    @property
+    def soft_S(self) -> float:
+        """Conductance of what shorts the cell now, hard and soft."""
+        p = self.parameters
+        if not self.mated:
+            return 0.0
+        return 1 / p.short_ohm + (1 / p.soft_ohm if self.soft_on else 0.0)
+
+    def _move_on(self, dt_s: float) -> None:
+        """Let what changes by itself change: the holder, and a soft short."""
+        p = self.parameters
+        self._now_s += dt_s
+        self._stray_before_F, self.stray_F = self.stray_F, self._stray_F()
+        rate = p.soft_off_per_s if self.soft_on else p.soft_on_per_s
+        if rate > 0 and self._soft.random() < -math.expm1(-rate * dt_s):
+            self.soft_on = not self.soft_on
 
     def step(self, dt_s: float, source: Source) -> None:
         """Advance by ``dt_s`` under a source."""
         self.clamped = False
+        self._move_on(dt_s)
         self._look_ahead(dt_s)
         if source.mode == "voltage" and source.series_ohm > 0:
             self._hold_through(dt_s, source)
@@ -167,7 +239,8 @@ class Cell:
         self._move(dt_s, ion_A)
         self.source_C += current_A * dt_s
         self.ion_C += ion_A * dt_s
-        self.leak_C += voltage_V / p.leak_ohm * dt_s
+        self.leak_C += voltage_V * self.leak_S * dt_s
+        self.soft_C += voltage_V * self.soft_S * dt_s
         self.slow_C += slow_A * dt_s
         self.beam_C += p.beam_current_A * dt_s if self.mated else 0.0
         self.voltage_V, self.source_A, self.ion_A = voltage_V, current_A, ion_A
@@ -202,8 +275,9 @@ class Cell:
         """Return voltage and ionic current at the end of a step under ``current_A``."""
         p = self.parameters
         slow_S = p.dielectric_F / (p.dielectric_tau_s + dt_s)
-        node_S = p.stray_F / dt_s + 1 / p.leak_ohm + slow_S + series_S
-        given_A = current_A + p.stray_F * self.voltage_V / dt_s + slow_S * self.slow_V
+        node_S = self.stray_F / dt_s + self.leak_S + self.soft_S + slow_S + series_S
+        stored_C = self._stray_before_F * self.voltage_V
+        given_A = current_A + stored_C / dt_s + slow_S * self.slow_V
         if not self.mated:
             return given_A / node_S, 0.0
         given_A += p.beam_current_A
@@ -235,9 +309,9 @@ class Cell:
         slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
         beam_A = p.beam_current_A if self.mated else 0.0
         return (
-            p.stray_F * (voltage_V - self.voltage_V) / dt_s
+            (self.stray_F * voltage_V - self._stray_before_F * self.voltage_V) / dt_s
             + ion_A
-            + voltage_V / p.leak_ohm
+            + voltage_V * (self.leak_S + self.soft_S)
             + slow_A
             - beam_A
         )

@@ -76,12 +76,19 @@ class FilmCell(Cell):
         Of film, electrolyte and holder.
     """
 
-    def __init__(self, parameters: FilmParameters, *, mated: bool = True) -> None:
+    def __init__(
+        self,
+        parameters: FilmParameters,
+        *,
+        mated: bool = True,
+        now_s: float = 0.0,
+        seed: int = 0,
+    ) -> None:
         self.film = parameters
         self._modes = np.zeros(MODES)  # of the removed share, at the surface
         self._free = self._per_A = 0.0
         self._kept: dict[float, NDArray[np.float64]] = {}
-        super().__init__(parameters, mated=mated)
+        super().__init__(parameters, mated=mated, now_s=now_s, seed=seed)
 
     @property
     def surface_removed(self) -> float:
@@ -142,11 +149,13 @@ class FilmCell(Cell):
         return super()._slope_ohm(ion_A) + slope_V * self._per_A
 
 
-def new_cell(parameters: CellParameters, *, mated: bool = True) -> Cell:
+def new_cell(
+    parameters: CellParameters, *, mated: bool = True, now_s: float = 0.0, seed: int = 0
+) -> Cell:
     """Return the cell that some parameters describe."""
     if isinstance(parameters, FilmParameters):
-        return FilmCell(parameters, mated=mated)
-    return Cell(parameters, mated=mated)
+        return FilmCell(parameters, mated=mated, now_s=now_s, seed=seed)
+    return Cell(parameters, mated=mated, now_s=now_s, seed=seed)
 
 
 def film_tables(cell: Cell) -> dict[str, dict[str, NDArray[np.generic]]]:

@@ -18,10 +18,13 @@ class SmuErrors:
     ----------
     clock_rate_ratio
         Error of the instrument's oscillator, beside its counting of 1024 ticks.
+    offset_change_A
+        By how much the zero of every current range moves while the holder changes.
     """
 
     share_of_specification: float = 1.0
     clock_rate_ratio: float = 12e-6
+    offset_change_A: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

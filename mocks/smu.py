@@ -194,4 +194,7 @@ class Terminals:
         settled_A = true_A + (self._before_A - true_A) * lag
         if abs(settled_A) > 1.05 * model.full_scale_A:
             return math.copysign(math.inf, settled_A)
-        return self.errors.current_A(model, settled_A, (to_ns - from_ns) / 1e9)
+        # A zero that has moved is a current that is read and does not flow.
+        share = self.world.cell.parameters.changed_share((to_ns - self.world.start_ns) / 1e9)
+        moved_A = share * self.world.scenario.smu.offset_change_A
+        return self.errors.current_A(model, settled_A + moved_A, (to_ns - from_ns) / 1e9)

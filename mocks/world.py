@@ -64,7 +64,7 @@ class World:
         self.seed = seed
         self.start_ns = start_ns
         self.now_ns = start_ns
-        self.cell = new_cell(scenario.cell)
+        self.cell = new_cell(scenario.cell, seed=seed)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
         self.exposures = Exposures(scenario.camera.exposure_line, start_ns)
@@ -78,10 +78,10 @@ class World:
             name: array("d")
             for name in (
                 *("t_s", "voltage", "current", "ionic", "front", "instrument"),
-                *("capacitive", "leak", "dielectric", "beam", "ionic_charge"),
+                *("capacitive", "leak", "soft", "dielectric", "beam", "ionic_charge"),
             )
         }
-        self._cell_start_V = self.cell.voltage_V
+        self._soft_changes: list[tuple[int, bool]] = []
         self._source_changes: list[tuple[int, str, float, float, float]] = []
         self._remember()
         self.set_source(Source(), output_on=False)
@@ -98,7 +98,10 @@ class World:
     def _step(self, until_ns: int) -> None:
         dt_s = (until_ns - self.now_ns) / 1e9
         before_m = self.cell.front_m
+        was_on = self.cell.soft_on
         self.cell.step(dt_s, self.source)
+        if self.cell.soft_on is not was_on:
+            self._soft_changes.append((self.now_ns, self.cell.soft_on))
         self.now_ns = until_ns
         self._t_ns.append(until_ns)
         for name, value in (
@@ -112,8 +115,8 @@ class World:
         self._remember()
 
     def _remember(self) -> None:
-        cell, p = self.cell, self.cell.parameters
-        stray_C = p.stray_F * (cell.voltage_V - self._cell_start_V)
+        cell = self.cell
+        stray_C = cell.stray_F * cell.voltage_V - cell.start_stray_C
         for name, value in (
             ("t_s", (self.now_ns - self.start_ns) / 1e9),
             ("voltage", cell.voltage_V),
@@ -123,6 +126,7 @@ class World:
             ("instrument", cell.source_C),
             ("capacitive", stray_C),
             ("leak", cell.leak_C),
+            ("soft", cell.soft_C),
             ("dielectric", cell.slow_C),
             ("beam", cell.beam_C),
             ("ionic_charge", cell.ion_C),
@@ -138,18 +142,22 @@ class World:
             (self.now_ns, source.mode, source.level, source.clamp, float(output_on))
         )
 
+    @property
+    def elapsed_s(self) -> float:
+        """Time since the world began."""
+        return (self.now_ns - self.start_ns) / 1e9
+
     def mate_cell(self) -> None:
         """Put the cell into the holder; the truth counts from here."""
-        self.cell = new_cell(self.scenario.cell)
-        self._cell_start_V = self.cell.voltage_V
+        self.cell = new_cell(self.scenario.cell, now_s=self.elapsed_s, seed=self.seed)
         for column in self._states.values():
             del column[:]
+        self._soft_changes.clear()
         self._remember()
 
     def open_holder(self) -> None:
         """Take the cell out of the holder."""
-        self.cell = new_cell(self.scenario.cell, mated=False)
-        self._cell_start_V = 0.0
+        self.cell = new_cell(self.scenario.cell, mated=False, now_s=self.elapsed_s, seed=self.seed)
 
     # --- what instruments see of it --------------------------------------------------------
 
@@ -210,9 +218,14 @@ class World:
             "instrument": states["instrument"],
             "capacitive": states["capacitive"],
             "leak": states["leak"],
+            "soft": states["soft"],
             "dielectric": states["dielectric"],
             "beam": states["beam"],
             "ionic": states["ionic_charge"],
+        }
+        tables["soft"] = {
+            "t_ns": np.array([c[0] for c in self._soft_changes], np.int64),
+            "on": np.array([c[1] for c in self._soft_changes], np.uint8),
         }
         changes = self._source_changes
         tables["source"] = {

@@ -44,6 +44,11 @@ class Envelope:
     current_rate_max_A_s: float = math.inf
     rate_window_s: float = RATE_WINDOW_S
 
+    @property
+    def limits_rates(self) -> bool:
+        """True when a slope has a limit."""
+        return math.isfinite(min(self.voltage_rate_max_V_s, self.current_rate_max_A_s))
+
     def violation(self, *, voltage_V: float, current_A: float, charge_C: float) -> str | None:
         """Say which limit a valid reading breaks, or None.
 
@@ -223,6 +228,11 @@ class Watch:
         windows = {c.window_s for c in self._conditions if c.needs_slope}
         self._slopes = {w: (Slope(w), Slope(w)) for w in windows}
 
+    @property
+    def is_idle(self) -> bool:
+        """True while no condition has held at the last reading."""
+        return not any(self._held)
+
     def first_met(self, seen: Seen) -> Condition | None:
         """Take a valid reading; return the condition that is met now, or None."""
         rates = {
@@ -256,7 +266,7 @@ class RateGuard:
     def __init__(self, envelope: Envelope) -> None:
         self._limits = (envelope.voltage_rate_max_V_s, envelope.current_rate_max_A_s)
         self._window_s = envelope.rate_window_s
-        self._guarded = any(math.isfinite(limit) for limit in self._limits)
+        self._guarded = envelope.limits_rates
         self._beyond = [0, 0]
         self._slopes = (Slope(self._window_s), Slope(self._window_s))
 

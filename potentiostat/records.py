@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 from enum import IntFlag
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 SAMPLE_DTYPE = np.dtype(
     [
@@ -21,6 +23,27 @@ SAMPLE_DTYPE = np.dtype(
         ("status", "<u4"),  # Status bits
     ]
 )
+
+
+class Reading(NamedTuple):
+    """One row of `SAMPLE_DTYPE` as plain numbers, for who looks at one after the other."""
+
+    read_start_ns: int
+    read_end_ns: int
+    device_time_s: float
+    aperture_s: float
+    voltage_V: float
+    current_A: float
+    voltage_sigma_V: float
+    current_sigma_A: float
+    setpoint: float
+    range_A: float
+    status: int
+
+
+def readings_of(samples: NDArray[np.void]) -> list[Reading]:
+    """Return the rows of samples, shape (n,), as plain numbers."""
+    return [Reading(*row) for row in samples.tolist()]
 
 
 class Status(IntFlag):

@@ -19,9 +19,11 @@ from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_from_data
-from runner.calibrate import HolderRecord, calibration_from
 from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
+from runner.session_holder import holder_change_of, holder_of, put_holder
+from runner.session_shorts import Shorts, find_shorts
 from runner.timebase import fit_time_base, thinned_of
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
@@ -36,7 +38,7 @@ MAX_LAG_S = 10.0
 SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 SEED = 20_001
-CALIBRATION_EVENT = "calibration"
+SHORT_EVENT = "soft_short"
 
 
 def analyse_session(path: Path, holder: HolderRecord | None) -> None:
@@ -46,13 +48,7 @@ def analyse_session(path: Path, holder: HolderRecord | None) -> None:
     """
     fit_time_base(path)
     if holder is not None:
-        with SessionEditor.open(path) as editor:
-            editor.put_table(
-                "calibration",
-                holder.columns,
-                {**holder.attributes(), "source": holder.source},
-                units={"voltage": "V", "current": "A"},
-            )
+        put_holder(path, holder)
     for track in _experiment_tracks(path):
         try:
             track_session(path, track.tracker, name=track.name)
@@ -185,6 +181,7 @@ def correlate_session(path: Path) -> None:
         if len(columns["t_ns"]) < 2:
             return
         found = _Findings.of(session, columns)
+        known = {(e.t_ns, e.kind) for e in session.events()}
     with SessionEditor.open(path) as editor:
         ledger = found.ledger
         editor.put_table(
@@ -199,6 +196,9 @@ def correlate_session(path: Path) -> None:
                 "charge_ionic_sigma": ledger.columns["ionic_sigma"],
             },
         )
+        for t_ns, text, details in found.shorts.events():
+            if (t_ns, SHORT_EVENT) not in known:
+                editor.add_event(t_ns, SHORT_EVENT, "analysis", text, details)
         if found.steps:
             editor.put_table("correlation/kinematics", found.steps)
         for spectrum in found.spectra:
@@ -222,6 +222,7 @@ class _Findings:
     """All that `correlate_session` works out before it writes."""
 
     ledger: Ledger
+    shorts: Shorts
     steps: dict[str, list[float]]
     lag: LagResult | None
     faraday: dict[str, AttributeValue]
@@ -232,12 +233,17 @@ class _Findings:
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
         holder = holder_of(session)
         accuracy = accuracy_of(session, columns)
-        ledger = _ledger(columns, accuracy, holder, slice(None))
+        change = holder_change_of(session)
+        changed_F = 0.0 if change is None else change.capacitance_F
+        shorts = find_shorts(columns)
+        ledger = _ledger(columns, accuracy, holder, slice(None), changed_F)
+        _widen(ledger.columns["ionic_sigma"], shorts.charge_C)
         front = session.table("tracks/front") if session.has("tracks/front") else None
         track = None if front is None else dict(front.columns)
         return cls(
             ledger=ledger,
-            steps=_steps(session, columns, accuracy, holder, track),
+            shorts=shorts,
+            steps=_steps(columns, accuracy, holder, track, (changed_F, shorts.charge_C)),
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
             titrations=_titrations(session, columns, holder, accuracy),
@@ -245,22 +251,9 @@ class _Findings:
         )
 
 
-def holder_of(session: Session) -> Holder | None:
-    """Return the open-holder calibration of a session, or None.
-
-    It is taken from the calibration's table, or from the event of the run's start when
-    the run did not live to write the table.
-    """
-    attributes: Mapping[str, object] | None = None
-    if session.calibration is not None:
-        attributes = session.calibration.attributes
-    for event in session.events():
-        if attributes is None and event.kind == CALIBRATION_EVENT:
-            attributes = event.data
-    if attributes is None:
-        return None
-    calibration = asdict(calibration_from(attributes))
-    return Holder(**{name: calibration[name] for name in Holder.__slots__})
+def _widen(sigma_C: NDArray[np.float64], short_C: NDArray[np.float64]) -> None:
+    """Add what shorts took to the sigma of the ionic charge; where unknown, so is that."""
+    np.hypot(sigma_C, short_C, out=sigma_C)
 
 
 def accuracy_of(session: Session, columns: Mapping[str, NDArray[np.generic]]) -> Accuracy:
@@ -283,6 +276,7 @@ def _ledger(
     accuracy: Accuracy,
     holder: Holder | None,
     rows: slice | NDArray[np.int_],
+    changed_F: float = 0.0,
 ) -> Ledger:
     part = {name: np.asarray(column[rows]) for name, column in columns.items()}
     # While a voltage is held, nothing else tells the current: a reading that had not
@@ -300,6 +294,7 @@ def _ledger(
         moved_V=moved_voltage(part["setpoint"], part["voltage"], part["status"]),
         counted=_counted(part),
         told=(np.asarray(part["status"], np.uint32) & int(Status.TOLD)) != 0,
+        changed_F=changed_F,
     )
 
 
@@ -330,13 +325,17 @@ def moved_voltage(
 
 
 def _steps(
-    session: Session,
     columns: Mapping[str, NDArray[np.generic]],
     accuracy: Accuracy,
     holder: Holder | None,
     track: Mapping[str, NDArray[np.generic]] | None,
+    doubts: tuple[float, NDArray[np.float64]],
 ) -> dict[str, list[float]]:
-    """Charge by term and front speed of every step."""
+    """Charge by term and front speed of every step.
+
+    The doubts are the change of the stray capacitance, and what soft shorts took.
+    """
+    changed_F, short_C = doubts
     table: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
@@ -350,7 +349,8 @@ def _steps(
             continue
         # From the reading before, so that the first interval is counted too.
         rows = np.arange(max(rows[0] - 1, 0), rows[-1] + 1)
-        part = _ledger(columns, accuracy, holder, rows)
+        part = _ledger(columns, accuracy, holder, rows, changed_F)
+        _widen(part.columns["ionic_sigma"], short_C[rows] - short_C[rows[0]])
         add("step", step)
         add("t_start_ns", float(part.t_ns[0]))
         add("t_end_ns", float(part.t_ns[-1]))

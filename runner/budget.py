@@ -10,10 +10,10 @@ from potentiostat.noise import current_sigma_A, voltage_sigma_V
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
 from potentiostat.segments import Segment, Step
-from runner.calibrate import load_holder
 from runner.experiment import Experiment
 from runner.findings import Finding, Severity, at_least, ok
 from runner.format import in_unit
+from runner.holder_record import load_holder
 from session.errors import SessionRefused
 
 TYPICAL_STRAY_F = 150e-12

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 
 from rich.table import Table
 
@@ -19,8 +20,10 @@ from runner.check_blocks import check_blocks, reading_s
 from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
+from runner.holder_record import HOUR_S, HolderRecord
 from runner.plan_checks import stored, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
+from session.errors import SessionRefused
 
 __all__ = ["CheckReport", "Finding", "Severity", "check", "refuse_unfit", "render_check"]
 
@@ -298,6 +301,7 @@ def _conditions(experiment: Experiment) -> Iterator[Finding]:
 def _leakage(experiment: Experiment) -> Iterator[Finding]:
     potentiostat = experiment.potentiostat
     if potentiostat.calibration is not None:
+        yield _calibration_file(potentiostat.calibration)
         return
     if potentiostat.resource == MOCK:
         yield ok("open-holder calibration", "measured on the simulated holder first")
@@ -308,6 +312,21 @@ def _leakage(experiment: Experiment) -> Iterator[Finding]:
         arithmetic="none is named: the ionic charge will be unknown; run lamella calibrate "
         "on the empty holder",
     )
+
+
+def _calibration_file(path: Path) -> Finding:
+    """Look at the age of the calibration that is named."""
+    what, key = "open-holder calibration", ("potentiostat", "calibration")
+    try:
+        record = HolderRecord.read(path)
+    except SessionRefused as error:
+        return Finding(severity=Severity.REFUSE, what=what, arithmetic=str(error), key=key)
+    now = datetime.now(UTC)
+    doubt = record.doubt(now)
+    if doubt is not None:
+        return Finding(severity=Severity.WARN, what=what, arithmetic=doubt, key=key)
+    age_h = (record.age_s(now) or 0.0) / HOUR_S
+    return ok(what, f"{age_h:.1f} h old, believed for {record.valid_for_s / HOUR_S:.3g} h")
 
 
 def _camera(experiment: Experiment) -> Iterator[Finding]:

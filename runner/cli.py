@@ -66,9 +66,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    if hasattr(value, "tolist"):  # of NumPy, which is not loaded for this
+        return _plain(value.tolist())
+    return str(value) if isinstance(value, Path) else value
 
 
 def _conclude(result: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
@@ -208,12 +208,23 @@ def new(name: str | None, output: Path | None, *, listing: bool, overwrite: bool
 @click.argument("experiment", type=_path("in"))
 @click.option("-o", "--output", type=_path("out"), required=True)
 @click.option("--speed", type=Speed(), default="1", help="N or max; simulated only.")
+@click.option(
+    "--ranges",
+    "which",
+    type=click.Choice(["used", "all"]),
+    default="used",
+    show_default=True,
+    help="Current ranges whose zero and noise are measured.",
+)
+@click.option("--valid-for", default="12 h", show_default=True, help="Time to believe it.")
 @overwrite_option
 @json_option
 def calibrate(
     experiment: Path,
     output: Path,
     speed: float,
+    which: Any,
+    valid_for: str,
     *,
     overwrite: bool,
     as_json: bool,
@@ -228,10 +239,43 @@ def calibrate(
         from runner.calibrate import calibrate as calibrate_to  # noqa: PLC0415
         from runner.calibrate import render_calibration  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
+        from runner.quantities import parse_positive  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
-        found = run_async(lambda: calibrate_to(loaded, output, speed=speed, overwrite=overwrite))
+        valid_for_s = parse_positive(valid_for, "time")
+        found = run_async(
+            lambda: calibrate_to(
+                loaded,
+                output,
+                speed=speed,
+                overwrite=overwrite,
+                which=which,
+                valid_for_s=valid_for_s,
+            )
+        )
         _conclude(found, render_calibration, as_json=as_json)
+
+
+@main.command()
+@click.argument("experiment", type=_path("in"))
+@click.option("--speed", type=Speed(), default="1", help="N or max; simulated only.")
+@json_option
+def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
+    """Tell whether the holder has a cell, an open contact or a short.
+
+    Exit code 1 where it is no cell. A table [contact] makes a run ask this first.
+
+    Example: lamella contact examples/lco_lipon_li.toml
+    """
+    with _exit_codes():
+        from runner.conduct import contact as find  # noqa: PLC0415
+        from runner.contact import render_contact  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+
+        loaded = Experiment.load(experiment)
+        found = run_async(lambda: find(loaded, speed=speed))
+        _conclude(found.verdict if as_json else found, render_contact, as_json=as_json)
+        sys.exit(ExitCode.DONE if found.is_cell else ExitCode.LIMIT)
 
 
 @main.command(name="import")
@@ -298,16 +342,24 @@ def track(session: Path, tracker: str, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@click.option("--post", type=_path("in"), help="Calibration of the empty holder after the run.")
 @json_option
-def correlate(session: Path, *, as_json: bool) -> None:
+def correlate(session: Path, post: Path | None, *, as_json: bool) -> None:
     """Charge ledger, kinematics against current, lags and significance.
+
+    With --post, what changed between both calibrations of the holder becomes uncertainty.
 
     Example: lamella correlate first_charge.h5
     """
     with _exit_codes():
         from runner.analysis import correlate_session  # noqa: PLC0415
+        from runner.holder_record import HolderRecord  # noqa: PLC0415
+        from runner.session_holder import put_holder_after  # noqa: PLC0415
         from runner.summary import render_summary, summarise  # noqa: PLC0415
 
+        if post is not None:
+            for alarm in put_holder_after(session, HolderRecord.read(post)):
+                click.echo(f"warning: {alarm}", err=True)
         correlate_session(session)
         _conclude(summarise(session), render_summary, as_json=as_json)
 

@@ -9,20 +9,23 @@ from pathlib import Path
 
 from cameras.protocol import FrameSource
 from potentiostat.protocol import NO_LINES, SafeState
+from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
 from runner.bus import BusAddress, BusFeed
-from runner.calibrate import HolderRecord, load_holder, measure_holder
+from runner.calibrate import measure_holder
 from runner.cell import GuardedCell
 from runner.check import refuse_unfit
+from runner.contact import ContactRecord, find_contact
 from runner.control import Control
 from runner.devices import open_camera
 from runner.experiment import Experiment
 from runner.header import session_header
+from runner.holder_record import HolderRecord, load_holder
 from runner.lab import MOCK, Lab, open_lab
-from runner.messages import LEASE_S, GuardianSettings
+from runner.messages import LEASE_S, GuardianSettings, HolderTerms
 from runner.outputs import Outputs
-from runner.plan import Ending, Plan
+from runner.plan import Ending, ExitCode, Plan
 from runner.report import write_report
 from runner.summary import RunSummary, summarise
 from session.editor import SessionEditor
@@ -94,14 +97,21 @@ async def run(
         Outputs.claim, session=Path(output), report=report, overwrite=overwrite
     )
     holder = await asyncio.to_thread(load_holder, experiment)
+    if holder is not None and (doubt := holder.doubt(datetime.now(UTC))) is not None:
+        stage(f"warning: {doubt}")
     async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
             holder = await _load_holder_with_cell(experiment, lab, holder, stage)
+        contact = await _test_contact(experiment, lab, stage)
         stage("running the plan")
-        ending, cell = await _play(experiment, lab, outputs, holder, control or Control(), watcher)
+        ending, cell = await _play(
+            experiment, lab, outputs, (holder, contact), control or Control(), watcher
+        )
         left_ns = lab.clock.now_ns()
     stage("fitting the time base, tracking, correlating")
     await asyncio.to_thread(_note_left, outputs.session, left_ns, cell.left_in)
+    if contact is not None:
+        await asyncio.to_thread(_put_contact, outputs.session, contact)
     await asyncio.to_thread(analyse_session, outputs.session, holder)
     if outputs.report is not None:
         stage("writing the report")
@@ -109,6 +119,21 @@ async def run(
     return await asyncio.to_thread(
         summarise, outputs.session, exit_code=ending.code, left_in=cell.left_in
     )
+
+
+async def contact(experiment: Experiment, *, speed: float) -> ContactRecord:
+    """Tell what is in the holder, and leave it at 0 A."""
+    await asyncio.to_thread(refuse_unfit, experiment)
+    async with open_lab(experiment, speed=speed, holder_open=True) as lab:
+        if experiment.potentiostat.resource == MOCK:
+            await _rest_and_mate(experiment, lab)
+        return await find_contact(experiment, lab, guardian_settings(experiment, lab))
+
+
+async def _rest_and_mate(experiment: Experiment, lab: Lab) -> None:
+    async with GuardedCell(guardian_settings(experiment, lab, cell_attached=False)) as source:
+        source.reason = "the source rests at 0 A"
+    await lab.mate_cell()
 
 
 def _note_left(session: Path, t_ns: int, state: SafeState | None) -> None:
@@ -125,14 +150,13 @@ async def _load_holder_with_cell(
 
     In this order, because the source's output-off state would drain the cell.
     """
-    empty = guardian_settings(experiment, lab, cell_attached=False)
     if holder is None:
         stage("measuring the open holder")
-        holder = await measure_holder(experiment, lab, empty)
+        empty = guardian_settings(experiment, lab, cell_attached=False)
+        holder, _ = await measure_holder(experiment, lab, empty)
+        await lab.mate_cell()
     else:
-        async with GuardedCell(empty) as source:
-            source.reason = "the source rests at 0 A"
-    await lab.mate_cell()
+        await _rest_and_mate(experiment, lab)
     return holder
 
 
@@ -141,7 +165,7 @@ def guardian_settings(
     lab: Lab,
     *,
     cell_attached: bool = True,
-    holder: HolderRecord | None = None,
+    holder: HolderTerms | None = None,
 ) -> GuardianSettings:
     """Return what a guardian needs for an experiment in a lab.
 
@@ -156,23 +180,63 @@ def guardian_settings(
         cell_attached=cell_attached,
         nplc=potentiostat.nplc,
         line_frequency_Hz=potentiostat.line_frequency_Hz,
-        holder=None if holder is None else holder.terms(),
+        holder=holder,
+        stop_on_short=experiment.stop_on_short and cell_attached,
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
         block=potentiostat.block if cell_attached else 1,
         lines=potentiostat.lines if cell_attached else NO_LINES,
     )
 
 
+def _terms(experiment: Experiment, holder: HolderRecord | None) -> HolderTerms | None:
+    """Return what the holder draws in the current range of the run."""
+    if holder is None:
+        return None
+    ranges = potentiostat_class(experiment.potentiostat.driver).ranges
+    return holder.terms(experiment.range_A(ranges))
+
+
+async def _test_contact(experiment: Experiment, lab: Lab, stage: Stage) -> ContactRecord | None:
+    """Look for a cell between the contacts, where the experiment asks for it."""
+    if experiment.contact is None:
+        return None
+    stage("testing the contact")
+    return await find_contact(experiment, lab, guardian_settings(experiment, lab))
+
+
+def _put_contact(session: Path, contact: ContactRecord) -> None:
+    with SessionEditor.open(session) as editor:
+        units = {"voltage": "V", "current": "A", "setpoint": "A"}
+        editor.put_table("contact", contact.columns, contact.attributes(), units=units)
+
+
+async def _note_before(
+    recorder: Recorder, t_ns: int, holder: HolderRecord | None, contact: ContactRecord | None
+) -> Ending | None:
+    """Say in the file what was found before the plan; return why it may not begin."""
+    if holder is not None:
+        text = f"open-holder calibration: {holder.source}"
+        await recorder.event(t_ns, "calibration", "runner", text, holder.attributes())
+        if (doubt := holder.doubt(datetime.now(UTC))) is not None:
+            await recorder.event(t_ns, "calibration_doubted", "runner", doubt, {})
+    if contact is None:
+        return None
+    reason = contact.verdict.reason
+    await recorder.event(t_ns, "contact", "runner", reason, contact.attributes())
+    return None if contact.is_cell else Ending(code=ExitCode.LIMIT, reason=f"contact {reason}")
+
+
 async def _play(
     experiment: Experiment,
     lab: Lab,
     outputs: Outputs,
-    holder: HolderRecord | None,
+    found: tuple[HolderRecord | None, ContactRecord | None],
     control: Control,
     watcher: Watcher,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
-    cell = GuardedCell(guardian_settings(experiment, lab, holder=holder))
+    terms = await asyncio.to_thread(_terms, experiment, found[0])
+    cell = GuardedCell(guardian_settings(experiment, lab, holder=terms))
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)
@@ -189,14 +253,7 @@ async def _play(
         )
         await asyncio.to_thread(outputs.clear)
         recorder = await stack.enter_async_context(Recorder(outputs.session, header))
-        if holder is not None:
-            await recorder.event(
-                lab.clock.now_ns(),
-                "calibration",
-                "runner",
-                f"open-holder calibration: {holder.source}",
-                holder.attributes(),
-            )
+        refused = await _note_before(recorder, lab.clock.now_ns(), *found)
         feed = await _enter_bus(experiment, outputs, stack)
         acquisition = Acquisition(
             experiment,
@@ -209,7 +266,7 @@ async def _play(
             watcher=watcher,
             show=_show_nobody if feed is None else feed.put,
         )
-        ending = await acquisition.run()
+        ending = refused or await acquisition.run()
         cell.reason = ending.reason
         if camera is not None:
             ring = recorder.ring_counters(CAMERA)

@@ -5,7 +5,7 @@ The ``config`` modules are the door to pydantic.
 
 import difflib
 import tomllib
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -97,6 +97,13 @@ class LimitsTable(Table):
     voltage_rate: ScanRate | None = None
     current_rate: CurrentRate | None = None
     rate_window: Time = RATE_WINDOW_S
+    short: Literal["stop"] | None = None
+
+
+class ContactTable(Table):
+    """``[contact]``: test the contact before the plan."""
+
+    current: Current | None = None
 
 
 class TrackTable(Table):
@@ -122,6 +129,7 @@ class ExperimentTable(Table):
     camera: CameraTable | None = None
     mock: MockTable | None = None
     limits: LimitsTable
+    contact: ContactTable | None = None
     track: list[TrackTable] = Field(default_factory=list)
     step: list[StepTable]
     bus: BusTable | None = None
@@ -187,6 +195,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("camera",): CameraTable,
     ("mock",): MockTable,
     ("limits",): LimitsTable,
+    ("contact",): ContactTable,
     ("track",): TrackTable,
     ("step",): StepTable,
     **{("step", name): table for name, table in TECHNIQUE_TABLES.items()},

@@ -2,7 +2,7 @@
 
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
-                                   CannotTrack, UnknownTracker, RecordingError
+                                   CannotTrack, UnknownTracker, RecordingError, HolderMismatch
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -20,6 +20,7 @@ from runner.outputs import OutputRefused
 from runner.plan import ExitCode
 from runner.problems import ExperimentError
 from runner.quantities import QuantityError
+from runner.session_holder import HolderMismatch
 from session.errors import RecorderLost, SessionExists, SessionRefused
 
 REFUSED: tuple[type[Exception], ...] = (
@@ -34,6 +35,7 @@ REFUSED: tuple[type[Exception], ...] = (
     UnknownTemplate,
     RecordingError,
     FrameFileError,
+    HolderMismatch,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

@@ -134,6 +134,13 @@ class MockSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ContactSettings:
+    """A contact test before the plan; its current is chosen by the range where None."""
+
+    current_A: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrackSettings:
     """One tracker, and the name of its track."""
 
@@ -165,6 +172,8 @@ class Experiment:
     tracks: tuple[TrackSettings, ...]
     steps: tuple[Step, ...]
     bus: BusSettings | None
+    contact: ContactSettings | None = None
+    stop_on_short: bool = False
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -270,6 +279,10 @@ class Experiment:
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
             steps=build_steps(tables.step, cell.terms, tables.limits),
             bus=_bus(tables),
+            stop_on_short=limits.short == "stop",
+            contact=None
+            if tables.contact is None
+            else ContactSettings(current_A=tables.contact.current),
         )
 
     @property
@@ -414,6 +427,13 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
             hint = f", such as {example}" if example else ""
             found.append((("limits", name), f"must be more than nothing{hint}"))
     return found
+
+
+def _check_contact(tables: ExperimentTable) -> _Found:
+    current_A = None if tables.contact is None else tables.contact.current
+    if current_A is None or 0 < current_A <= tables.limits.current:
+        return []
+    return [(("contact", "current"), "must be more than nothing, and within the limits")]
 
 
 def _check_equipment(tables: ExperimentTable) -> _Found:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.soft_short import ShortWatch
 from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
-from potentiostat.records import Status
+from potentiostat.records import Reading, Status, readings_of
+from runner.calm import Calm, calm_within
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
 from runner.devices import open_potentiostat
@@ -51,6 +53,10 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
+FEW = 4  # readings, from which it is quicker to look at all of them together
+PLAIN = int(Status.POTENTIOSTATIC)  # the one flag of a reading that is as it should be
+UNKNOWN = int(Status.INVALID | Status.OVERFLOW)
+SETTLING = int(Status.SETTLING)
 REST_READINGS = 10  # of which a rest voltage is the mean
 THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
@@ -108,6 +114,9 @@ class Guardian:
         self._levels = LastLevels()
         self._rates = RateGuard(settings.envelope)
         self._charge = ChargeCount(settings.holder)
+        self._shorts = ShortWatch()
+        self._calm: Calm | None = None
+        self._calm_stage: object = self  # of no step, so that the first is looked at
         self._bad_readings = 0
         self._sequence = 0
         self._renewed = -1
@@ -172,18 +181,68 @@ class Guardian:
     # --- judging readings ------------------------------------------------------------
 
     def _judge(self, samples: NDArray[np.void]) -> NDArray[np.float64]:
+        """Act on readings; return the instrument's charge at each."""
+        if len(samples) > FEW and (together_C := self._pass_together(samples)) is not None:
+            return together_C
         charge_C = np.empty(len(samples))
-        for i, sample in enumerate(samples):
-            self._charge.take(sample)
+        for i, reading in enumerate(readings_of(samples)):
+            self._charge.take(reading)
             charge_C[i] = self._charge.instrument_C
-            self._check_limits(sample)
+            if not self._passes(reading):
+                self._check(reading)
         return charge_C
 
-    def _check_limits(self, sample: np.void) -> None:
-        voltage_V, current_A = float(sample["voltage_V"]), float(sample["current_A"])
-        status = Status(int(sample["status"]))
-        bad = status & (Status.INVALID | Status.OVERFLOW)
-        if bad or not (np.isfinite(voltage_V) and np.isfinite(current_A)):
+    def _passes(self, reading: Reading) -> bool:
+        """Pass a reading about which nothing is to be decided; tell whether it is one."""
+        if reading.status & ~PLAIN or reading.read_start_ns < self._changed_ns:
+            return False
+        calm = self._calm_now()
+        if calm is None or not calm.holds(
+            reading.voltage_V,
+            reading.current_A,
+            self._charge.instrument_C,
+            self._charge.ionic_C,
+            reading.read_end_ns,
+        ):
+            return False
+        self._bad_readings = 0
+        self._note(reading.voltage_V, reading.current_A)
+        return True
+
+    def _pass_together(self, samples: NDArray[np.void]) -> NDArray[np.float64] | None:
+        """Pass many readings at once where nothing is to be decided about any; else None."""
+        if samples["read_start_ns"][0] < self._changed_ns or (calm := self._calm_now()) is None:
+            return None
+        if (ahead := self._charge.ahead(samples)) is None:
+            return None
+        voltage_V, current_A = samples["voltage_V"], samples["current_A"]
+        end_ns = int(samples["read_end_ns"].max())
+        if not calm.holds_all(voltage_V, current_A, ahead.instrument_C, ahead.ionic_C, end_ns):
+            return None
+        self._charge.settle(ahead)
+        self._bad_readings = 0
+        for i in range(-min(REST_READINGS, len(samples)), 0):
+            self._note(float(voltage_V[i]), float(current_A[i]))
+        return ahead.instrument_C
+
+    def _calm_now(self) -> Calm | None:
+        """Return the bounds within which nothing is to be decided; None where there are none."""
+        playing = self._playing
+        if self._settings.stop_on_short or not (playing is None or playing.is_idle):
+            return None
+        stage = None if playing is None else playing.stage
+        if stage is not self._calm_stage:
+            self._calm_stage = stage
+            self._calm = calm_within(
+                self._settings.envelope if self._settings.cell_attached else None,
+                () if playing is None else playing.conditions(),
+            )
+        return self._calm
+
+    def _check(self, reading: Reading) -> None:
+        """Ask a reading everything."""
+        voltage_V, current_A, status = reading.voltage_V, reading.current_A, reading.status
+        if status & UNKNOWN or not (math.isfinite(voltage_V) and math.isfinite(current_A)):
             self._bad_readings += 1
             if self._bad_readings >= MAX_BAD_READINGS:
                 self._trip(
@@ -192,33 +251,58 @@ class Guardian:
                 )
             return
         self._bad_readings = 0
-        if self._settings.cell_attached:
-            broken = self._settings.envelope.violation(
-                voltage_V=voltage_V, current_A=current_A, charge_C=self._charge.instrument_C
-            )
-            if broken is not None:
-                self._trip(EndKind.LIMIT, broken)
-                return
-        if int(sample["read_start_ns"]) < self._changed_ns:
+        settled_A = math.nan if status & SETTLING else current_A
+        broken = self._broken_limit(reading, settled_A) if self._settings.cell_attached else None
+        if broken is not None:
+            self._trip(EndKind.LIMIT, broken)
             return
-        settled_A = math.nan if status & Status.SETTLING else current_A
-        if self._settings.cell_attached:
-            middle_s = (int(sample["read_start_ns"]) + int(sample["read_end_ns"])) / 2e9
-            broken = self._rates.violation(middle_s, voltage_V=voltage_V, current_A=settled_A)
-            if broken is not None:
-                self._trip(EndKind.LIMIT, broken)
-                return
+        if reading.read_start_ns < self._changed_ns:
+            return
+        if self._settings.stop_on_short and self._shows_short(reading):
+            return
+        self._note(voltage_V, settled_A)
+        if self._playing is None:
+            return
+        met = self._playing.judge(
+            self._counts(reading.read_end_ns), voltage_V=voltage_V, current_A=settled_A
+        )
+        if met is not None:
+            self._heed(met, seen_ns=reading.read_end_ns)
+
+    def _broken_limit(self, reading: Reading, settled_A: float) -> str | None:
+        """Say which hard limit a reading breaks; slopes are asked of those after a change."""
+        broken = self._settings.envelope.violation(
+            voltage_V=reading.voltage_V,
+            current_A=reading.current_A,
+            charge_C=self._charge.instrument_C,
+        )
+        if broken is not None or reading.read_start_ns < self._changed_ns:
+            return broken
+        middle_s = (reading.read_start_ns + reading.read_end_ns) / 2e9
+        return self._rates.violation(middle_s, voltage_V=reading.voltage_V, current_A=settled_A)
+
+    def _note(self, voltage_V: float, settled_A: float) -> None:
+        """Keep what levels of a next step may count from."""
         self._levels.read(voltage_V, settled_A, playing=self._playing is not None)
         if self._playing is None:
             self._rest_V.append(voltage_V)
-            return
-        met = self._playing.judge(
-            self._counts(int(sample["read_end_ns"])),
-            voltage_V=voltage_V,
-            current_A=settled_A,
+
+    def _shows_short(self, reading: Reading) -> bool:
+        """Take the cell to safety where its voltage falls as a short makes it fall."""
+        segment = None if self._playing is None else self._playing.segment
+        if segment is not None and (segment.current_A is None or segment.sines is not None):
+            return False
+        step = self._shorts.take(
+            reading.read_end_ns / 1e9, reading.voltage_V, reading.voltage_sigma_V
         )
-        if met is not None:
-            self._heed(met, seen_ns=int(sample["read_end_ns"]))
+        if step is None or not step.closes:
+            return False
+        self._trip(
+            EndKind.LIMIT,
+            f"a short: the voltage fell by {-step.step_V:.3g} V at once at a held current "
+            f"({step.significance:.0f} sigma)",
+        )
+        return True
 
     def _counts(self, t_ns: int) -> Counts:
         return Counts(
@@ -334,6 +418,7 @@ class Guardian:
         self._changed_ns = self._now_ns()
         self._levels.held(setpoint)
         self._rates.forget()
+        self._shorts.changed()
         self._rest_V.clear()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
@@ -393,6 +478,7 @@ class Guardian:
         now_ns = self._now_ns()
         self._changed_ns = now_ns
         self._rates.forget()
+        self._shorts.changed()
         self._say(
             StepEnded(
                 index=playing.index,

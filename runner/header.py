@@ -1,6 +1,7 @@
 """What a session file says about the experiment before its first reading."""
 
 from datetime import datetime
+from pathlib import Path
 
 from cameras.records import CameraInfo
 from runner.acquisition import CAMERA
@@ -53,8 +54,13 @@ def session_header(
         ),
         cameras=cameras,
         clocks=(POTENTIOSTAT, CAMERA) if cameras else (POTENTIOSTAT,),
-        provenance=collect_provenance(),
+        provenance=collect_provenance(_files(experiment)),
     )
+
+
+def _files(experiment: Experiment) -> dict[str, Path]:
+    path = experiment.potentiostat.calibration
+    return {} if path is None else {"calibration": path}
 
 
 def _sample(experiment: Experiment) -> dict[str, AttributeValue]:

@@ -46,6 +46,8 @@ class GuardianSettings:
         Readings that the instrument gives at once.
     lines
         What is wired to its trigger lines.
+    stop_on_short
+        Take the cell to safety when its voltage falls suddenly at a held current.
     """
 
     driver: str
@@ -60,6 +62,7 @@ class GuardianSettings:
     holder: HolderTerms | None = None
     block: int = 1
     lines: TriggerLines = NO_LINES
+    stop_on_short: bool = False
 
 
 # --- from the runner -------------------------------------------------------------

@@ -1,11 +1,13 @@
 """The step that a guardian plays: which segment is on, its level now, and when it ends."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from potentiostat.limits import Condition, Envelope, Seen, Watch
 from potentiostat.protocol import Setpoint
 from potentiostat.segments import References, Segment, Step, resolve
+from runner.calm import Origin
 
 ROUNDING = 1e-6  # of a step
 
@@ -53,6 +55,7 @@ class Playing:
         self._began: Counts | None = None
         self._segment_began: Counts | None = None
         self._half_began: Counts | None = None
+        self.stage = object()  # another one whenever something begins
         self._direction = 0
         self.setpoint = self._advance()
 
@@ -82,6 +85,7 @@ class Playing:
         if self._began is None:
             self._began = now
         self._segment_began = now
+        self.stage = object()
         # A hold or a rest belongs to the half cycle before it.
         direction = self.segment.direction
         if self._half_began is None or (direction and direction != self._direction):
@@ -124,6 +128,29 @@ class Playing:
     def _arrived(self) -> bool:
         ramp = self.segment.ramp
         return ramp is not None and self.setpoint.level == resolve(ramp.to, self._known)
+
+    @property
+    def is_idle(self) -> bool:
+        """True while nothing moves, and no condition has held at the last reading."""
+        still = self.segment.ramp is None and self.segment.sines is None
+        return still and self._whole.is_idle and self._part.is_idle
+
+    def conditions(self) -> Iterator[tuple[Condition, Origin]]:
+        """Yield all conditions that are asked now, with what each counts from."""
+        for conditions, began in (
+            (self.step.until, self._began),
+            (self.segment.until, self._segment_began),
+        ):
+            if began is None or self._half_began is None:
+                raise ValueError("a step has conditions once it was started")
+            origin = Origin(
+                t_ns=began.t_ns,
+                charge_C=began.charge_C,
+                charge_ionic_C=began.charge_ionic_C,
+                half_C=self._half_began.charge_C,
+            )
+            for condition in conditions:
+                yield condition, origin
 
     # --- ends ------------------------------------------------------------------------------
 

@@ -145,6 +145,22 @@ def parse(text: object, kind: str) -> float:
     return parse_any(text, (kind,))[0]
 
 
+def parse_positive(text: object, kind: str) -> float:
+    """Read one quantity that is more than nothing.
+
+    Raises
+    ------
+    QuantityError
+        It is none, or not more than nothing.
+    """
+    value = parse(text, kind)
+    if value <= 0:
+        raise QuantityError(
+            f"{text!r} must be more than nothing; write for example {KINDS[kind].example}"
+        )
+    return value
+
+
 def parse_any(text: object, kinds: Sequence[str]) -> tuple[float, str]:
     """Read a quantity that may be of several kinds; return it with its kind.
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runner.calibrate import calibration_from
 from runner.format import in_unit, prefix_of, with_sigma
+from runner.holder_record import calibration_from
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
 from session.reader import Session
 

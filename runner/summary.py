@@ -84,6 +84,8 @@ class RunSummary:
         Safe state in which the cell was left; None when it is not known.
     frame_time_sigma_ns, frame_time_bound_ns
         Uncertainty of the frames' times, and the hard bound beside it.
+    warnings
+        What makes the numbers less sure.
     reaction_median_s, reaction_largest_s
         From the end of the reading that met a rule to the new set-point, over all parts of
         the plan that a rule ended; NaN where none did.
@@ -108,6 +110,7 @@ class RunSummary:
     reaction_largest_s: float
     spectra: tuple[SpectrumSummary, ...]
     titrations: tuple[TitrationSummary, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def summarise(
@@ -143,7 +146,25 @@ def summarise(
             reaction_largest_s=max(reactions_s, default=math.nan),
             spectra=_spectra(session),
             titrations=titration_summaries(session, _numbers(session)),
+            warnings=_warnings(session),
         )
+
+
+def _warnings(session: Session) -> tuple[str, ...]:
+    """Say what makes the numbers less sure: an old calibration, a changed holder, shorts."""
+    said = [
+        event.message
+        for event in session.events()
+        if event.kind in ("calibration_doubted", "holder_changed")
+    ]
+    shorts = [event for event in session.events() if event.kind == "soft_short"]
+    if shorts:
+        falls = sum(float(str(event.data["step_V"])) < 0 for event in shorts)
+        said.append(
+            f"soft shorts: the voltage fell at once {falls} times at a held current, first: "
+            f"{min(shorts, key=lambda event: event.t_ns).message}"
+        )
+    return tuple(said)
 
 
 def _duration_s(session: Session) -> float:
@@ -291,6 +312,7 @@ def render_summary(summary: RunSummary) -> RenderableType:
     parts += [_spectrum_table(s) for s in summary.spectra]
     parts += [titration_table(t) for t in summary.titrations]
     parts += [_sentence(c) for c in summary.correlations]
+    parts += [Text(f"Warning: {warning}", style="yellow") for warning in summary.warnings]
     if summary.left_in == SafeState.S1:
         parts.append(
             Text(

@@ -1,6 +1,7 @@
 """The session file in one table: every path, dtype, unit, class and meaning."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 
@@ -283,6 +284,81 @@ CALIBRATION = Group(
     free_attributes=True,
 )
 
+CALIBRATION_AFTER = replace(
+    CALIBRATION,
+    path="calibration_after",
+    meaning="the same holder, measured again after the run",
+)
+
+_NOISE_RANGES = Group(
+    path="calibration/ranges",
+    nx_class="NXcollection",
+    meaning="zero and noise of each current range that was measured at rest",
+    results=True,
+    columns=(
+        real("range", "A", "full scale"),
+        real("offset", "A", "the zero of the range: subtract it from its currents"),
+        sigma("offset_sigma", "A", "1 sigma of offset"),
+        real("reading", "A", "random part of one reading, from neighbours"),
+        real("reading_low", "A", "lower end of its interval (68 %)"),
+        real("reading_high", "A", "upper end of its interval (68 %)"),
+        real("stated", "A", "random part of one reading, as the driver states it"),
+        real("white", "A/sqrt(Hz)", "density of what averages away"),
+        real("floor", "A", "flicker part, below which no average comes"),
+        real("drift", "A/s", "slope of the record"),
+        sigma("drift_sigma", "A/s", "1 sigma of drift"),
+        real("best_time", "s", "averaging time of the smallest Allan deviation"),
+        real("best", "A", "the smallest Allan deviation"),
+        Column(
+            name="still_falling",
+            dtype="|u1",
+            unit="",
+            meaning="1 where longer averages would be better still",
+        ),
+        real("interval", "s", "from reading to reading"),
+        Column(name="count", dtype="<i8", unit="", meaning="readings"),
+    ),
+)
+
+_NOISE_SPECTRUM = Group(
+    path="calibration/spectrum/<range>",
+    nx_class="NXdata",
+    meaning="one-sided noise density of the readings of a range, Welch's method",
+    signal="density",
+    axes=("frequency",),
+    results=True,
+    columns=(
+        real("frequency", "Hz", "of a line"),
+        real("density", "A/sqrt(Hz)", "noise density"),
+        real("density_low", "A/sqrt(Hz)", "lower end of its interval (68 %)"),
+        real("density_high", "A/sqrt(Hz)", "upper end of its interval (68 %)"),
+    ),
+)
+
+_NOISE_ALLAN = Group(
+    path="calibration/allan/<range>",
+    nx_class="NXdata",
+    meaning="overlapping Allan deviation of the readings of a range",
+    signal="deviation",
+    axes=("time",),
+    results=True,
+    columns=(
+        real("time", "s", "over which readings are averaged"),
+        real("deviation", "A", "Allan deviation"),
+        real("deviation_low", "A", "lower end of its interval (68 %)"),
+        real("deviation_high", "A", "upper end of its interval (68 %)"),
+    ),
+)
+
+CONTACT = Group(
+    path="contact",
+    nx_class="NXcollection",
+    meaning="contact test before the plan: verdict and evidence as attributes, raw columns",
+    results=True,
+    free_columns=True,
+    free_attributes=True,
+)
+
 
 def _plain(path: str, nx_class: str, meaning: str) -> Group:
     return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
@@ -322,6 +398,13 @@ GROUPS: tuple[Group, ...] = (
         free_attributes=True,
     ),
     CALIBRATION,
+    _NOISE_RANGES,
+    _plain("calibration/spectrum", "NXcollection", "one group for each current range"),
+    _NOISE_SPECTRUM,
+    _plain("calibration/allan", "NXcollection", "one group for each current range"),
+    _NOISE_ALLAN,
+    CALIBRATION_AFTER,
+    CONTACT,
     _plain("queues", "NXcollection", "one group for each bounded queue"),
     _plain("queues/<queue>", "NXcollection", "its counters"),
     _plain("provenance", "NXcollection", "where the session comes from"),

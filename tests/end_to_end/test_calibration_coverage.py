@@ -10,66 +10,15 @@ import numpy as np
 import pytest
 
 from correlate.ledger import Accuracy, Holder, charge_ledger
-from mocks.keithley6430 import Keithley6430 as SimulatedKeithley6430
-from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
-from potentiostat.calibration import fit_holder, staircase
-from potentiostat.drivers.keithley6430 import RANGES, Keithley6430
-from potentiostat.limits import Envelope
-from potentiostat.protocol import Setpoint
-from potentiostat.visa import Reply
-from runner.calibrate import reading_times_s
+from potentiostat.drivers.keithley6430 import Keithley6430
+from tests.end_to_end.direct import RANGE_A, SPEC, DirectLink, calibrate, charge
 
 pytestmark = pytest.mark.timeout(120)
 
 CASES = 50
-ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
-SPEC = RANGES[2]
-RANGE_A = SPEC.full_scale_A
 GAIN_SIGMA = SPEC.gain_ratio / math.sqrt(3)
-
-
-class DirectLink:
-    """Hands each line to a simulated instrument and runs it to its end."""
-
-    resource = "direct"
-
-    def __init__(self, world):
-        self.now = 0
-        pace = LockstepPace(world, lambda t_ns: setattr(self, "now", t_ns))
-        self.instrument = SimulatedKeithley6430(world, pace)
-
-    def now_ns(self):
-        return self.now
-
-    def _run(self, line):
-        try:
-            self.instrument.handle(line).send(None)
-        except StopIteration as done:
-            return done.value
-        raise AssertionError("in virtual time nothing waits")
-
-    def write(self, command):
-        assert self._run(command) is None, command
-
-    def query(self, command):
-        sent_ns = self.now
-        return Reply(self._run(command), sent_ns, self.now)
-
-    def resync(self):
-        raise AssertionError("nothing is ever late")
-
-    def close(self):
-        pass
-
-
-def record(smu, link, duration_s):
-    end_ns = link.now + round(duration_s * 1e9)
-    rows = []
-    while link.now < end_ns:
-        rows.append(smu.read())
-    return np.concatenate(rows)
 
 
 def play(number):
@@ -84,25 +33,9 @@ def play(number):
         dielectric_tau_s=rng.uniform(5, 40),
     )
     world = World(scenario, seed=int(rng.integers(10**6)), start_ns=0)
-    world.open_holder()
     link = DirectLink(world)
     smu = Keithley6430(link, now_ns=link.now_ns)
-    smu.connect(ENVELOPE, cell_attached=False)
-    parts = []
-    for level in staircase():
-        smu.apply(Setpoint(mode="voltage", level=level.voltage_V, clamp=9e-11, range_A=RANGE_A))
-        parts.append(record(smu, link, level.hold_s))
-    samples = np.concatenate(parts)
-    t_s, t_sigma_s = reading_times_s(samples)
-    found = fit_holder(
-        t_s,
-        samples["voltage_V"],
-        samples["current_A"],
-        samples["current_sigma_A"],
-        voltage_sigma_V=samples["voltage_sigma_V"],
-        range_A=RANGE_A,
-        t_sigma_s=t_sigma_s,
-    )
+    found = calibrate(world, link, smu)
     errors = link.instrument._terminals.errors
     offset_A = errors._measure[RANGE_A][1] * SPEC.offset_A
     # The zero of the voltmeter, 1.5 mV at most, leaks through the holder into that of the ammeter.
@@ -121,14 +54,7 @@ def play(number):
 
 def charge_error(world, link, smu, found):
     """Charge the cell in the holder; return how far the ledger's ionic charge is off."""
-    smu.ensure_safe()
-    world.mate_cell()
-    smu.connect(ENVELOPE)
-    smu.apply(Setpoint(mode="current", level=6e-11, clamp=4.3, range_A=RANGE_A))
-    samples = record(smu, link, 60.0)
-    t_s, _ = reading_times_s(samples)
-    middle_ns = (samples["read_start_ns"] + samples["read_end_ns"]) // 2
-    t_ns = (middle_ns[0] + np.round(t_s * 1e9)).astype(np.int64)
+    t_ns, samples = charge(world, link, smu)
     book = charge_ledger(
         t_ns,
         samples["current_A"],

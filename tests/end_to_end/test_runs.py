@@ -5,9 +5,11 @@ import math
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from cameras.errors import CameraError
 from mocks.bench import Bench
@@ -16,7 +18,8 @@ from mocks.scenario import load
 from mocks.world import World
 from runner.cell import InstrumentUnavailable
 from runner.clock import real_now_ns
-from runner.conduct import run
+from runner.conduct import contact, run
+from runner.contact import render_contact
 from runner.control import Control, Wish
 from runner.errors import exit_code_of
 from runner.experiment import Experiment
@@ -27,7 +30,9 @@ from runner.problems import ExperimentError
 from session import Session
 from session.calibration_file import write_calibration
 from session.errors import RecorderLost
+from session.provenance import hash_file
 from session.truth import read_truth
+from session.validate import validate
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -110,6 +115,12 @@ async def test_a_run_completes_and_says_so(plan, tmp_path):
     assert seen[-1] == summary.samples > 150
     assert (tmp_path / "a.html").stat().st_size > 50_000
     assert kinds(tmp_path / "a.h5")[-1] in ("cell_left", "not_tracked")
+    # The file of this calibration does not say when the holder was measured.
+    assert "calibration_doubted" in kinds(tmp_path / "a.h5")
+    with Session.open(tmp_path / "a.h5") as session:
+        assert session.attributes("provenance/files")["calibration"] == hash_file(
+            tmp_path / "holder.h5"
+        )
     with pytest.raises(OutputRefused):
         await run(plan(), output=tmp_path / "a.h5", speed=math.inf)
 
@@ -446,3 +457,63 @@ async def test_an_instrument_with_another_identity_is_left_as_it_is(plan, tmp_pa
         assert (laboratory.world.source.mode, laboratory.bench.smu.output_on) == before
         assert abs(laboratory.world.source.level) < 1e-13
     assert sorted(p.name for p in tmp_path.iterdir()) == ["holder.h5"]
+
+
+# --- what is between the contacts ------------------------------------------------------------
+
+
+def in_world(experiment, **overrides):
+    return replace(experiment, mock=replace(experiment.mock, overrides=overrides))
+
+
+async def test_a_run_tests_the_contact_first_where_it_is_asked_to(plan, tmp_path):
+    experiment = plan(("[[track]]", '[contact]\ncurrent = "200 fA"\n[[track]]'))
+    summary = await run(experiment, output=tmp_path / "a.h5", speed=math.inf)
+    assert summary.exit_code == ExitCode.DONE
+    with Session.open(tmp_path / "a.h5") as session:
+        found = session.attributes("contact")
+        assert found["contact"] == "cell"
+        assert found["current_A"] == 200e-15
+        assert len(session.table("contact")["voltage"]) > 500
+        (event,) = [e for e in session.events() if e.kind == "contact"]
+        assert "a cell: it rests at 3.89" in event.message
+    assert validate(tmp_path / "a.h5") == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [({"open_contact": 1}, "open"), ({"short_ohm": 1e7}, "short")],
+)
+async def test_nothing_is_switched_on_where_there_is_no_cell(plan, tmp_path, overrides, says):
+    experiment = in_world(plan(("[[track]]", "[contact]\n[[track]]")), **overrides)
+    summary = await run(experiment, output=tmp_path / "a.h5", speed=math.inf)
+    assert summary.exit_code == ExitCode.LIMIT
+    assert says in summary.exit_reason
+    assert summary.left_in == "S1"
+    assert summary.steps == ()
+    truth = read_truth(tmp_path / "a.truth.h5")["source"]
+    attached = truth["t_ns"] > truth["t_ns"][0]
+    assert np.abs(truth["level"][attached]).max() < 3e-13
+    assert np.abs(read_truth(tmp_path / "a.truth.h5")["cell"]["voltage"]).max() < 4.3
+    assert validate(tmp_path / "a.h5") == []
+
+
+async def test_the_contact_alone(plan):
+    record = await contact(plan(), speed=math.inf)
+    assert record.is_cell
+    console = Console(width=160, record=True)
+    console.print(render_contact(record))
+    assert "contact: cell" in console.export_text()
+
+
+async def test_a_contact_that_has_run_to_the_clamp_is_open(plan):
+    # The zero of the source alone has driven it there.
+    experiment = in_world(plan(), open_contact=1, stray_F=1e-13, leak_ohm=1e16, dielectric_F=0)
+    record = await contact(experiment, speed=math.inf)
+    assert record.verdict.contact in ("open", "unclear")
+    assert not record.is_cell
+
+
+def test_a_contact_current_lies_within_the_limits(plan):
+    with pytest.raises(ExperimentError, match=r"contact\.current.*within the limits"):
+        plan(("[[track]]", '[contact]\ncurrent = "200 pA"\n[[track]]'))

@@ -31,6 +31,10 @@ def lamella(*words, code=0):
     return result
 
 
+def told(*words, code=0):
+    return " ".join(lamella(*words, code=code).stdout.replace("│", " ").split())
+
+
 def last_json(result):
     return json.loads(result.stdout.strip().splitlines()[-1])
 
@@ -38,7 +42,7 @@ def last_json(result):
 @pytest.mark.parametrize(
     "verb",
     [
-        *("run", "check", "new", "calibrate", "import", "track"),
+        *("run", "check", "new", "calibrate", "contact", "import", "track"),
         *("correlate", "report", "verify", "instruments"),
     ],
 )
@@ -249,6 +253,13 @@ def test_the_summary_reads_like_one(finished):
     assert "simulated hardware" in text
 
 
+def test_contact_is_told_with_its_evidence():
+    found = last_json(lamella("contact", EXAMPLE, "--speed", "max", "--json"))
+    assert found["contact"] == "cell"
+    assert found["confidence"] > 0.99
+    assert found["ohm_low"] < 1.43e9 < found["ohm_high"]
+
+
 def test_calibrate_writes_a_file_that_a_run_can_name(tmp_path):
     done = subprocess.run(
         [
@@ -263,6 +274,17 @@ def test_calibrate_writes_a_file_that_a_run_can_name(tmp_path):
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert found["conductance_S"] == pytest.approx(1e-12, rel=0.02)
     assert found["capacitance_F"] == pytest.approx(150e-12, rel=0.01)
+    (noise,) = found["noise"]
+    assert noise["range_A"] == 1e-10
+    assert noise["reading_A"] == pytest.approx(noise["stated_A"], rel=0.1)
+    assert found["valid_for_s"] == 12 * 3600
+    named = EXAMPLE.read_text("utf-8").replace(
+        '# calibration = "holder.h5" ', 'calibration = "holder.h5" '
+    )
+    (tmp_path / "named.toml").write_text(named, "utf-8")
+    assert "0.0 h old, believed for 12 h" in told("check", tmp_path / "named.toml")
+    bad = lamella("calibrate", EXAMPLE, "-o", tmp_path / "x.h5", "--valid-for", "0 h", code=2)
+    assert "more than nothing" in bad.stderr
     again = lamella("calibrate", EXAMPLE, "-o", tmp_path / "holder.h5", code=2)
     assert "--overwrite" in again.stderr
 

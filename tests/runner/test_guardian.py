@@ -12,7 +12,7 @@ from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope, RateGuard
 from potentiostat.protocol import ClockExchange, SafeState
-from potentiostat.records import SAMPLE_DTYPE, Status
+from potentiostat.records import SAMPLE_DTYPE, Reading, Status
 from potentiostat.technique import (
     Level,
     Segment,
@@ -100,6 +100,7 @@ class ScriptedInstrument:
         row["current_A"] = change.get("current_A", self.level_A)
         row["status"] = change.get("status", 0)
         row["device_time_s"] = change.get("device_time_s", 0.0)
+        row["voltage_sigma_V"] = 5e-5
         return row
 
     def exchange_clock(self):
@@ -593,7 +594,7 @@ def test_a_current_that_no_meter_read_has_no_zero_to_take_off():
     for second, status in enumerate((0, 0, Status.TOLD, Status.TOLD)):
         row["read_start_ns"] = row["read_end_ns"] = second * 10**9
         row["status"] = int(status)
-        count.take(row)
+        count.take(Reading(*row.tolist()))
     assert count.instrument_C == pytest.approx(3 * 2e-11)
     # One second with the zero, half a one while it went away, one without.
     assert count.ionic_C == pytest.approx(3 * 2e-11 - 1.5 * 1e-13)
@@ -944,3 +945,42 @@ def test_a_timer_that_began_anew_is_asked_at_once():
     scene.at(5, Finish(reason="done"))
     heard = scene.play()
     assert [len(b.exchanges) for b in only(Block, heard)] == [1, 0, 0, 1, 0, 0]
+
+
+# --- shorts ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Read rarely, so that few readings make many seconds."""
+    monkeypatch.setitem(globals(), "READ_NS", 200_000_000)
+
+
+def falling(by_V=0.01):
+    return [{"voltage_V": 3.9 - (by_V if k >= 60 else 0.0)} for k in range(90)]
+
+
+def trips(script, start, *, asked=True):
+    scene = Scene(script, stop_on_short=asked)
+    scene.say(start)
+    scene.at(80, Finish(reason="done"))
+    return [m for m in scene.play() if isinstance(m, Tripped)]
+
+
+def test_a_short_takes_the_cell_to_safety_where_it_is_asked_to(slow):
+    (tripped,) = trips(falling(), charge_step(after(1000.0)))
+    assert tripped.kind is EndKind.LIMIT
+    assert "a short: the voltage fell by" in tripped.reason
+    assert 60 * READ_NS < tripped.t_ns < 66 * READ_NS
+    assert trips(falling(), charge_step(after(1000.0)), asked=False) == []
+
+
+def test_a_voltage_that_rises_or_is_held_is_no_short(slow):
+    assert trips(falling(by_V=-0.01), charge_step(after(1000.0))) == []
+    held = chronoamperometry(Level(volts=3.9), 1000.0)
+    assert trips(falling(), StartStep(index=0, step=held, range_A=1e-10)) == []
+
+
+def test_a_change_of_the_current_is_no_short(slow):
+    step = charge_step(after(11.0))  # its end lets the voltage fall
+    assert trips(falling(), step) == []

@@ -6,7 +6,11 @@ import h5py
 import numpy as np
 import pytest
 
-from session.calibration_file import read_calibration, write_calibration
+from session.calibration_file import (
+    read_calibration,
+    read_calibration_tables,
+    write_calibration,
+)
 from session.errors import SessionExists, SessionRefused
 from session.provenance import collect_provenance
 from session.records import SESSION_SAMPLE_DTYPE
@@ -154,3 +158,15 @@ def test_paths_find_their_group():
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "a~new", "é", "a" * 200])
 def test_names_that_could_mislead_are_none(name):
     assert not is_name(name)
+
+
+def test_a_calibration_has_the_tables_of_the_schema_alone(tmp_path):
+    path = tmp_path / "CAL.h5"
+    with pytest.raises(SessionRefused, match="no table 'surprise'"):
+        write_calibration(path, {}, {}, tables={"surprise": {"a": [1.0]}})
+    curve = {name: [1.0] for name in ("time", "deviation", "deviation_low", "deviation_high")}
+    write_calibration(path, {}, {"voltage": [1.0]}, tables={"allan/100 pA": curve})
+    (found,) = read_calibration_tables(path).items()
+    assert found[0] == "allan/100 pA"
+    assert found[1].units["deviation"] == "A"
+    assert list(read_calibration(path).columns) == ["voltage"]
