@@ -23,13 +23,14 @@ from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, Unsa
 from potentiostat.keithley_trigger import ABORT, ONE_READING, Fetched, KeithleyTrigger
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
-from potentiostat.readings import Raw, ReadingNoise, sample_rows
+from potentiostat.readings import One, Raw, ReadingNoise, sample_row, sample_rows
 from potentiostat.records import Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_number, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 
 TICK_RATIO = 1000 / 1024  # true seconds in a second of the TIME element
 TIMER_LONGEST_S = 2.0**13  # half of where a float32 loses the milliseconds
+HELD_CURRENTS = ("current", "current")
 COMPLIANCE_BIT = 8  # bit 3 of the STAT element
 LARGEST_VOLTAGE_V = 21.0
 VOLTAGE_RANGE_V = 20.0
@@ -182,6 +183,9 @@ class KeithleyScpi:
             The instrument did not take it.
         """
         self._refuse_unfit(setpoint)
+        was = self._setpoint
+        if setpoint.level == 0 and was is not None and (was.mode, setpoint.mode) == HELD_CURRENTS:
+            self._settings.send(":SOUR:CURR 0")  # at once: a limit waits for nothing else
         if setpoint.mode == "current":
             if self._cell_attached and self._sources_voltage():
                 self._leave_voltage(self._rest_setpoint(setpoint.range_A))
@@ -345,7 +349,10 @@ class KeithleyScpi:
         usual = self.ranges[self._first_range]
         if setpoint is None:
             return usual
-        return next((r for r in self.ranges if r.full_scale_A == setpoint.range_A), usual)
+        for spec in self.ranges:
+            if spec.full_scale_A == setpoint.range_A:
+                return spec
+        return usual
 
     # --- reading -----------------------------------------------------------------------
 
@@ -370,15 +377,18 @@ class KeithleyScpi:
             # Without its flags a reading cannot be trusted.
             voltage_V = voltage_V if math.isinf(voltage_V) else math.nan
             bits = 0.0
-        raw = Raw(
-            read_start_ns=np.array([reply.sent_ns]),
-            read_end_ns=np.array([reply.received_ns]),
-            voltage_V=np.array([voltage_V]),
-            current_A=np.array([current_A]),
-            device_time_s=np.array([time_s]),
-            compliance=np.array([bool(int(bits) & COMPLIANCE_BIT)]),
+        self._keep_timer_short(time_s)
+        compliance = bool(int(bits) & COMPLIANCE_BIT)
+        one = One(reply.sent_ns, reply.received_ns, voltage_V, current_A, time_s, compliance)
+        return sample_row(
+            one,
+            setpoint=self._setpoint,
+            spec=self._spec(self._setpoint),
+            noise=self.noise,
+            window_s=self._window_s,
+            aperture_s=2 * self._window_s,
+            settled_ns=self._settled_ns,
         )
-        return self._rows(raw)
 
     def _block_rows(self, found: Fetched) -> NDArray[np.void]:
         voltage_V, current_A, time_s, bits = found.values.T
@@ -397,15 +407,8 @@ class KeithleyScpi:
             device_time_s=time_s,
             compliance=np.where(flagged, bits, 0.0).astype(np.int64) & COMPLIANCE_BIT != 0,
         )
-        rows = self._rows(raw)
-        if found.untriggered:
-            rows["status"] |= int(Status.UNTRIGGERED)
-        return rows
-
-    def _rows(self, raw: Raw) -> NDArray[np.void]:
-        if raw.device_time_s[-1] > TIMER_LONGEST_S:
-            self._settings.send(":SYST:TIME:RES")
-        return sample_rows(
+        self._keep_timer_short(float(time_s[-1]))
+        rows = sample_rows(
             raw,
             setpoint=self._setpoint,
             spec=self._spec(self._setpoint),
@@ -414,6 +417,13 @@ class KeithleyScpi:
             aperture_s=2 * self._window_s,
             settled_ns=self._settled_ns,
         )
+        if found.untriggered:
+            rows["status"] |= int(Status.UNTRIGGERED)
+        return rows
+
+    def _keep_timer_short(self, time_s: float) -> None:
+        if time_s > TIMER_LONGEST_S:
+            self._settings.send(":SYST:TIME:RES")
 
     def exchange_clock(self) -> ClockExchange:
         """Ask for the instrument's time, raw: it runs 2.4 % fast."""

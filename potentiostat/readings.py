@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.noise import current_sigma_A, voltage_sigma_V
 from potentiostat.protocol import Setpoint
-from potentiostat.records import SAMPLE_DTYPE, RangeSpec, Status
+from potentiostat.records import SAMPLE_DTYPE, RangeSpec, Reading, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +51,69 @@ class Raw:
     current_A: NDArray[np.float64]
     device_time_s: NDArray[np.float64]
     compliance: NDArray[np.bool_]
+
+
+class One(NamedTuple):
+    """What an instrument said in one reading, as in `Raw`."""
+
+    read_start_ns: int
+    read_end_ns: int
+    voltage_V: float
+    current_A: float
+    device_time_s: float
+    compliance: bool
+
+
+def sample_row(
+    one: One,
+    *,
+    setpoint: Setpoint | None,
+    spec: RangeSpec,
+    noise: ReadingNoise,
+    window_s: float,
+    aperture_s: float,
+    settled_ns: int,
+) -> NDArray[np.void]:
+    """Return a single reading as `sample_rows` does, shape (1,), in a fifth of the time."""
+    start_ns, end_ns, voltage_V, current_A, device_time_s, compliance = one
+    level, range_A, status = 0.0, 0.0, 0
+    if setpoint is not None:
+        level, range_A = setpoint.level, setpoint.range_A
+        if setpoint.mode == "voltage":
+            status = POTENTIOSTATIC
+    if compliance:
+        status |= COMPLIANCE
+    if start_ns < settled_ns:
+        status |= SETTLING
+    known_A = current_A
+    if not math.isfinite(voltage_V + current_A):
+        infinite = math.isinf(voltage_V) or math.isinf(current_A)
+        status |= OVERFLOW if infinite else INVALID
+        known_A = current_A if math.isfinite(current_A) else 0.0
+    sigma_V = voltage_sigma_V(
+        noise_V_at_1_plc=noise.voltage_V, window_s=window_s, step_V=noise.voltage_step_V
+    )
+    sigma_A = current_sigma_A(
+        known_A,
+        feedback_ohm=1.0 / spec.full_scale_A,
+        window_s=window_s,
+        resolution_A=spec.resolution_A,
+        own_A=noise.current_A * (0.02 / window_s) ** 0.5,
+    )
+    reading = Reading(
+        read_start_ns=start_ns,
+        read_end_ns=end_ns,
+        device_time_s=device_time_s,
+        aperture_s=aperture_s,
+        voltage_V=voltage_V,
+        current_A=current_A,
+        voltage_sigma_V=sigma_V,
+        current_sigma_A=sigma_A,
+        setpoint=level,
+        range_A=range_A,
+        status=status,
+    )
+    return np.array([reading], SAMPLE_DTYPE)
 
 
 def sample_rows(
@@ -105,17 +169,21 @@ def sample_rows(
     return rows
 
 
+COMPLIANCE, OVERFLOW, INVALID = Status.COMPLIANCE.value, Status.OVERFLOW.value, Status.INVALID.value
+SETTLING, POTENTIOSTATIC = Status.SETTLING.value, Status.POTENTIOSTATIC.value
+
+
 def _status(
     raw: Raw, setpoint: Setpoint | None, settled_ns: int, *, all_finite: bool
 ) -> NDArray[np.int64]:
     """Return the flags of each reading."""
     held_V = setpoint is not None and setpoint.mode == "voltage"
-    status: NDArray[np.int64] = np.multiply(raw.compliance, int(Status.COMPLIANCE), dtype=np.int64)
-    status |= (raw.read_start_ns < settled_ns) * int(Status.SETTLING)
+    status: NDArray[np.int64] = np.multiply(raw.compliance, COMPLIANCE, dtype=np.int64)
+    status |= (raw.read_start_ns < settled_ns) * SETTLING
     if held_V:
-        status |= int(Status.POTENTIOSTATIC)
+        status |= POTENTIOSTATIC
     if not all_finite:
         infinite = np.isinf(raw.voltage_V) | np.isinf(raw.current_A)
         unknown = np.isnan(raw.voltage_V) | np.isnan(raw.current_A)
-        status |= infinite * int(Status.OVERFLOW) | (unknown & ~infinite) * int(Status.INVALID)
+        status |= infinite * OVERFLOW | (unknown & ~infinite) * INVALID
     return status

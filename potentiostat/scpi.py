@@ -9,6 +9,7 @@ from potentiostat.visa import Block, Reply
 
 OVERFLOW = 9.9e37
 NOT_A_NUMBER = 9.91e37
+LEAST_SPECIAL = 9e37  # below it a number is what it says
 MAX_QUEUED_ERRORS = 20
 
 # Each of these can put 0 V or defaults on a cell (6430 manual, chapters 13 and 17).
@@ -120,6 +121,12 @@ def read_numbers(text: str, count: int) -> tuple[float, ...]:
     parts = text.split(",")
     if len(parts) != count:
         raise ReplyError(f"{text!r} holds {len(parts)} values instead of {count}")
+    try:
+        values = tuple(map(float, parts))
+    except ValueError:
+        values = (math.inf,)
+    if max(values) < LEAST_SPECIAL and min(values) > -LEAST_SPECIAL:
+        return values  # numbers that mean nothing else, as nearly always
     return tuple(read_number(part) for part in parts)
 
 

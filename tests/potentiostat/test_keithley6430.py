@@ -127,6 +127,14 @@ def voltage(level, clamp=9e-11, range_A=1e-10):
     return Setpoint(mode="voltage", level=level, clamp=clamp, range_A=range_A)
 
 
+def test_a_current_that_is_to_stop_stops_before_anything_is_asked(connected):
+    smu, link = connected()
+    smu.apply(current(2e-11))
+    link.sent.clear()
+    smu.apply(current(0.0, range_A=1e-9))
+    assert link.sent[0] == ":SOUR:CURR 0"
+
+
 def first(lines, start):
     return next(i for i, line in enumerate(lines) if line.startswith(start))
 

@@ -138,6 +138,19 @@ def test_a_list_of_numbers_must_have_the_right_length():
             read_numbers(wrong, 3)
 
 
+@pytest.mark.parametrize("special", ["9.91E37", "+9.9E37", "-9.9E37", "NAN", "ON"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_list_of_numbers_reads_each_as_one_number_is_read(special, place):
+    parts = ["+3.9E+00", "-1.0E-11", "+4.567"]
+    parts[place] = special
+    if special == "ON":
+        with pytest.raises(ReplyError, match="'ON' is no number"):
+            read_numbers(",".join(parts), 3)
+        return
+    found, expected = read_numbers(",".join(parts), 3), tuple(map(read_number, parts))
+    assert repr(found) == repr(expected)
+
+
 class Queue:
     resource = "somewhere"
 
