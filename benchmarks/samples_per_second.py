@@ -4,10 +4,12 @@
     python benchmarks/samples_per_second.py
 
 All talk through pyvisa-py over a socket to one instrument that has every reading ready,
-first with one query for each reading, then in blocks of 1000. Ours is the whole of
-`lamella run`: the guardian judges each reading by the limits and counts its charge, the
-runner passes it on, and the recorder writes 18 columns with checks and bounded flushes.
-The others store time, voltage and current, and judge nothing:
+first with one query for each reading, then in blocks of 1000. Ours is what runs in `lamella
+run`: the guardian judges each reading by the limits and counts its charge, the runner passes
+it on, and the recorder writes all columns of the session with bounded flushes. For one
+query each it is `run` itself. A plan with blocks of 1000 is refused, because nobody would
+look at a cell for too long: there the same guardian and recorder are put together without
+it. The others store time, voltage, current and status, and judge nothing:
 
 * pyvisa-py into h5py: the query, its numbers, a resizable dataset, a flush every 512 rows;
 * PyMeasure: a Procedure in its Worker, into its CSV file;
@@ -26,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
@@ -34,7 +37,13 @@ import pyvisa
 from wire_smu import ServedSmu
 
 from runner import Experiment, run
+from runner.cell import GuardedCell
+from runner.clock import ClockSpec, real_now_ns
+from runner.header import session_header
+from runner.messages import Block, GuardianSettings, StartStep
+from runner.rows import session_rows
 from session import Session
+from session.recorder import Recorder
 
 ROUNDS, SECONDS = 5, 3.0
 BLOCK = 1000
@@ -51,7 +60,6 @@ window = ["2.8 V", "4.2 V"]
 [potentiostat]
 driver = "keithley6430"
 resource = "RESOURCE"
-block = BLOCK_SIZE
 
 [limits]
 voltage = ["2.5 V", "4.3 V"]
@@ -71,16 +79,59 @@ Way = Callable[[str, Path, int], float]
 
 def lamella(resource: str, folder: Path, block: int) -> float:
     """Run an experiment; count what its step has stored between its first and last stamp."""
-    plan = PLAN.replace("RESOURCE", resource).replace("SECONDS", f"{SECONDS:g}")
-    plan = plan.replace("BLOCK_SIZE", str(block))
-    (folder / "plan.toml").write_text(plan)
+    experiment = Experiment.loads(
+        PLAN.replace("RESOURCE", resource).replace("SECONDS", f"{SECONDS:g}"), folder=folder
+    )
     output = folder / "session.h5"
-    asyncio.run(run(Experiment.load(folder / "plan.toml"), output=output))
+    if block > 1:
+        return asyncio.run(_lamella_in_blocks(experiment, output, block))
+    asyncio.run(run(experiment, output=output))
     with Session.open(output) as session:
         samples = session.samples()
         ended = [event for event in session.events() if event.kind == "step_ended"]
     in_step = samples[samples["step"] == 0]
     return len(in_step) / ((ended[0].t_ns - in_step["read_start_ns"].iloc[0]) / 1e9)
+
+
+async def _lamella_in_blocks(experiment: Experiment, output: Path, block: int) -> float:
+    """Have the guardian hold a current and read blocks, and record all of them."""
+    settings = GuardianSettings(
+        driver="keithley6430",
+        resource=experiment.potentiostat.resource,
+        clock=ClockSpec(origin_ns=real_now_ns()),
+        envelope=experiment.envelope,
+        block=block,
+    )
+    count = 0
+    async with GuardedCell(settings) as cell:
+        connected = cell.get_connected()
+        now_ns = real_now_ns()
+        header = session_header(
+            experiment,
+            connected=connected,
+            camera=None,
+            simulated=False,
+            start_time=datetime.now(UTC),
+            host_start_ns=now_ns,
+        )
+        async with Recorder(output, header) as recorder:
+            step = StartStep(index=0, step=experiment.steps[0], range_A=1e-10)
+            cell.start(step)
+            cell.renew(0)
+            start = time.perf_counter()
+            while time.perf_counter() - start < SECONDS:
+                message = await cell.receive()
+                if isinstance(message, Block):
+                    await recorder.samples(session_rows(message, 0))
+                    count += len(message.samples)
+                    cell.renew(message.sequence)
+            await recorder.finish("done")
+            spent_s = time.perf_counter() - start
+        cell.reason = "done"
+    with Session.open(output) as session:
+        if len(session.samples()) != count:
+            raise SystemExit("not all readings were stored")
+    return count / spent_s
 
 
 # --- pyvisa-py into h5py ------------------------------------------------------------------
