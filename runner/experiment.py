@@ -20,6 +20,7 @@ __all__ = ["Experiment", "ExperimentError"]
 
 MOCK = "mock"
 MAX_FILE_BYTES = 1_000_000
+QUICK_S = 0.5  # settling of a range
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
 # of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
 FARADAY_C_MOL = 96_485.33212
@@ -301,6 +302,9 @@ class Experiment:
     def range_A(self, ranges: Sequence[RangeSpec]) -> float:
         """Return the one current range of the run: the smallest that holds every step.
 
+        A plan that only rests has the smallest range that is quick: those below it need
+        minutes to charge a holder, and tell nothing more of an open circuit.
+
         Raises
         ------
         ValueError
@@ -313,6 +317,9 @@ class Experiment:
                 there = ", ".join(f"{r.full_scale_A:g}" for r in ranges)
                 raise ValueError(f"there is no range of {named_A:g} A; there is {there}")
             return known[0]
+        if self.largest_current_A == 0:
+            quick = (r for r in ranges if r.settling_s < QUICK_S)
+            return next(quick, ranges[0]).full_scale_A
         return choose_range(self.largest_current_A, ranges).full_scale_A
 
 

@@ -203,3 +203,12 @@ def test_a_mutated_file_is_read_or_refused_and_nothing_else(seed, count):
         Experiment.loads("".join(text))
     except ExperimentError as refused:
         assert str(refused)
+
+
+def test_a_plan_that_only_rests_has_a_range_that_is_quick():
+    from potentiostat.drivers.keithley6430 import RANGES
+
+    rest = TEXT[: TEXT.index("[[step]]")] + '[[step]]\nocv = { for = "20 s" }\n'
+    assert Experiment.loads(rest).range_A(RANGES) == 1e-10
+    slow = tuple(r for r in RANGES if r.settling_s > 1)
+    assert Experiment.loads(rest).range_A(slow) == 1e-12
