@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlate.gitt_guard import objections
-from correlate.relaxation import Rest, relaxed
+from correlate.relaxation import Rest, TooFewReadings, relaxed
 from correlate.root_line import RootLine, root_line
 from correlate.slab import CannotFit, SlabFit, fit_slab, root_time
 from correlate.titration import Pulse, Setting, Titration
@@ -132,13 +132,17 @@ def _drafted(readings: Readings, pulse: Pulse, setting: Setting) -> _Draft:
     tail = before.t_s >= before.t_s[-1] - TAIL * (before.t_s[-1] - before.t_s[0])
     draft.drift_A = _mean_current(before, tail)
     slope_V_C = (after.volts[-1] - before.volts[-1]) / (after.charge_C[-1] - before.charge_C[-1])
-    for _ in range(2):
-        draft.rests = (
-            relaxed(readings, pulse.rest_s, pulse.begin_s, slope_V_C),
-            relaxed(readings, pulse.end_s, pulse.rest_end_s, slope_V_C),
-        )
-        slope_V_C = draft.slope_V_C
-    _find_line(draft, setting)
+    try:
+        for _ in range(2):
+            draft.rests = (
+                relaxed(readings, pulse.rest_s, pulse.begin_s, slope_V_C),
+                relaxed(readings, pulse.end_s, pulse.rest_end_s, slope_V_C),
+            )
+            slope_V_C = draft.slope_V_C
+    except TooFewReadings as problem:
+        draft.reasons.append(str(problem))
+    else:
+        _find_line(draft, setting)
     return draft
 
 

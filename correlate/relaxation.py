@@ -38,6 +38,10 @@ class Rest:
     remaining_V: float
 
 
+class TooFewReadings(ValueError):
+    """There is nothing to extrapolate."""
+
+
 def relaxed(readings: Readings, from_s: float, to_s: float, slope_V_C: float) -> Rest:
     """Extrapolate a rest.
 
@@ -55,13 +59,13 @@ def relaxed(readings: Readings, from_s: float, to_s: float, slope_V_C: float) ->
 
     Raises
     ------
-    ValueError
-        A window has no reading.
+    TooFewReadings
+        A window has none.
     """
     edges_s = to_s - WINDOW * (to_s - from_s) * np.arange(3.0, -1.0, -1.0)
     at = np.searchsorted(readings.t_s, edges_s, side="right")
     if np.any(np.diff(at) < 1):
-        raise ValueError("the end of the rest has too few readings")
+        raise TooFewReadings("the end of a rest has too few readings")
     charge_C = float(readings.charge_C[at[3] - 1])
     means, variances = [], []
     for i, j in pairwise(at):

@@ -367,6 +367,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_cell(tables, cell),
         *_check_limits(tables, cell),
         *_check_equipment(tables),
+        *_check_contact(tables),
         *check_steps(tables, cell.terms),
     ]
 

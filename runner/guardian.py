@@ -122,7 +122,7 @@ class Guardian:
         self._renewed = -1
         self._heard_ns = lease_now_ns()
         self._next_exchange_ns = now_ns()
-        self._exchanged_s = -math.inf  # the instrument's time at the last exchange
+        self._told_s = math.nan  # the instrument's time of the last reading
         self._safe_state: SafeState | None = None
         self._finish_reason = ""
 
@@ -169,14 +169,13 @@ class Guardian:
 
     def _exchange_if_due(self, samples: NDArray[np.void]) -> tuple[ClockExchange, ...]:
         # A timer that began anew is asked at once: its stamps hang on nothing else.
-        anew = len(samples) > 0 and float(samples["device_time_s"][-1]) < self._exchanged_s
+        told_s = float(samples["device_time_s"][-1]) if len(samples) else math.nan
+        anew, self._told_s = told_s < self._told_s, told_s
         if self._now_ns() < self._next_exchange_ns and not anew:
             return ()
         interval_ns = int(self._settings.exchange_interval_s * 1e9)
         self._next_exchange_ns = self._now_ns() + interval_ns
-        exchange = self._instrument.exchange_clock()
-        self._exchanged_s = exchange.device_time_s
-        return (exchange,)
+        return (self._instrument.exchange_clock(),)
 
     # --- judging readings ------------------------------------------------------------
 

@@ -369,8 +369,7 @@ class PalmsensMethodscript:
         LinkError
             The link is gone or silent. A line that makes no sense is a row marked INVALID.
         """
-        if not self._rows:
-            self._renew()
+        self._renew()
         if not self._rows:
             self._rows.append(self._row(self._next_package()))
         return self._rows.popleft()

@@ -402,3 +402,14 @@ def test_what_neighbours_have_in_common_is_no_noise():
     assert factor == pytest.approx(1.0, abs=0.1)
     _, factor = excess(np.sin(np.arange(4000) / 50), 4000)
     assert factor > 5
+
+
+def test_a_rest_whose_end_was_not_stored_tells_nothing_and_says_so():
+    readings, spans, setting = film_titration(1)
+    first = spans[0]
+    end = (readings.t_s > first.rest_end_s - 60.0) & (readings.t_s < first.rest_end_s - 1.0)
+    left = Readings(**{name: getattr(readings, name)[~end] for name in readings.__slots__})
+    found = titrate(left, spans, setting)
+    assert not found[0].valid
+    assert any("too few readings" in reason for reason in found[0].reasons)
+    assert math.isnan(found[0].diffusivity_m2_s)

@@ -34,7 +34,7 @@ def block(count, voltage_V):
     rows["read_start_ns"] = np.arange(count) * 50_000_000
     rows["read_end_ns"] = rows["read_start_ns"] + 47_000_000
     rows["voltage_V"], rows["voltage_sigma_V"] = voltage_V, 6e-5
-    return Block(sequence=1, samples=rows, step=0, charge_C=np.zeros(count), exchanges=())
+    return Block(sequence=1, first=1, samples=rows, step=0, charge_C=np.zeros(count), exchanges=())
 
 
 def trip(kind):
