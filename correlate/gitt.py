@@ -129,16 +129,8 @@ def _drafted(readings: Readings, pulse: Pulse, setting: Setting) -> _Draft:
             draft.reasons.append(f"the {name} has {len(part.t_s)} groups of readings only")
     if min(len(part.t_s) for part in draft.parts) < MIN_POINTS:
         return draft
-    tail = before.t_s >= before.t_s[-1] - TAIL * (before.t_s[-1] - before.t_s[0])
-    draft.drift_A = _mean_current(before, tail)
-    slope_V_C = (after.volts[-1] - before.volts[-1]) / (after.charge_C[-1] - before.charge_C[-1])
     try:
-        for _ in range(2):
-            draft.rests = (
-                relaxed(readings, pulse.rest_s, pulse.begin_s, slope_V_C),
-                relaxed(readings, pulse.end_s, pulse.rest_end_s, slope_V_C),
-            )
-            slope_V_C = draft.slope_V_C
+        _find_rests(readings, draft)
     except TooFewReadings as problem:
         draft.reasons.append(str(problem))
     else:
@@ -146,8 +138,27 @@ def _drafted(readings: Readings, pulse: Pulse, setting: Setting) -> _Draft:
     return draft
 
 
+def _find_rests(readings: Readings, draft: _Draft) -> None:
+    """Extrapolate the rests before and after the pulse, and the drift of the charge."""
+    pulse, (before, _, after) = draft.pulse, draft.parts
+    draft.drift_A = _mean_current(before, _tail(before))
+    slope_V_C = (after.volts[-1] - before.volts[-1]) / (after.charge_C[-1] - before.charge_C[-1])
+    for _ in range(2):
+        draft.rests = (
+            relaxed(readings, pulse.rest_s, pulse.begin_s, slope_V_C),
+            relaxed(readings, pulse.end_s, pulse.rest_end_s, slope_V_C),
+        )
+        slope_V_C = draft.slope_V_C
+
+
+def _tail(part: Bins) -> NDArray[np.bool_]:
+    return np.asarray(part.t_s >= part.t_s[-1] - TAIL * (part.t_s[-1] - part.t_s[0]))
+
+
 def _mean_current(part: Bins, rows: NDArray[np.bool_]) -> float:
     t_s, charge_C = part.t_s[rows], part.charge_C[rows]
+    if len(t_s) < 2:
+        raise TooFewReadings("the end of a rest has too few readings")
     return float((charge_C[-1] - charge_C[0]) / (t_s[-1] - t_s[0]))
 
 
@@ -241,8 +252,12 @@ def _fit(readings: Readings, draft: _Draft, setting: Setting) -> None:
         on.t_s >= begin_s + draft.from_s,
         after.t_s >= end_s + 2.0 * draft.from_s,
     )
-    tail = after.t_s >= after.t_s[-1] - TAIL * (after.t_s[-1] - after.t_s[0])
-    levels_A = (draft.drift_A, draft.drift_A + draft.current_A, _mean_current(after, tail))
+    try:
+        after_A = _mean_current(after, _tail(after))
+    except TooFewReadings as problem:
+        draft.reasons.append(f"the whole transient cannot be fitted: {problem}")
+        return
+    levels_A = (draft.drift_A, draft.drift_A + draft.current_A, after_A)
     at_s, volts, sigma_V = (
         np.concatenate([getattr(p, name)[r] for p, r in zip(draft.parts, rows, strict=True)])
         for name in ("t_s", "volts", "sigma_V")
