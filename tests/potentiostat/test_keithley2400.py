@@ -213,3 +213,26 @@ def test_a_peers_driver_works_on_our_simulator_and_drains_the_cell_when_it_ends(
     assert world.source.level == 0.0
     # Off is a short circuit with 0.5 % of the larger range, 100 uA, as its limit.
     assert world.cell.ion_C - before_C == pytest.approx(-5e-7, rel=0.05)
+
+
+@pytest.mark.peers
+def test_qcodes_works_on_our_simulator(start_bench):
+    qcodes = pytest.importorskip(
+        "qcodes.instrument_drivers.Keithley", reason="QCoDeS is not installed"
+    )
+    bench = start_bench(driver="keithley2400", scenario="lco_thin_film")
+    peer = qcodes.Keithley2400("peer2400", bench.resource, visalib="@py")
+    try:
+        assert peer.get_idn()["model"] == "2400"
+        peer.mode("CURR")
+        peer.compliancev(4.3)
+        peer.rangei(1e-6)  # it sends six decimals: no smaller range can be asked for
+        peer.curr(1e-6)
+        peer.output(1)
+        assert peer.volt() == pytest.approx(bench.world.cell.voltage_V, abs=5e-3)
+        assert bench.world.source.mode == "current"
+        assert bench.world.source.level == pytest.approx(1e-6, rel=0.01)
+        assert peer.compliancev() == 4.3
+        assert peer.ask(":SYST:ERR?").startswith("0,")
+    finally:
+        peer.close()
