@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 Entry = Callable[..., None]
+INBOX_LENGTH = 256  # messages; whoever sends more than we take waits
 
 
 class ProcessLost(Exception):
@@ -44,7 +45,8 @@ class PipedProcess:
         self._in_thread = in_thread
         self._worker: Any = None
         self._connection: Connection[Any, Any] | None = None
-        self._inbox: asyncio.Queue[object] = asyncio.Queue(maxsize=256)
+        self._inbox: asyncio.Queue[object] = asyncio.Queue()
+        self._room = threading.Semaphore(INBOX_LENGTH)  # what bounds it
         # Writing to a pipe blocks, so a thread of its own does it.
         self._outbox: queue.Queue[object] = queue.Queue(maxsize=1024)
         self._lost = False
@@ -88,7 +90,8 @@ class PipedProcess:
                     message = connection.recv()
                 except (EOFError, OSError):
                     message = ProcessLost(f"the {self.name} process is gone")
-                asyncio.run_coroutine_threadsafe(self._inbox.put(message), loop).result()
+                self._room.acquire()
+                loop.call_soon_threadsafe(self._inbox.put_nowait, message)
                 if isinstance(message, ProcessLost):
                     return
 
@@ -129,6 +132,7 @@ class PipedProcess:
         if isinstance(message, ProcessLost):
             self._inbox.put_nowait(message)  # for the next one who asks
             raise message
+        self._room.release()
         return message
 
     def kill(self) -> None:

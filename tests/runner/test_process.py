@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from runner.process import PipedProcess, ProcessLost
+from runner.process import INBOX_LENGTH, PipedProcess, ProcessLost
 
 
 def echo(connection, greeting):
@@ -84,3 +84,20 @@ async def test_a_process_that_does_not_listen_is_ended_and_its_queue_is_bounded(
     assert process.pid is not None
     with pytest.raises(ProcessLost):
         await process.receive()
+
+
+def talk_on(connection):
+    for i in range(3 * INBOX_LENGTH):
+        connection.send(i)
+
+
+async def test_one_that_talks_on_waits_for_us_and_leaves_no_task_behind():
+    process = PipedProcess("talker", talk_on)
+    await process.start()
+    for i in range(3 * INBOX_LENGTH):
+        assert await process.receive() == i
+        assert process._inbox.qsize() <= INBOX_LENGTH
+        assert len(asyncio.all_tasks()) == 1
+    with pytest.raises(ProcessLost):
+        await process.receive()
+    await process.join(5)
