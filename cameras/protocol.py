@@ -3,9 +3,13 @@
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
-from cameras.records import CameraInfo, Frame
+import numpy as np
+from numpy.typing import NDArray
+
+from cameras.options import CameraOptions
+from cameras.records import CameraInfo, Frame, FrameFault
 
 NowNs = Callable[[], int]
 """Reads the host clock in integer nanoseconds; handed in, never global."""
@@ -21,8 +25,37 @@ class ClockExchange:
     t3_ns: int
 
 
+class FrameBuffers(Protocol):
+    """Memory for frames that others made, so that pixels need not be copied again."""
+
+    def take(self) -> NDArray[np.generic]:
+        """Return the next free buffer, shape (height, width); wait while there is none.
+
+        It blocks: for the thread of a source that receives on one. Buffers are filled
+        in the order in which they were taken, and each comes back with its frame.
+        """
+        ...
+
+
 class FrameSource(Protocol):
-    """A camera, armed by us or by the microscope. A context manager that stops it."""
+    """A camera, armed by us or by the microscope. A context manager that stops it.
+
+    Attributes
+    ----------
+    needs
+        Names of the options without which it cannot be reached.
+    has_clock
+        True where its clock can be asked with `exchange_clock`. Otherwise its stamps are
+        tied to the host by the arrival of its frames.
+    """
+
+    needs: ClassVar[tuple[str, ...]]
+    has_clock: ClassVar[bool]
+
+    @classmethod
+    def from_options(cls, options: CameraOptions, *, now_ns: NowNs) -> Self:
+        """Make one; it connects when it is entered."""
+        ...
 
     async def __aenter__(self) -> Self:
         """Connect, without starting the exposure."""
@@ -50,10 +83,20 @@ class FrameSource(Protocol):
         """End after the present frame; ``frames`` then ends by itself."""
         ...
 
-    def frames(self) -> AsyncIterator[Frame]:
-        """Yield each frame in the order of arrival. Lossless: never drops one by itself."""
+    def frames(self, buffers: FrameBuffers | None = None) -> AsyncIterator[Frame | FrameFault]:
+        """Yield each frame in the order of arrival. Lossless: never drops one by itself.
+
+        What came and cannot be a frame is yielded as a fault, and the recording goes on.
+        Sources that receive on a thread of their own put pixels into ``buffers``.
+        """
         ...
 
     async def exchange_clock(self) -> ClockExchange:
-        """Compare the camera's clock with the host's."""
+        """Compare the camera's clock with the host's.
+
+        Raises
+        ------
+        CameraLost
+            It has no clock that can be asked, or does not answer.
+        """
         ...

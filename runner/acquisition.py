@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
-from cameras.records import Frame
+from cameras.records import Frame, FrameFault, FrameInfo
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
 from runner.cell import GuardedCell
@@ -129,15 +129,19 @@ class Acquisition:
         """Play the plan to its end, whatever that is."""
         if self._camera is None:
             return await self._follow_plan()
-        for _ in range(FIRST_EXCHANGES):
-            await self._exchange_with(self._camera)
+        if self._camera.has_clock:
+            for _ in range(FIRST_EXCHANGES):
+                await self._exchange_with(self._camera)
         await self._camera.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._film(self._camera), name="runner.film")
-            keeping = self._keep_time(self._camera, since_ns=self._clock.now_ns())
-            keeper = group.create_task(keeping, name="runner.keep_time")
+            keeper = None
+            if self._camera.has_clock:
+                keeping = self._keep_time(self._camera, since_ns=self._clock.now_ns())
+                keeper = group.create_task(keeping, name="runner.keep_time")
             ending = await self._follow_plan()
-            keeper.cancel()
+            if keeper is not None:
+                keeper.cancel()
             await self._camera.stop()
         return ending
 
@@ -367,6 +371,9 @@ class Acquisition:
 
     async def _film(self, camera: FrameSource) -> None:
         async for frame in camera.frames():
+            if isinstance(frame, FrameFault):
+                await self._note_fault(frame)
+                continue
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
             self._show_others(
@@ -380,6 +387,11 @@ class Acquisition:
             limit_e_m2 = self._experiment.dose_limit_e_m2
             if limit_e_m2 is not None and stamps.dose_per_m2 > limit_e_m2:
                 self._end_for_dose(limit_e_m2)
+
+    async def _note_fault(self, fault: FrameFault) -> None:
+        await self._recorder.event(
+            fault.arrival_ns, "frame_fault", CAMERA, fault.reason, {"index": fault.index}
+        )
 
     def _end_for_dose(self, limit_e_m2: float) -> None:
         if self._plan.must_close:
@@ -395,7 +407,7 @@ class Acquisition:
         lit_ns = info.device_start_ns + info.exposure_ns - self._first_exposure_ns
         camera = self._experiment.camera
         dose_rate = float("nan") if camera is None else camera.dose_rate_e_m2_s
-        t_start_ns, sigma_ns = self._host_time(info.device_start_ns)
+        t_start_ns, sigma_ns = self._host_time(info)
         return FrameHeader(
             t_start_ns=t_start_ns,
             exposure_ns=info.exposure_ns,
@@ -405,12 +417,14 @@ class Acquisition:
             dropped_before=info.dropped_before,
             dose_per_m2=dose_rate * lit_ns / 1e9,
             blanked=info.blanked,
+            arrival_ns=info.arrival_ns,
         )
 
-    def _host_time(self, device_ns: int) -> tuple[int, float]:
+    def _host_time(self, info: FrameInfo) -> tuple[int, float]:
         if self._camera_fit is None:
-            return self._clock.now_ns(), float("inf")
-        stamp = np.array([device_ns], np.int64)
+            arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
+            return arrival_ns - info.exposure_ns, float("inf")
+        stamp = np.array([info.device_start_ns], np.int64)
         return (
             int(self._camera_fit.to_host_ns(stamp)[0]),
             float(self._camera_fit.sigma_ns(stamp)[0]),

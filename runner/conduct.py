@@ -297,8 +297,7 @@ async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
     camera = await asyncio.to_thread(
         open_camera,
         lab.camera.driver,
-        lab.camera.host,
-        lab.camera.port,
+        lab.camera.options,
         now_ns=lab.clock.now_ns,
     )
     return await stack.enter_async_context(camera)

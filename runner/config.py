@@ -77,6 +77,13 @@ class CameraTable(Table):
     width: int = 400
     host: str = "127.0.0.1"
     port: int = 0
+    control_port: int = 0
+    data_port: int = 0
+    path: str = ""
+    pattern: str = ""
+    node: str = ""
+    armed_by: Literal["lamella", "microscope"] = "lamella"
+    exposure: Time | None = None
 
 
 class MockTable(Table):

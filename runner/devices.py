@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cameras.options import CameraOptions
 from cameras.protocol import FrameSource
 from cameras.registry import camera_class
 from potentiostat.protocol import Potentiostat
@@ -39,7 +40,7 @@ def open_potentiostat(settings: GuardianSettings, *, now_ns: NowNs) -> Potentios
     return potentiostat
 
 
-def open_camera(driver: str, host: str, port: int, *, now_ns: NowNs) -> FrameSource:
+def open_camera(driver: str, options: CameraOptions, *, now_ns: NowNs) -> FrameSource:
     """Return the named camera; it connects when it is entered."""
-    camera: FrameSource = camera_class(driver)(host, port, now_ns=now_ns)
+    camera: FrameSource = camera_class(driver).from_options(options, now_ns=now_ns)
     return camera

@@ -6,11 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
+from cameras.errors import UnknownCamera
+from cameras.options import ArmedBy, CameraOptions
+from cameras.registry import camera_class
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
-from runner.config import ExperimentTable, read_tables
+from runner.config import CameraTable, ExperimentTable, read_tables
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.step_checks import check_steps
@@ -121,8 +124,7 @@ class CameraSettings:
     dose_rate_e_m2_s: float
     height: int
     width: int
-    host: str
-    port: int
+    options: CameraOptions = field(default_factory=CameraOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,8 +259,7 @@ class Experiment:
                 dose_rate_e_m2_s=camera.dose_rate,
                 height=camera.height,
                 width=camera.width,
-                host=camera.host,
-                port=camera.port,
+                options=_camera_options(camera, folder),
             ),
             mock=MockSettings()
             if tables.mock is None
@@ -437,6 +438,44 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
     return found
 
 
+def _camera_options(camera: CameraTable, folder: Path) -> CameraOptions:
+    return CameraOptions(
+        host=camera.host,
+        port=camera.port,
+        control_port=camera.control_port,
+        data_port=camera.data_port,
+        path=str(folder / camera.path) if camera.path else "",
+        pattern=camera.pattern,
+        node=camera.node,
+        armed_by=ArmedBy(camera.armed_by),
+        frame_rate_Hz=camera.frame_rate,
+        exposure_s=math.nan if camera.exposure is None else camera.exposure,
+        pixel_size_m=camera.pixel_size,
+    )
+
+
+def _check_address(camera: CameraTable) -> _Found:
+    """Say what a driver needs to know and is not told."""
+    found: _Found = [
+        (("camera", name), "is no TCP port; those lie between 1 and 65535")
+        for name in ("port", "control_port", "data_port")
+        if not 0 <= getattr(camera, name) < 65536
+    ]
+    if camera.exposure is not None and not 0 < camera.exposure <= 1 / camera.frame_rate:
+        found.append((("camera", "exposure"), "is more than nothing, and fits between frames"))
+    if camera.driver == MOCK:
+        return found
+    try:
+        needs = camera_class(camera.driver).needs
+    except UnknownCamera as error:
+        return [*found, (("camera", "driver"), str(error))]
+    return found + [
+        (("camera", name), f"is missing; the driver {camera.driver} needs it")
+        for name in needs
+        if not getattr(camera, name)
+    ]
+
+
 def _check_contact(tables: ExperimentTable) -> _Found:
     current_A = None if tables.contact is None else tables.contact.current
     if current_A is None or 0 < current_A <= tables.limits.current:
@@ -463,8 +502,7 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
             found.append((("camera", "dose_rate"), "cannot be negative"))
         if not (48 <= camera.height <= 4096 and 48 <= camera.width <= 4096):
             found.append((("camera",), "height and width lie between 48 and 4096 px"))
-        if camera.driver != MOCK and not 0 < camera.port < 65536:
-            found.append((("camera", "port"), "is missing; write the camera's TCP port"))
+        found += _check_address(camera)
     elif tables.limits.dose is not None:
         found.append((("limits", "dose"), "has no camera to count for; leave it out"))
     if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():

@@ -39,6 +39,9 @@ def session_header(
                 dtype=camera.dtype,
                 frame_rate_Hz=camera.frame_rate_Hz,
                 pixel_size_m=camera.pixel_size_m,
+                stamp=camera.stamp,
+                clock=camera.clock,
+                row_time_ns=camera.row_time_ns,
             ),
         )
     return SessionHeader(

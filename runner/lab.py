@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cameras.options import CameraOptions
 from runner.bench import (
     BenchFailed,
     BenchReady,
@@ -37,13 +38,12 @@ class LabError(Exception):
     """The equipment that the experiment asks for cannot be had."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CameraAddress:
-    """Where a frame source is reached."""
+    """Which frame source, and how it is reached."""
 
     driver: str
-    host: str
-    port: int
+    options: CameraOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,11 +210,7 @@ def _with_bench(
         resource = ready.potentiostat_resource
     if experiment.camera is not None:
         if experiment.camera.driver == MOCK and ready is not None:
-            camera = CameraAddress(driver="stream", host="127.0.0.1", port=ready.camera_port)
+            camera = CameraAddress("stream", CameraOptions(port=ready.camera_port))
         else:
-            camera = CameraAddress(
-                driver=experiment.camera.driver,
-                host=experiment.camera.host,
-                port=experiment.camera.port,
-            )
+            camera = CameraAddress(experiment.camera.driver, experiment.camera.options)
     return Lab(clock, resource, camera, bench)

@@ -222,6 +222,9 @@ def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
             "pixel_size": camera.pixel_size_m,
             "model": camera.model,
             "frame_rate": camera.frame_rate_Hz,
+            "stamp": camera.stamp,
+            "clock": camera.clock,
+            "row_time": camera.row_time_ns,
             "interpretation": "image",
         },
     )

@@ -31,6 +31,12 @@ class CameraHeader:
         NumPy name of the pixel type: an unsigned or signed integer, or a float.
     pixel_size_m
         Edge of a pixel in the specimen; NaN where unknown.
+    stamp, clock
+        What the frames' stamps mark (``"exposure_start"``, ``"exposure_end"``,
+        ``"arrival"``, ``"unknown"``), and on which clock (``"camera"``, ``"host"``).
+    row_time_ns
+        By which each row is exposed later than the row before; 0 where all are exposed
+        at once, NaN where unknown.
     """
 
     name: str
@@ -40,6 +46,9 @@ class CameraHeader:
     dtype: str
     frame_rate_Hz: float
     pixel_size_m: float
+    stamp: str = "exposure_start"
+    clock: str = "camera"
+    row_time_ns: float = 0.0
 
     @property
     def frame_bytes(self) -> int:
@@ -106,6 +115,8 @@ class FrameHeader:
         Frames that the counter says were lost just before this one.
     dose_per_m2
         Electrons per area up to the end of this frame; NaN where unknown.
+    arrival_ns
+        Host clock when the whole frame was here, raw; None where nobody looked.
     """
 
     t_start_ns: int
@@ -116,3 +127,4 @@ class FrameHeader:
     dropped_before: int = 0
     dose_per_m2: float = float("nan")
     blanked: bool = False
+    arrival_ns: int | None = None

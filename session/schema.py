@@ -127,11 +127,39 @@ FRAMES = Group(
         real("dose", "1/m^2", "electrons per area up to the end of the frame"),
         Column(name="blanked", dtype="|u1", unit="", meaning="1 when the beam was off"),
         Column(name="checksum", dtype="<u4", unit="", meaning="CRC-32 of the pixel bytes"),
+        Column(
+            name="arrival_ns",
+            dtype="<i8",
+            unit="ns",
+            meaning="host clock when the whole frame was here, raw; its least value where unknown",
+            required=False,
+        ),
     ),
     attributes=(
         Attribute(name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"),
         Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
         Attribute(name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"),
+        Attribute(
+            name="stamp",
+            dtype="str",
+            unit="",
+            meaning="what device_start_ns marks: exposure_start, exposure_end, arrival or unknown",
+            required=False,
+        ),
+        Attribute(
+            name="clock",
+            dtype="str",
+            unit="",
+            meaning="which clock it is read from: camera or host",
+            required=False,
+        ),
+        Attribute(
+            name="row_time",
+            dtype="<f8",
+            unit="ns",
+            meaning="by which each row is exposed later than the row before; NaN where unknown",
+            required=False,
+        ),
     ),
 )
 

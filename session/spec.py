@@ -49,6 +49,7 @@ class Attribute:
     dtype: str
     unit: str
     meaning: str
+    required: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -94,7 +94,7 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
     if nx_class != spec.nx_class and spec.path != "instrument/<name>":
         yield Problem(path=name, message=f"NX_class is {nx_class}, not {spec.nx_class}")
     for attribute in spec.attributes:
-        if attribute.name not in group.attrs:
+        if attribute.required and attribute.name not in group.attrs:
             yield Problem(path=f"{name}@{attribute.name}", message="is missing")
     for column in spec.columns:
         where = f"{name}/{column.name}".lstrip("/")

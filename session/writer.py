@@ -35,7 +35,7 @@ from session.records import (
     FrameHeader,
     SessionHeader,
 )
-from session.schema import ROOT, find_group
+from session.schema import NO_STAMP, ROOT, find_group
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
@@ -257,6 +257,7 @@ class _CameraFile:
             header.dose_per_m2,
             header.blanked,
             zlib.crc32(stored.data),
+            NO_STAMP if header.arrival_ns is None else header.arrival_ns,
         )
         self.table.append(np.array([row], dtype=FRAME_ROW_DTYPE))
 

@@ -15,12 +15,13 @@ import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
 from cameras.errors import CameraLost, FramingLost
-from cameras.protocol import ClockExchange
+from cameras.options import CameraOptions
+from cameras.protocol import ClockExchange, FrameBuffers
 from cameras.records import CameraInfo, Frame, FrameInfo
 
 DTYPES = ("uint8", "uint16", "uint32", "float32")
@@ -43,6 +44,9 @@ class StreamCamera:
         a slow frame rate is no fault.
     """
 
+    needs: ClassVar[tuple[str, ...]] = ("port",)
+    has_clock: ClassVar[bool] = True
+
     def __init__(
         self,
         host: str,
@@ -60,6 +64,11 @@ class StreamCamera:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._clock: _ClockClient | None = None
+
+    @classmethod
+    def from_options(cls, options: CameraOptions, *, now_ns: Callable[[], int]) -> Self:
+        """Make one; it connects when it is entered."""
+        return cls(options.host, options.port, now_ns=now_ns)
 
     async def __aenter__(self) -> Self:
         """Connect and read the greeting.
@@ -185,8 +194,10 @@ class StreamCamera:
         except OSError as error:
             raise CameraLost(f"{self._name}: the connection is gone") from error
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self, buffers: FrameBuffers | None = None) -> AsyncIterator[Frame]:
         """Yield each frame in the order of arrival, until the server ends.
+
+        They are received on the event loop, so that no buffers are filled.
 
         Raises
         ------

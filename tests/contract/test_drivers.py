@@ -1,11 +1,15 @@
 """What every registered driver owes to those who use it."""
 
+import asyncio
 import inspect
+from dataclasses import fields
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from cameras.errors import CameraLost
+from cameras.options import CameraOptions
 from cameras.protocol import FrameSource
 from cameras.registry import camera_class, camera_names
 from potentiostat.errors import UnsafeRequest
@@ -145,5 +149,19 @@ def test_a_camera_describes_itself_by_a_property(name):
 
 
 @cameras
-def test_a_camera_is_made_with_a_clock(name):
-    assert "now_ns" in inspect.signature(camera_class(name)).parameters
+def test_a_camera_is_made_from_options_and_a_clock(name):
+    driver = camera_class(name)
+    asked = CameraOptions(
+        port=1, control_port=2, data_port=3, path="frames", pattern="*.mib", node="detector"
+    )
+    assert driver.from_options(asked, now_ns=int) is not None
+    assert set(driver.needs) <= {field.name for field in fields(CameraOptions)}
+    assert isinstance(driver.has_clock, bool)
+
+
+@cameras
+async def test_a_camera_without_a_clock_says_so(name):
+    driver = await asyncio.to_thread(camera_class, name)
+    if not driver.has_clock:
+        with pytest.raises(CameraLost, match="clock"):
+            await driver.from_options(CameraOptions(), now_ns=int).exchange_clock()

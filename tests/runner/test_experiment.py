@@ -106,8 +106,11 @@ def test_all_errors_are_told_together_in_the_order_of_their_lines():
         ("[mock] ", '[bus]\nbroker = "here"\n[mock] ', "bus.broker", "host and a port"),
         (
             *('driver = "mock"\nframe', 'driver = "stream"\nframe'),
-            *("camera.port", "TCP port"),
+            *("camera.port", "the driver stream needs it"),
         ),
+        ('driver = "mock"\nframe', 'driver = "strem"\nframe', "camera.driver", "'stream'"),
+        ('dose_rate = "0.5', 'data_port = 70000\ndose_rate = "0.5', "camera.data_port", "65535"),
+        ('dose_rate = "0.5', 'exposure = "2 s"\ndose_rate = "0.5', "camera.exposure", "between"),
     ],
 )
 def test_what_cannot_be_is_refused_with_its_key(old, new, key, says):
