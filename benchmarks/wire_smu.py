@@ -33,6 +33,7 @@ class WireSmu:
         self._crossing = crossing
         self._readings = 0
         self._current_A = 0.0
+        self._timer_from_s = time.monotonic()
         self.crossed_ns = 0
         self.latencies_ns: list[int] = []
 
@@ -49,14 +50,19 @@ class WireSmu:
         if command == ":SYST:ERR?":
             return b'0,"No error"'
         if command == ":SYST:TIME?":
-            return f"{time.monotonic() * TICKS_PER_S:.3f}".encode()
+            return f"{self._timer():.3f}".encode()
         header, _, value = command.partition(" ")
         if header.endswith("?"):
             return self._told.get(header[:-1], "0").encode()
         self._told[header] = {"ON": "1", "OFF": "0"}.get(value, value)
         if header == ":SOUR:CURR":
             self._set_current(float(value))
+        elif header == ":SYST:TIME:RES":
+            self._timer_from_s = time.monotonic()
         return None
+
+    def _timer(self) -> float:
+        return (time.monotonic() - self._timer_from_s) * TICKS_PER_S
 
     def _set_current(self, current_A: float) -> None:
         if current_A == 0 and self.crossed_ns:
@@ -68,7 +74,7 @@ class WireSmu:
     def _read(self) -> bytes:
         count = int(float(self._told[":TRIG:COUN"]))
         binary = self._told.get(":FORM:DATA", "ASC").upper().startswith("SRE")
-        time_s = time.monotonic() * TICKS_PER_S
+        time_s = self._timer()
         if binary:
             rows = b"".join(
                 struct.pack("<4f", REST_V, PLATEAU_A, time_s + 1e-5 * i, 0.0) for i in range(count)

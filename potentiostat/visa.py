@@ -18,6 +18,7 @@ DRAIN_TIMEOUT_MS = 50
 MAX_STALE_REPLIES = 1000
 IDENTITY_QUERY = "*IDN?"
 LINE_BYTES = 20 * 1024  # of one read; a longer line takes several
+GOES_ON = pyvisa.constants.StatusCode.success_max_count_read
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class VisaLink:
                 timeout=self._timeout_ms,
                 **self._line_settings(),
             )
+            # A long line comes in parts, of which we know: no need to be warned each time.
+            self._visa.visalib.issue_warning_on.discard(GOES_ON)
             self._prepare_socket()
             self._lock()
         except Exception as error:
@@ -218,12 +221,10 @@ class VisaLink:
         """
         library, session = self._visa.visalib, self._visa.session
         library.write(session, command.encode("ascii") + b"\n")
-        goes_on = pyvisa.constants.StatusCode.success_max_count_read
-        with self._visa.ignore_warning(goes_on):
-            data, status = library.read(session, LINE_BYTES)
-            while status == goes_on:
-                more, status = library.read(session, LINE_BYTES)
-                data += more
+        data, status = library.read(session, LINE_BYTES)
+        while status == GOES_ON:
+            more, status = library.read(session, LINE_BYTES)
+            data += more
         line: str = data.decode("ascii")
         return line
 

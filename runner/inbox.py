@@ -47,6 +47,8 @@ class Inbox:
     def poll(self, timeout: float = 0.0, /) -> bool:
         """Tell whether a message, or the end, is there within so many seconds."""
         if not self._next:
+            if timeout <= 0 and self._heard.empty():
+                return False  # as nearly always
             try:
                 self._next.append(self._heard.get(timeout > 0, timeout))
             except queue.Empty:

@@ -5,12 +5,12 @@ A guardian that waits holds no limits.
 """
 
 import threading
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runner.messages import Block, FromGuardian
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 MOST_BLOCKS = 50_000  # kept for a runner that does not listen: a quarter of an hour at 50 Hz
-GATHER_S = 0.01  # between messages: readings that come faster go together
+GATHER_S = 0.03  # between messages: readings that come faster go together
 LAST_WORDS_S = 60.0
 
 
@@ -45,7 +45,8 @@ class Outbox:
     connection
         Pipe to the runner; only sent on from here.
     gather_s
-        For which the thread rests after each message; 0 in virtual time.
+        For which readings wait for more of them after each message; 0 in virtual time.
+        Whatever else is to be said waits for nothing.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class Outbox:
         self._waiting: deque[FromGuardian] = deque()
         self._changed = threading.Condition()
         self._closed = False
+        self._hurry = False  # something waits that is no reading
+        self._resting = False
         self._thread = threading.Thread(target=self._speak, name="outbox", daemon=True)
         self._thread.start()
 
@@ -65,7 +68,10 @@ class Outbox:
             if len(self._waiting) >= MOST_BLOCKS:
                 self._give_up_oldest()
             self._waiting.append(message)
-            self._changed.notify()
+            self._hurry = self._hurry or not isinstance(message, Block)
+            # To wake the thread for each reading would cost more than the reading.
+            if self._hurry or not self._resting:
+                self._changed.notify()
 
     def close(self, timeout_s: float = LAST_WORDS_S) -> None:
         """Say what waits and end, unless nobody listens for so long."""
@@ -86,8 +92,15 @@ class Outbox:
             while (messages := self._take()) is not None:
                 for message in gathered(messages):
                     self._connection.send(message)
-                if self._gather_s > 0 and not self._closed:
-                    time.sleep(self._gather_s)
+                self._rest()
+
+    def _rest(self) -> None:
+        """Let readings gather, until something else is to be said."""
+        with self._changed:
+            self._resting = self._gather_s > 0
+            if self._resting:
+                self._changed.wait_for(lambda: self._hurry or self._closed, self._gather_s)
+            self._resting = False
 
     def _take(self) -> list[FromGuardian] | None:
         """Wait for messages and take all; None once there are none left to come."""
@@ -96,6 +109,7 @@ class Outbox:
                 self._changed.wait()
             messages = list(self._waiting)
             self._waiting.clear()
+            self._hurry = False
         return messages or None
 
 
@@ -126,8 +140,21 @@ def _joined(blocks: list[Block]) -> Block:
     return Block(
         sequence=blocks[-1].sequence,
         first=blocks[0].first,
-        samples=np.concatenate([b.samples for b in blocks]),
+        samples=_rows_of(blocks),
         step=blocks[0].step,
         charge_C=np.concatenate([b.charge_C for b in blocks]),
         exchanges=tuple(e for b in blocks for e in b.exchanges),
     )
+
+
+def _rows_of(blocks: list[Block]) -> NDArray[np.void]:
+    """Return all samples, shape (n,), by their bytes.
+
+    To join arrays of records, NumPy compares their fields one by one: for as many blocks as
+    come from a quick instrument, that would keep the guardian from its readings.
+    """
+    rows = np.empty(sum(len(b.samples) for b in blocks), blocks[0].samples.dtype)
+    rows.view(np.uint8)[:] = np.frombuffer(
+        b"".join([b.samples.tobytes() for b in blocks]), np.uint8
+    )
+    return rows

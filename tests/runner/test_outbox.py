@@ -113,6 +113,23 @@ def test_nobody_waits_for_ever_for_the_last_words():
     outbox.close()
 
 
+def test_readings_gather_and_nothing_else_waits_for_that(pipe):
+    ours, theirs = pipe
+    outbox = Outbox(theirs, gather_s=1e9)
+    outbox.put(block(1))
+    assert ours.recv().sequence == 1
+    for i in range(2, 100):
+        outbox.put(block(i))
+    assert not ours.poll(0)
+    outbox.put(TRIPPED)
+    heard = heard_from(ours, Tripped)
+    assert [m.first for m in heard[:-1]] == [2]
+    assert heard[0].sequence == 99
+    outbox.put(block(100))
+    outbox.close()  # it waits for nothing either
+    assert ours.recv().sequence == 100
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 1), st.integers(0, 3), st.booleans(), st.booleans()), max_size=30
