@@ -238,7 +238,8 @@ async def test_real_hardware_is_not_hurried(plan, tmp_path):
 
 
 async def test_an_instrument_that_is_not_there_leaves_no_file(plan, tmp_path):
-    gone = plan(
+    gone = await asyncio.to_thread(
+        plan,
         ('resource = "mock"', 'resource = "TCPIP::127.0.0.1::1::SOCKET"'),
         ('[camera]\ndriver = "mock"', '[camera]\ndriver = "stream"\nport = 1'),
     )
@@ -381,7 +382,9 @@ def real_plan(plan, laboratory):
 
 async def test_the_same_plan_runs_on_a_visa_resource_in_real_time(plan, tmp_path):
     with Laboratory() as laboratory:
-        summary = await run(real_plan(plan, laboratory), output=tmp_path / "a.h5")
+        summary = await run(
+            await asyncio.to_thread(real_plan, plan, laboratory), output=tmp_path / "a.h5"
+        )
         assert laboratory.world.source.mode == "current"
         assert abs(laboratory.world.source.level) < 1e-13
     assert summary.exit_code == ExitCode.DONE
@@ -402,7 +405,11 @@ async def test_a_camera_that_is_lost_ends_the_run_with_the_cell_safe(plan, tmp_p
                 laboratory.cut_camera()
 
         with pytest.raises((ExceptionGroup, CameraError)) as failed:
-            await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
+            await run(
+                await asyncio.to_thread(real_plan, plan, laboratory),
+                output=tmp_path / "a.h5",
+                watcher=watcher,
+            )
         assert exit_code_of(failed.value) is ExitCode.FAILED
         assert abs(laboratory.world.source.level) < 1e-13
         assert laboratory.bench.smu.output_on
@@ -423,7 +430,11 @@ def once_in_the_charge(action):
 async def test_a_power_cycle_ends_the_run_and_is_not_armed_again(plan, tmp_path):
     with Laboratory() as laboratory:
         watcher = once_in_the_charge(lambda: laboratory.call(laboratory.bench.smu.power_cycle))
-        summary = await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
+        summary = await run(
+            await asyncio.to_thread(real_plan, plan, laboratory),
+            output=tmp_path / "a.h5",
+            watcher=watcher,
+        )
         assert summary.exit_code == ExitCode.FAILED
         assert [step.index for step in summary.steps] == [0, 1]
         # It was a short circuit until it was noticed; it rests at 0 A, clamped, now.
@@ -438,7 +449,11 @@ async def test_a_power_cycle_ends_the_run_and_is_not_armed_again(plan, tmp_path)
 async def test_a_cut_cable_ends_the_run_and_a_new_link_makes_the_cell_safe(plan, tmp_path):
     with Laboratory() as laboratory:
         watcher = once_in_the_charge(lambda: laboratory.call(laboratory.bench.cut_smu))
-        summary = await run(real_plan(plan, laboratory), output=tmp_path / "a.h5", watcher=watcher)
+        summary = await run(
+            await asyncio.to_thread(real_plan, plan, laboratory),
+            output=tmp_path / "a.h5",
+            watcher=watcher,
+        )
         assert summary.exit_code == ExitCode.FAILED
         assert abs(laboratory.world.source.level) < 1e-13
         assert laboratory.bench.smu.output_on
@@ -448,9 +463,13 @@ async def test_a_cut_cable_ends_the_run_and_a_new_link_makes_the_cell_safe(plan,
 async def test_an_instrument_with_another_identity_is_left_as_it_is(plan, tmp_path):
     with Laboratory() as laboratory:
         before = (laboratory.world.source.mode, laboratory.bench.smu.output_on)
-        other = real_plan(plan, laboratory).text.replace("keithley6430", "keithley2400")
+        other = (await asyncio.to_thread(real_plan, plan, laboratory)).text.replace(
+            "keithley6430", "keithley2400"
+        )
         other = other.replace('"100 pA"', '"100 nA"').replace('"30 pA"', '"20 nA"')
-        unlike = Experiment.loads(other.replace('"8 nC"', '"8 uC"'), folder=tmp_path)
+        unlike = await asyncio.to_thread(
+            Experiment.loads, other.replace('"8 nC"', '"8 uC"'), folder=tmp_path
+        )
         with pytest.raises(InstrumentUnavailable, match="6430") as refused:
             await run(unlike, output=tmp_path / "a.h5", report=tmp_path / "a.html")
         assert exit_code_of(refused.value) is ExitCode.FAILED
