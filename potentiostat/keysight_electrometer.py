@@ -38,6 +38,7 @@ RANGES = tuple(
         offset_A=offset,
         resolution_A=5e-7 * full,
         settling_s=settling,
+        settles_to=0.1,
         source_gain_ratio=gain,
         source_offset_A=offset,
     )
@@ -171,4 +172,4 @@ def rows_of(
 
 def lag_s(spec: RangeSpec) -> float:
     """Return the time constant of a range, at most: if its settling means that to 10 %."""
-    return spec.settling_s / math.log(10)
+    return spec.group_delay_s

@@ -20,6 +20,7 @@ RANGES = tuple(
         offset_A=0.002 * full,
         resolution_A=1e-4 * full,
         settling_s=settling,
+        settles_to=0.08,  # as unconfirmed as the time itself
         source_gain_ratio=0.002,
         source_offset_A=0.002 * full,
     )

@@ -83,6 +83,8 @@ class RangeSpec:
         Smallest step of a reading.
     settling_s
         Time after a change until readings are taken as settled.
+    settles_to
+        Share of a step that is left after that time, as the data sheet says.
     source_gain_ratio, source_offset_A
         The same limit for the current source; NaN where the data sheet was not read.
     sources
@@ -97,3 +99,12 @@ class RangeSpec:
     source_gain_ratio: float = math.nan
     source_offset_A: float = math.nan
     sources: bool = True
+    settles_to: float = 1e-3
+
+    @property
+    def group_delay_s(self) -> float:
+        """By which a current that is read lags the one that flows: a first-order range.
+
+        From the settling of the data sheet, which is a limit: the true delay may be less.
+        """
+        return self.settling_s / -math.log(self.settles_to)

@@ -102,4 +102,5 @@ def _instrument(experiment: Experiment, connected: Connected) -> dict[str, Attri
         "range_offset_A": tuple(r.offset_A for r in ranges),
         "range_resolution_A": tuple(r.resolution_A for r in ranges),
         "range_settling_s": tuple(r.settling_s for r in ranges),
+        "range_group_delay_s": tuple(r.group_delay_s for r in ranges),
     }

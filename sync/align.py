@@ -52,6 +52,68 @@ def average_over_exposures(
     ValueError
         Samples are not in order of time.
     """
+    exposure_ns = (frame_stop_ns - frame_start_ns).astype(np.float64)
+    sums = _overlaps(t_mid_ns, aperture_ns, value, frame_start_ns, frame_stop_ns)
+    return _means([sums], exposure_ns)
+
+
+def average_with_delays(
+    t_mid_ns: NDArray[np.int64],
+    aperture_ns: NDArray[np.int64],
+    value: NDArray[np.float64],
+    delay_ns: NDArray[np.int64],
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+) -> ExposureMeans:
+    """Average samples over exposures as `average_over_exposures`, each before its delay.
+
+    Parameters
+    ----------
+    delay_ns
+        By which each sample lags what it measures, shape (n_samples,): a few different
+        values, one for each range of an instrument.
+    """
+    exposure_ns = (frame_stop_ns - frame_start_ns).astype(np.float64)
+    parts = []
+    for delay in np.unique(delay_ns) if len(delay_ns) else (0,):
+        mine = delay_ns == delay
+        parts.append(
+            _overlaps(
+                t_mid_ns[mine],
+                aperture_ns[mine],
+                value[mine],
+                frame_start_ns + delay,
+                frame_stop_ns + delay,
+            )
+        )
+    return _means(parts, exposure_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Overlaps:
+    """Sums over the samples of each frame, shape (n_frames,), weighted by overlap in ns.
+
+    Parameters
+    ----------
+    total, squares
+        Of the weights, and of their squares.
+    mean, spread
+        Weighted mean, NaN without a sample, and weighted sum of squares about it.
+    """
+
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+
+
+def _overlaps(
+    t_mid_ns: NDArray[np.int64],
+    aperture_ns: NDArray[np.int64],
+    value: NDArray[np.float64],
+    frame_start_ns: NDArray[np.int64],
+    frame_stop_ns: NDArray[np.int64],
+) -> _Overlaps:
     good = np.isfinite(value)
     middle, aperture, value = t_mid_ns[good], aperture_ns[good], value[good]
     start = middle - aperture // 2
@@ -70,17 +132,36 @@ def average_over_exposures(
     )
     weight = np.maximum(overlap, 0).astype(np.float64)
     n = len(frame_start_ns)
-    total = np.bincount(frame, weight, n)
-    squares = np.bincount(frame, weight**2, n)
-    exposure = (frame_stop_ns - frame_start_ns).astype(np.float64)
+
+    def by_frame(each: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(frame, each, n).astype(np.float64)
+
+    total = by_frame(weight)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.bincount(frame, weight * value[sample], n) / total
-        spread = np.bincount(frame, weight * (value[sample] - mean[frame]) ** 2, n)
+        mean = by_frame(weight * value[sample]) / total
+    return _Overlaps(
+        total=total,
+        squares=by_frame(weight**2),
+        mean=mean,
+        spread=by_frame(weight * (value[sample] - mean[frame]) ** 2),
+    )
+
+
+def _means(parts: list[_Overlaps], exposure_ns: NDArray[np.float64]) -> ExposureMeans:
+    """Put parts together that share no sample."""
+    weight = np.stack([part.total for part in parts])
+    means = np.stack([np.where(part.total > 0, part.mean, 0.0) for part in parts])
+    spread = np.stack([part.spread for part in parts]).sum(axis=0)
+    squares = np.stack([part.squares for part in parts]).sum(axis=0)
+    total = weight.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = (weight * means).sum(axis=0) / total
+        spread += (weight * (means - mean) ** 2).sum(axis=0)
         return ExposureMeans(
             mean=mean,
             std=np.sqrt(spread / total),
             count=np.where(total > 0, total**2 / squares, 0.0),
-            coverage=np.minimum(np.where(exposure > 0, total / exposure, 0.0), 1.0),
+            coverage=np.minimum(np.where(exposure_ns > 0, total / exposure_ns, 0.0), 1.0),
         )
 
 

@@ -19,6 +19,7 @@ RANGES = tuple(
         offset_A=offset,
         resolution_A=step,
         settling_s=settling,
+        settles_to=0.1,
     )
     for full, gain, offset, step, settling in (
         (1e-12, 0.010, 7e-15, 1e-17, 2.0),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sync.align import average_over_exposures, cumulative_charge
+from sync.align import average_over_exposures, average_with_delays, cumulative_charge
 
 
 def by_hand(samples, frame):
@@ -132,3 +132,42 @@ def test_charge_agrees_with_trapezia_by_hand(rows):
         wanted.append(total)
     found = cumulative_charge(t_ns, np.array(current))
     np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-20)
+
+
+# --- samples that lag ---------------------------------------------------------------------------
+
+
+@given(series(), st.lists(st.sampled_from([0, 7, 45]), min_size=25, max_size=25))
+def test_each_sample_counts_where_its_delay_puts_it(data, delays):
+    samples, frames = data
+    moved = [(t - delay, a, v) for (t, a, v), delay in zip(samples, delays, strict=False)]
+    t_mid = np.array([s[0] for s in samples], np.int64)
+    aperture = np.array([s[1] for s in samples], np.int64)
+    value = np.array([s[2] for s in samples], np.float64)
+    delay = np.array(delays[: len(samples)], np.int64)
+    start, stop = np.array(frames, np.int64).T
+    found = average_with_delays(t_mid, aperture, value, delay, start, stop)
+    for i, frame in enumerate(frames):
+        mean, spread, count, coverage = by_hand(moved, frame)
+        assert found.mean[i] == pytest.approx(mean, rel=1e-9, abs=1e-9, nan_ok=True)
+        assert found.std[i] == pytest.approx(spread, rel=1e-6, abs=1e-4, nan_ok=True)
+        assert found.count[i] == pytest.approx(count)
+        assert found.coverage[i] == pytest.approx(coverage)
+
+
+def test_a_first_order_lag_is_taken_off_a_current_that_decays():
+    tau_s, lag_s = 40.0, 0.87  # of the current, and of the smallest ranges of a 6430
+    t_s = np.arange(0, 30, 0.05)
+    # What a first-order meter shows of a decay, some time after it began.
+    shown = np.exp(-t_s / tau_s) / (1 - lag_s / tau_s)
+    t_ns = np.round(t_s * 1e9).astype(np.int64)
+    aperture = np.full(len(t_s), 50_000_000)
+    start = np.arange(5, 25, 1) * 10**9
+    stop = start + 800_000_000
+    middle_s = (start + stop) / 2e9
+    true = np.exp(-middle_s / tau_s) * (np.sinh(0.4 / tau_s) / (0.4 / tau_s))
+    plain = average_over_exposures(t_ns, aperture, shown, start, stop).mean
+    delay = np.full(len(t_s), round(lag_s * 1e9))
+    moved = average_with_delays(t_ns, aperture, shown, delay, start, stop).mean
+    assert np.all(np.abs(plain / true - 1) > 0.02)
+    assert np.all(np.abs(moved / true - 1) < 5e-4)
