@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable  # noqa: TC003 - used when an object is made
 
 from mocks.cell import Source
+from mocks.lag import LaggedCurrent
 from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, words
 from mocks.smu import OPEN, Terminals
@@ -31,7 +32,6 @@ SOURCE_LIMIT_A = 20e-3  # of the source in its 20 V range
 SOURCE_STEP_V = 7e-4
 BURDEN_V = 20e-6
 RELAY_NS = 1_000_000  # not documented: NORMAL opens the relay after setting 0 V
-LAG_STEP_NS = 5_000_000
 BEYOND_RANGE = 8192
 
 _RANGES = tuple(
@@ -109,44 +109,6 @@ def header_of(text: str) -> str:
     nodes = [_SHORT.get(node, node) for node in text.rstrip("?").lstrip(":").upper().split(":")]
     short = ":".join(node for node in nodes if node != "DC")
     return _OPTIONAL.get(short, short) + query
-
-
-class LaggedCurrent:
-    """What the ammeter sees of the current: a first-order lag, by the range.
-
-    Parameters
-    ----------
-    world
-        Whose current it is.
-    """
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self._at_ns = world.now_ns
-        self._seen_A = 0.0
-
-    def restart(self) -> None:
-        """Begin anew, with an input that has carried no current."""
-        self._at_ns, self._seen_A = self._world.now_ns, 0.0
-
-    def mean_A(self, from_ns: int, to_ns: int, tau_s: float) -> float:
-        """Move on to the end of a window; return the mean over it."""
-        self._follow(from_ns, tau_s)
-        return self._follow(to_ns, tau_s)
-
-    def _follow(self, until_ns: int, tau_s: float) -> float:
-        total, start_ns = 0.0, self._at_ns
-        while self._at_ns < until_ns:
-            next_ns = min(self._at_ns + LAG_STEP_NS, until_ns)
-            dt_s = (next_ns - self._at_ns) / 1e9
-            true_A = self._world.mean("current", self._at_ns, next_ns)
-            left = math.exp(-dt_s / tau_s)
-            behind_A = self._seen_A - true_A
-            total += true_A * dt_s + behind_A * tau_s * (1 - left)
-            self._seen_A = true_A + behind_A * left
-            self._at_ns = next_ns
-        passed_s = (until_ns - start_ns) / 1e9
-        return total / passed_s if passed_s > 0 else self._seen_A
 
 
 class KeysightB298x:

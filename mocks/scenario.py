@@ -20,11 +20,15 @@ class SmuErrors:
         Error of the instrument's oscillator, beside its counting of 1024 ticks.
     offset_change_A
         By how much the zero of every current range moves while the holder changes.
+    current_lag_ratio
+        Share of the range's time constant by which a measured current lags the one that
+        flows while a voltage is held; 0 for a meter in which changes of level alone lag.
     """
 
     share_of_specification: float = 1.0
     clock_rate_ratio: float = 12e-6
     offset_change_A: float = 0.0
+    current_lag_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

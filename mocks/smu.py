@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from mocks.cell import Source
+from mocks.lag import LaggedCurrent
 from mocks.pace import Pace
 from mocks.smu_noise import RangeModel, ReadingErrors, SmuModel
 from mocks.world import World
@@ -52,6 +53,7 @@ class Terminals:
         self.errors = ReadingErrors(world.seed, world.scenario.smu, model)
         self._changed_ns = world.now_ns
         self._before_A = 0.0
+        self._lag = LaggedCurrent(world)
         self._edges_seen_ns = world.now_ns
         self._abort = asyncio.Event()
 
@@ -109,6 +111,8 @@ class Terminals:
         if source != self.world.source:
             self._before_A = self.world.cell.source_A
             self._changed_ns = self.world.now_ns
+            if source.mode != self.world.source.mode:
+                self._lag.restart(self._before_A)
             self.world.set_source(source, output_on=output_on)
 
     def current_source(self, level_A: float, *, range_A: float, limit_V: float) -> Source:
@@ -188,13 +192,22 @@ class Terminals:
 
     def _current_A(self, from_ns: int, to_ns: int, model: RangeModel) -> float:
         """Return a reading of the current; infinite beyond the range."""
-        true_A = self.world.mean("current", from_ns, to_ns)
-        since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
-        lag = math.exp(-max(since_s, 0.0) / model.settling_tau_s)
-        settled_A = true_A + (self._before_A - true_A) * lag
+        settled_A = self._followed_A(from_ns, to_ns, model.settling_tau_s)
         if abs(settled_A) > 1.05 * model.full_scale_A:
             return math.copysign(math.inf, settled_A)
         # A zero that has moved is a current that is read and does not flow.
         share = self.world.cell.parameters.changed_share((to_ns - self.world.start_ns) / 1e9)
         moved_A = share * self.world.scenario.smu.offset_change_A
         return self.errors.current_A(model, settled_A + moved_A, (to_ns - from_ns) / 1e9)
+
+    def _followed_A(self, from_ns: int, to_ns: int, tau_s: float) -> float:
+        """Return what the range shows of the current: it follows with a first-order lag.
+
+        A current that the instrument sources is known to it: there only a change lags.
+        """
+        ratio = self.world.scenario.smu.current_lag_ratio
+        if ratio > 0 and self.world.source.mode == "voltage":
+            return self._lag.mean_A(from_ns, to_ns, ratio * tau_s)
+        true_A = self.world.mean("current", from_ns, to_ns)
+        since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
+        return true_A + (self._before_A - true_A) * math.exp(-max(since_s, 0.0) / tau_s)
