@@ -19,17 +19,22 @@ current source. What happens to the host happens to a real guardian in mid charg
 The last rows end a charge as PyMeasure does: look at the minute after it.
 """
 
+import time
+import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
 
 from pymeasure.adapters import Adapter
-from pymeasure.instruments.keithley import Keithley2400 as PeerKeithley2400
+from pymeasure.instruments import keithley as peer_keithley
 
-from mocks.instruments import simulated_smu
+from mocks.instruments import Streaming, simulated_smu
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
-from potentiostat.errors import LinkError
+from potentiostat.errors import LinkError, NoReply
 from potentiostat.limits import Envelope
 from potentiostat.protocol import Potentiostat, Setpoint
 from potentiostat.registry import potentiostat_class
@@ -41,7 +46,15 @@ from runner.messages import Block, Finish, FromGuardian, GuardianSettings, Renew
 
 SECOND_NS = 10**9
 BEFORE_S, UNPLUGGED_S, FROZEN_S, LEASE_S = 5.0, 10.0, 60.0, 2.0
-PEER_SPEAKS = ("keithley6430", "keithley2400")  # the dialect of PyMeasure's Keithley2400
+SILENT_NS = 10_000_000  # of a stream, before its listener is told
+# Which of PyMeasure's drivers speaks to a model, and what brings the off state of power-up
+# back, which ours has changed and PyMeasure leaves as it is.
+PEERS = {
+    "keithley6430": ("Keithley2400", ""),
+    "keithley2400": ("Keithley2400", ":OUTP:SMOD NORM"),
+    "keithley2450": ("Keithley2450", ":OUTP:CURR:SMOD NORM\n:OUTP:VOLT:SMOD NORM"),
+    "keithley2600": ("Keithley2600", "smua.source.offmode = 0"),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ CASES = (
     Case("keithley2600", "lco_thin_film", 1e-6, 5e-7),
     Case("keysight_b2900", "lco_thin_film", 1e-6, 5e-7),
     Case("keysight_b298x", "lco_lipon_li", 2e-10, 3e-11),
+    Case("palmsens_methodscript", "lco_thin_film", 1e-6, 5e-7),
 )
 
 
@@ -76,6 +90,9 @@ class Wire:
         self.pace = LockstepPace(self.world, self._publish)
         self.instrument = simulated_smu(case.driver, self.world, self.pace)
         self.unplugged = False
+        self._lines: deque[str] = deque()
+        if isinstance(self.instrument, Streaming):
+            self.instrument.attach(self._lines.append)
 
     def _publish(self, now_ns: int) -> None:
         self.now = now_ns
@@ -106,6 +123,22 @@ class Wire:
         sent_ns = self.now
         replies = [self.run(self.instrument.handle(line)) for line in command.split("\n")]
         return Reply(str(replies[-1]), sent_ns, self.now)
+
+    def listen(self) -> Reply:
+        """Return the next line of a stream.
+
+        Raises
+        ------
+        NoReply
+            None came in a while.
+        """
+        self._check()
+        sent_ns = self.now
+        if not self._lines:
+            self.pass_time(SILENT_NS)
+        if not self._lines:
+            raise NoReply("direct: silent")
+        return Reply(self._lines.popleft(), sent_ns, self.now)
 
     def pass_time(self, duration_ns: int) -> None:
         """Let the world go on."""
@@ -337,14 +370,23 @@ def peers(case: Case) -> dict[str, Pushed]:
     own.connect(envelope_of(case), cell_attached=False)
     wire.world.mate_cell()
     own.connect(envelope_of(case))
-    if case.driver == "keithley2400":
-        wire.write(":OUTP:SMOD NORM")  # PyMeasure leaves it as it is at power-up
     own.apply(Setpoint(mode="current", level=case.current_A, clamp=4.3, range_A=case.range_A))
-    peer = PeerKeithley2400(Direct())
-    return {
-        "PyMeasure shutdown()": watch(wire, peer.shutdown),
-        "... and a minute later": watch(wire, lambda: wire.pass_time(59 * SECOND_NS)),
-    }
+    name, at_power_up = PEERS[case.driver]
+    for line in at_power_up.splitlines():
+        wire.write(line)
+    with warnings.catch_warnings(), patch.object(time, "sleep", _sleeper(wire)):
+        warnings.simplefilter("ignore", FutureWarning)
+        peer: Any = getattr(peer_keithley, name)(Direct())
+        shutdown = peer.ChA.shutdown if hasattr(peer, "ChA") else peer.shutdown
+        return {
+            "PyMeasure shutdown()": watch(wire, shutdown),
+            "... and a minute later": watch(wire, lambda: wire.pass_time(59 * SECOND_NS)),
+        }
+
+
+def _sleeper(wire: Wire) -> Callable[[float], None]:
+    """Return a sleep that lets virtual time pass, for the steps of the peer's ramps."""
+    return lambda seconds: wire.pass_time(round(seconds * SECOND_NS))
 
 
 def main() -> None:
@@ -356,7 +398,7 @@ def main() -> None:
         )
         print(f"{'event':<32}{'charge (fC)':>14}{'lowest (V)':>12}{'highest (V)':>12}")
         found = ours(case) | host_and_mains(case)
-        if case.driver in PEER_SPEAKS:
+        if case.driver in PEERS:
             found |= peers(case)
         for name, got in found.items():
             print(f"{name:<32}{got.charge_C * 1e15:>14.1f}{got.low_V:>12.4f}{got.high_V:>12.4f}")
