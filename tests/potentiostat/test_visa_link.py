@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from potentiostat import visa as visa_module
 from potentiostat.errors import LinkError, NoReply, ReplyError, UnknownInstrument
 from potentiostat.visa import VisaLink
 
@@ -490,3 +491,15 @@ def test_without_an_abort_it_stays_deaf_and_the_link_is_given_up(connect):
     link.query("*IDN?")
     with pytest.raises(LinkError, match="out of step"):
         link.query("EDGE?", within_s=0.1)
+
+
+@pytest.mark.parametrize(("quick_ns", "looks"), [(10**10, 5), (-1, 1)])
+def test_replies_are_looked_out_for_while_they_come_quickly(connect, monkeypatch, quick_ns, looks):
+    monkeypatch.setattr("potentiostat.visa.LOOK_OUT_NS", quick_ns)
+    looked = []
+    look_out = visa_module._look_out
+    monkeypatch.setattr(visa_module, "_look_out", lambda *a: (looked.append(a), look_out(*a)))
+    link, _ = connect(plain)
+    for i in range(5):
+        assert link.query(f"A{i}?").text == f"answer to A{i}?"
+    assert len(looked) == looks
