@@ -12,6 +12,7 @@ from sync.wander import FORGET, Bank, guesses
 STEP_SIGMAS = 6.0
 STEP_EXCHANGES = 4  # in a row that must agree on a step of the clock
 RESET_NS = 50_000_000
+SKEW_SIGMA = 5e7  # ns in a s: clocks that count in other steps are off by a twentieth
 ALIKE = 1 / 100  # share of the newest exchange in how alike errors are that follow each other
 
 
@@ -30,7 +31,7 @@ class LiveClock:
     """
 
     def __init__(self, *, min_noise_ns: float = MIN_NOISE_NS, step_ns: int = 1) -> None:
-        self._bank = Bank(guesses(min_noise_ns), forget=FORGET)
+        self._bank = Bank(guesses(min_noise_ns), forget=FORGET, skew_sigma=SKEW_SIGMA)
         self._step_ns2 = step_ns**2 / 12
         self._base_ns = self._at_ns = self._host_ns = 0
         self._least_trip_ns = math.inf

@@ -174,6 +174,8 @@ class ClockRecord:
         in one queue: they are worth only one.
     wander_statistic
         Twice the log of how much likelier wander is than a straight line.
+    steps
+        Steps of the clock that were found, beside resets.
     """
 
     pieces: tuple[SmoothClock, ...]
@@ -182,6 +184,7 @@ class ClockRecord:
     queue_ratio: float
     together: float
     wander_statistic: float
+    steps: int
 
     @property
     def wanders(self) -> bool:
@@ -215,7 +218,7 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} clock exchanges are too few: a rate needs at least 2")
     edges = {0, *find_resets(rows)}
-    given, device_ns, base_ns, half_ns = _measure(rows, sorted(edges))
+    given, device_ns, base_ns, half_ns, line_ns, skew = _measure(rows, sorted(edges))
     bank = _judge(given, min_noise_ns)
     for _ in range(MAX_BREAKS):
         at = find_break(given, bank.likeliest(), sigmas=BREAK_SIGMAS)
@@ -232,6 +235,8 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
         found = smooth(given, behaviour, weights, together=together)
     found = _as_from_few(found, given, likeliest, together)
     own = half_ns + np.abs(given.y_ns - found.state[:, 0])
+    found.state[:, 0] += line_ns
+    found.state[:, 1] += skew
     starts = np.flatnonzero(given.fresh)
     pieces = tuple(
         _piece(found, slice(a, b), device_ns, base_ns, own)
@@ -244,6 +249,7 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
         queue_ratio=float(likeliest.queue_ratio[0]),
         together=together,
         wander_statistic=bank.wander_statistic(),
+        steps=len(starts) - len(edges),
     )
 
 
@@ -277,25 +283,32 @@ def wrong_together(given: Measurements, behaviour: Behaviour, offset_ns: Floats)
 
 def _measure(
     rows: NDArray[np.void], edges: Sequence[int]
-) -> tuple[Measurements, Stamps, Stamps, Floats]:
-    """Return the offsets, the device times, what was taken off them, and half the trips."""
+) -> tuple[Measurements, Stamps, Stamps, Floats, Floats, float]:
+    """Return the offsets and device times, what was taken off the offsets, half the trips.
+
+    What was taken off is an integer for each stretch, and one line, so that small numbers
+    are left: its values and its slope come last.
+    """
     host_ns = rows["t0_ns"] + (rows["t3_ns"] - rows["t0_ns"]) // 2
     device_ns = rows["t1_ns"] + (rows["t2_ns"] - rows["t1_ns"]) // 2
     fresh = np.zeros(len(rows), np.bool_)
     fresh[list(edges)] = True
     piece = np.cumsum(fresh) - 1
     base_ns = (host_ns - device_ns)[np.asarray(edges)][piece]
-    y_ns = (host_ns - device_ns - base_ns).astype(np.float64)
+    rate = _rate(host_ns, device_ns, fresh)
+    began_ns = device_ns[np.asarray(edges)][piece]
+    line_ns = (rate - 1) * (device_ns - began_ns).astype(np.float64)
+    y_ns = (host_ns - device_ns - base_ns) - line_ns
     # Over a reset the host says how much time went by.
     step_ns = np.where(fresh[1:], np.diff(host_ns), np.diff(device_ns))
     dt_s = np.concatenate([[0.0], np.maximum(step_ns, 0) / 1e9])
-    trip_ns = np.maximum(round_trip_ns(rows, _rate(host_ns, device_ns, fresh)), 0)
+    trip_ns = np.maximum(round_trip_ns(rows, rate), 0)
     excess_ns = (trip_ns - trip_ns.min()).astype(np.float64)
     variance = np.full(len(rows), granularity_ns(rows["t1_ns"]) ** 2 / 12.0)
     given = Measurements(
         dt_s=dt_s, y_ns=y_ns, excess_ns=excess_ns, variance_ns2=variance, fresh=fresh
     )
-    return given, device_ns, base_ns, trip_ns / 2
+    return given, device_ns, base_ns, trip_ns / 2, line_ns, (rate - 1) * 1e9
 
 
 def _rate(host_ns: Stamps, device_ns: Stamps, fresh: NDArray[np.bool_]) -> float:
