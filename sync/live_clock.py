@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sync.pairs import round_trip_ns
-from sync.smoother import BOUND_SIGMAS, MIN_NOISE_NS
+from sync.smoother import BOUND_SIGMAS, MIN_NOISE_NS, wider_for
 from sync.wander import FORGET, Bank, guesses
 
 STEP_SIGMAS = 6.0
@@ -33,14 +33,15 @@ class LiveClock:
     def __init__(self, *, min_noise_ns: float = MIN_NOISE_NS, step_ns: int = 1) -> None:
         self._bank = Bank(guesses(min_noise_ns), forget=FORGET, skew_sigma=SKEW_SIGMA)
         self._step_ns2 = step_ns**2 / 12
-        self._base_ns = self._at_ns = self._host_ns = 0
+        self._base_ns = self._at_ns = self._host_ns = self._began_ns = 0
         self._least_trip_ns = math.inf
         self._offset = self._skew = self._wander = 0.0
         self._covariance = np.zeros((2, 2))
         self._bound_ns = math.inf
         self._strange: list[float] = []
-        self._last_pull = self._alike = 0.0
+        self._last_pull = self._alike = self._product = 0.0
         self._power = 1.0
+        self._weights = np.zeros(2)  # roots and sum, to know how many exchanges count
         self.count = 0
 
     def add(self, exchange: NDArray[np.void]) -> None:
@@ -49,7 +50,9 @@ class LiveClock:
         host = int(row["t0_ns"]) + (int(row["t3_ns"]) - int(row["t0_ns"])) // 2
         device = int(row["t1_ns"]) + (int(row["t2_ns"]) - int(row["t1_ns"])) // 2
         trip = max(float(round_trip_ns(exchange, 1 + self._skew / 1e9)[0]), 0.0)
-        self._least_trip_ns = min(self._least_trip_ns, trip)
+        if trip < self._least_trip_ns:
+            self._note_quicker(self._least_trip_ns - trip, host)
+            self._least_trip_ns = trip
         expected = self._offset + self._skew * (device - self._at_ns) / 1e9
         apart = host - device - self._base_ns - expected
         reset = self.count > 0 and (device < self._at_ns or abs(apart) > RESET_NS + trip / 2)
@@ -64,11 +67,22 @@ class LiveClock:
         own = trip / 2 + abs(host - device - self._base_ns - self._offset)
         self._bound_ns = own if reset else min(own, old)
 
+    def _note_quicker(self, by_ns: float, host_ns: int) -> None:
+        """Trust what was learnt so far less: all of it was held up, by so much."""
+        if self.count == 0:
+            self._began_ns = host_ns
+            return
+        bank = self._bank
+        wrong = bank.behaviour.queue_ratio * by_ns
+        since_s = max((host_ns - self._began_ns) / 1e9, 1.0)
+        bank.p00 = bank.p00 + wrong**2
+        bank.p11 = bank.p11 + (wrong / since_s) ** 2
+
     def _take(self, y_ns: float, trip_ns: float, *, fresh: bool) -> None:
         bank = self._bank
         excess = trip_ns - self._least_trip_ns
         together = max((1 + self._alike) / (1 - self._alike), 1.0)
-        noise = bank.behaviour.variance_ns2(excess * together**0.25, self._step_ns2)
+        noise = bank.behaviour.variance_ns2(excess * together**0.5, self._step_ns2)
         if not fresh:
             fresh = self._stepped(y_ns, float(bank.weights @ noise))
         if fresh:
@@ -76,7 +90,10 @@ class LiveClock:
             self._strange = []
             self._bound_ns = math.inf
         bank.take(y_ns, noise, judge=not fresh)
-        self._offset, self._skew, self._covariance = bank.mean()
+        weight = 1 / float(bank.weights @ noise)
+        self._weights += np.array([math.sqrt(weight), weight])
+        self._offset, self._skew, covariance = bank.mean()
+        self._covariance = covariance * wider_for(self._weights[0] ** 2 / self._weights[1])
         self._wander = float(bank.weights @ bank.behaviour.wander)
 
     def _stepped(self, y_ns: float, noise_ns2: float) -> bool:
@@ -85,9 +102,10 @@ class LiveClock:
         sigma = math.sqrt(covariance[0, 0] + noise_ns2)
         pull = (y_ns - offset) / sigma
         small = max(min(pull, 3.0), -3.0)
-        self._alike += ALIKE * (small * self._last_pull - self._alike * self._power)
-        self._alike = min(max(self._alike, 0.0), 0.9)
-        self._power += ALIKE * (small**2 - self._power)
+        share = max(1 / (self.count + 1), ALIKE)
+        self._product += share * (small * self._last_pull - self._product)
+        self._power += share * (small**2 - self._power)
+        self._alike = min(max(self._product / self._power, 0.0), 0.9)
         self._last_pull = small
         if abs(pull) < STEP_SIGMAS:
             self._strange = []

@@ -110,6 +110,7 @@ class SmoothClock:
         return np.asarray(np.where(self._inside(stamps), np.minimum(here, there), here))
 
     def _growth(self, k: NDArray[np.intp], tau: Floats) -> Floats:
+        tau = np.maximum(tau, 0.0)
         skew = np.sqrt(self.covariance[k, 1, 1])
         grown = skew * tau + np.sqrt(self.wander) * tau**1.5 * (2 / 3)
         return np.asarray(BOUND_SIGMAS * grown, dtype=np.float64)
@@ -259,9 +260,13 @@ def _as_from_few(
     """Widen what few good exchanges say: their own noise is hardly known (Student's t)."""
     held = likeliest.queue_ratio**2 * together * given.excess_ns**2
     weight = 1 / np.sqrt(likeliest.noise_ns**2 + given.variance_ns2 + held)
-    good = float(weight.sum() ** 2 / np.sum(weight**2)) - 2
-    wider = 1 + 2 / max(good - 2, 1.0)
+    wider = wider_for(float(weight.sum() ** 2 / np.sum(weight**2)))
     return replace(found, covariance=found.covariance * wider, lag=found.lag * wider)
+
+
+def wider_for(good: float) -> float:
+    """Return the factor of a variance that hangs on so many good exchanges, 2 for a line."""
+    return 1 + 2 / max(good - 4, 1.0)
 
 
 def wrong_together(given: Measurements, behaviour: Behaviour, offset_ns: Floats) -> float:
