@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,28 @@ class ClockFit:
         x = elapsed.astype(np.float64)
         variance = self.offset_sigma_ns**2 + 2 * self.covariance_ns * x + (self.rate_sigma * x) ** 2
         return np.asarray(np.sqrt(np.maximum(variance, 0.0)), dtype=np.float64)
+
+
+class Stretch(Protocol):
+    """A device clock against the host's for as long as it did not begin anew."""
+
+    @property
+    def valid_from_ns(self) -> int:
+        """Device time of the first exchange."""
+        ...
+
+    @property
+    def valid_to_ns(self) -> int:
+        """Device time of the last exchange."""
+        ...
+
+    def to_host_ns(self, device_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return host times of device times, int64, same shape."""
+        ...
+
+    def sigma_ns(self, device_ns: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the standard uncertainty of `to_host_ns`, in ns, same shape."""
+        ...
 
 
 def granularity_ns(stamps: NDArray[np.int64]) -> int:
@@ -218,17 +241,36 @@ def _at_rate_of(before: ClockFit, exchange: NDArray[np.void], sigma_ns: float) -
 
 
 def to_host(
-    segments: Sequence[ClockFit], device_ns: NDArray[np.int64]
+    segments: Sequence[Stretch], device_ns: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return host times and their sigma for stamps in the order in which they came.
 
     A stamp belongs to the stretch whose range is nearest; between two stretches that
-    fit equally well, time must not run backwards, so the later one is taken.
+    fit equally well, time must not run backwards, so the later one is taken. Where it
+    may belong to either, because nobody saw when the clock stepped, its sigma says so.
     """
     stamps = np.asarray(device_ns, dtype=np.int64)
-    if len(segments) == 1:
-        return segments[0].to_host_ns(stamps), segments[0].sigma_ns(stamps)
+    chosen = stretch_of(segments, stamps)
+    host = np.empty(len(stamps), dtype=np.int64)
+    sigma = np.empty(len(stamps), dtype=np.float64)
+    for k, segment in enumerate(segments):
+        mine = chosen == k
+        host[mine] = segment.to_host_ns(stamps[mine])
+        sigma[mine] = segment.sigma_ns(stamps[mine])
+    for k, (one, other) in enumerate(pairwise(segments)):
+        between = (chosen == k) | (chosen == k + 1)
+        between &= (stamps > one.valid_to_ns) & (stamps < other.valid_from_ns)
+        if np.any(between):
+            unsure = _unsure_ns(one, other, stamps[between])
+            sigma[between] = np.hypot(sigma[between], unsure)
+    return host, sigma
+
+
+def stretch_of(segments: Sequence[Stretch], stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of the stretch of each stamp, in the order in which they came."""
     chosen = np.zeros(len(stamps), dtype=np.int64)
+    if len(segments) == 1:
+        return chosen
     now = 0
     for i, stamp in enumerate(stamps):
         # A step back is one reset, so it ends one stretch.
@@ -237,18 +279,28 @@ def to_host(
         while now + 1 < len(segments) and _next_is_nearer(segments, now, int(stamp)):
             now += 1
         chosen[i] = now
-    host = np.empty(len(stamps), dtype=np.int64)
-    sigma = np.empty(len(stamps), dtype=np.float64)
-    for k, segment in enumerate(segments):
-        mine = chosen == k
-        host[mine] = segment.to_host_ns(stamps[mine])
-        sigma[mine] = segment.sigma_ns(stamps[mine])
-    return host, sigma
+    return chosen
 
 
-def _next_is_nearer(segments: Sequence[ClockFit], now: int, stamp: int) -> bool:
+def _unsure_ns(one: Stretch, other: Stretch, stamps: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return what not knowing when the clock stepped adds, for stamps in between.
+
+    The step came at any time between the last exchange before and the first after it, so
+    the farther a stamp is from both, the likelier it is on the wrong side. A stamp that
+    only one of the two can have shown is in no doubt.
+    """
+    edges = np.array([one.valid_to_ns, other.valid_from_ns])
+    passed = int(other.to_host_ns(edges[1:])[0] - one.to_host_ns(edges[:1])[0])
+    since, until = stamps - edges[0], edges[1] - stamps
+    wrong = np.minimum(since, until) / (edges[1] - edges[0])
+    apart = np.abs(other.to_host_ns(stamps) - one.to_host_ns(stamps))
+    either = (since <= passed) & (until <= passed)
+    return np.asarray(np.where(either, apart * np.sqrt(wrong), 0.0), dtype=np.float64)
+
+
+def _next_is_nearer(segments: Sequence[Stretch], now: int, stamp: int) -> bool:
     return _distance(segments[now + 1], stamp) < _distance(segments[now], stamp)
 
 
-def _distance(segment: ClockFit, stamp: int) -> int:
+def _distance(segment: Stretch, stamp: int) -> int:
     return max(segment.valid_from_ns - stamp, stamp - segment.valid_to_ns, 0)

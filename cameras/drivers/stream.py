@@ -2,23 +2,21 @@
 
 The server greets with a JSON line that says who it is. After ``START`` it sends, for
 each frame, a JSON line and the pixels (C order, little endian); after ``STOP`` an end
-line. Its UDP port answers 16 bytes (nonce, host time) with 32 (both, and the camera's
-time of receipt and of reply), all little-endian int64.
+line. Its UDP port answers clock exchanges (`cameras.clock_wire`).
 """
 
 import asyncio
-import itertools
 import json
 import math
 import socket
-import struct
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from cameras.clock_wire import ClockClient
 from cameras.errors import CameraLost, FramingLost
 from cameras.options import CameraOptions
 from cameras.protocol import ClockExchange, FrameBuffers
@@ -63,7 +61,7 @@ class StreamCamera:
         self._info: CameraInfo | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._clock: _ClockClient | None = None
+        self._clock: ClockClient | None = None
 
     @classmethod
     def from_options(cls, options: CameraOptions, *, now_ns: Callable[[], int]) -> Self:
@@ -97,7 +95,7 @@ class StreamCamera:
             raise
         try:
             self._info, clock_port = self._understand(greeting)
-            self._clock = await _ClockClient.connect(self._host, clock_port, self._now_ns)
+            self._clock = await ClockClient.connect(self._host, clock_port, self._now_ns)
         except BaseException:
             await self._hang_up()
             raise
@@ -287,55 +285,3 @@ class StreamCamera:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._clock.exchange()
         raise CameraLost(f"{self._name}: its clock does not answer")
-
-
-class _ClockClient(asyncio.DatagramProtocol):
-    """Asks for the time, and takes only the answer to its own question."""
-
-    def __init__(self, now_ns: Callable[[], int]) -> None:
-        self._now_ns = now_ns
-        self._nonces = itertools.count(1)
-        self._waiting: dict[int, asyncio.Future[ClockExchange]] = {}
-        self._transport: asyncio.DatagramTransport | None = None
-
-    @classmethod
-    async def connect(cls, host: str, port: int, now_ns: Callable[[], int]) -> "_ClockClient":
-        loop = asyncio.get_running_loop()
-        _, client = await loop.create_datagram_endpoint(
-            lambda: cls(now_ns), remote_addr=(host, port)
-        )
-        return client
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # The event loop's own class does not derive from DatagramTransport.
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        received_ns = self._now_ns()  # first of all
-        if len(data) != struct.calcsize("<qqqq"):
-            return
-        nonce, t0_ns, t1_ns, t2_ns = struct.unpack("<qqqq", data)
-        waiting = self._waiting.pop(nonce, None)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(
-                ClockExchange(t0_ns=t0_ns, t1_ns=t1_ns, t2_ns=t2_ns, t3_ns=received_ns)
-            )
-
-    def error_received(self, exc: Exception) -> None:
-        """Leave it to the timeout: a port that is closed may open again."""
-
-    async def exchange(self) -> ClockExchange:
-        if self._transport is None:
-            raise CameraLost("the clock port is closed")
-        nonce = next(self._nonces)
-        answer: asyncio.Future[ClockExchange] = asyncio.get_running_loop().create_future()
-        self._waiting[nonce] = answer
-        try:
-            self._transport.sendto(struct.pack("<qq", nonce, self._now_ns()))
-            return await answer
-        finally:
-            self._waiting.pop(nonce, None)
-
-    def close(self) -> None:
-        if self._transport is not None:
-            self._transport.close()

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 
-from cameras.drivers.stream import MAX_LINE, StreamCamera, _ClockClient
+from cameras.clock_wire import ClockClient
+from cameras.drivers.stream import MAX_LINE, StreamCamera
 from cameras.errors import CameraLost, FramingLost
 from mocks.bench import Bench
 from mocks.camera import is_dropped
@@ -421,7 +422,7 @@ async def test_a_closed_clock_port_is_told_as_a_silent_one():
 
 
 async def test_a_clock_that_was_never_open_says_so():
-    client = _ClockClient(lambda: 0)
+    client = ClockClient(lambda: 0)
     with pytest.raises(CameraLost, match="clock port is closed"):
         await client.exchange()
     client.close()
