@@ -101,11 +101,13 @@ def _stamped(index: NDArray[np.int64], stamps: FrameStamps) -> FrameTimes:
         said.append(f"a stamp marks {stamps.kind.replace('_', ' ')}, not the start of the exposure")
     exposure_ns = stamps.exposure_ns
     if exposure_ns is None:
-        mean_ns = 0 if math.isnan(period_ns) else round(period_ns)
+        mean_ns = round(period_ns) if period_ns > 0 else 0
         exposure_ns = np.full(len(index), mean_ns, np.int64)
         said.append(
             "exposures are not told; frames are taken as exposed all the time, "
             f"{mean_ns / 1e9:.9g} s in the mean"
+            if mean_ns
+            else "exposures are not told and cannot be had from the stamps: 0 is stored"
         )
     return FrameTimes(
         start_ns=start_ns,

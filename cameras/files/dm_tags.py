@@ -82,7 +82,7 @@ def read_tags(path: Path) -> tuple[Tags, str]:
         if isinstance(error, FrameFileError):
             raise
         raise FrameFileError(f"{path}: cannot be read: {error}") from error
-    except (struct.error, StopIteration) as error:
+    except (struct.error, StopIteration, RecursionError) as error:
         raise FrameFileError(f"{path}: ends within its tags, or they are damaged") from error
 
 

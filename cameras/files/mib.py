@@ -89,7 +89,7 @@ def _part(path: Path) -> tuple[FilePart, set[int]]:
 
 
 def _shape(path: Path) -> tuple[int, int, np.dtype[np.generic], int]:
-    fields = read_start(path, MAX_HEADER).decode("latin-1").split(",")
+    fields = read_start(path, MAX_HEADER).partition(b"\0")[0].decode("latin-1").split(",")
     if fields[0] != "MQ1" or len(fields) < 11:
         raise FrameFileError(f"{path}: is no .mib file: it does not begin with an MQ1 header")
     if fields[6] == "R64":

@@ -74,13 +74,15 @@ def _part(path: Path) -> FilePart:
     table = table.astype(np.int64)
     images_at, tags_at = table[:valid], table[total : total + valid]
     kept, height, width, stored = _images(path, images_at, size)
+    if int(head["tag_kind"]) in TAGS:
+        kept = _tagged(path, tags_at[:kept], size)
     said = []
     if kept < valid or valid < total:
         said.append(
             f"{path.name}: {total} images were meant, {valid} are told of, and {kept} are whole; "
             "those were read"
         )
-    stamps = _stamps(path, tags_at[:kept], size, int(head["tag_kind"]))
+    stamps = _stamps(path, tags_at[:kept], int(head["tag_kind"]))
     return FilePart(
         path=path,
         count=kept,
@@ -153,14 +155,21 @@ def _pixels(path: Path, kind: int, width: int, height: int) -> np.dtype[np.gener
     return np.dtype(PIXELS[kind])
 
 
-def _stamps(path: Path, tags_at: NDArray[np.int64], size: int, kind: int) -> FrameStamps | None:
+def _tagged(path: Path, tags_at: NDArray[np.int64], size: int) -> int:
+    """Return how many images have their tag before the end of the file."""
+    inside = (tags_at >= 0) & (tags_at + TAG.itemsize <= size)
+    kept = len(inside) if np.all(inside) else int(np.argmin(inside))
+    if kept == 0 or np.any(inside[kept:]):
+        raise FrameFileError(f"{frame_in(path, kept)}: its tag does not lie in the file")
+    return kept
+
+
+def _stamps(path: Path, tags_at: NDArray[np.int64], kind: int) -> FrameStamps | None:
     if kind not in TAGS:
         return None
     seconds = np.zeros(len(tags_at), np.int64)
     with path.open("rb") as file:
         for i, at in enumerate(tags_at):
-            if int(at) + TAG.itemsize > size:
-                raise FrameFileError(f"{frame_in(path, i)}: its tag does not lie in the file")
             file.seek(int(at))
             tag = np.frombuffer(file.read(TAG.itemsize), TAG, 1)[0]
             if int(tag["kind"]) not in TAGS:

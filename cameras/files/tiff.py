@@ -51,12 +51,20 @@ def read(paths: Sequence[Path]) -> FrameRecording:
     FrameFileError
         One cannot be read, or is no grey level.
     """
-    if all(path.suffix.lower() in (".tif", ".tiff") and _is_stack(path) for path in paths):
-        return join_parts(read_parts(paths, _part), model="TIFF")
-    return image.read(paths)
+    stacks = [path for path in paths if _is_stack(path)]
+    if not stacks:
+        return image.read(paths)
+    for path in paths:
+        if path not in stacks:
+            raise FrameFileError(
+                f"{path}: is a single image, and {stacks[0]} is a stack; import them apart"
+            )
+    return join_parts(read_parts(paths, _part), model="TIFF")
 
 
 def _is_stack(path: Path) -> bool:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
     try:
         with tifffile.TiffFile(path) as file:
             return len(file.series) > 0 and len(file.series[0].shape) > 2
