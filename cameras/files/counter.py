@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+LATEST = 1000  # frames by which one may come late across the edge of a counter
+
 
 def unroll_counter(
     counter: NDArray[np.int64], modulus: int | None = None
@@ -31,7 +33,9 @@ def unroll_counter(
         return index, np.zeros(0, np.int64)
     if modulus is not None:
         step = np.diff(index)
-        turns = (step < -modulus // 2).astype(np.int64) - (step > modulus // 2)
+        # A leap ahead is a loss, but for a frame that comes late across the edge.
+        late = min(LATEST, modulus // 2)
+        turns = (step < -modulus // 2).astype(np.int64) - (step > modulus - late)
         index[1:] += modulus * np.cumsum(turns)
     jumps = np.zeros(len(index), np.int64)
     restarts: list[int] = []

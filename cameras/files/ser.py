@@ -5,6 +5,7 @@ The time is in whole seconds since 1970. The ``.emi`` file beside it is not need
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +76,7 @@ def _part(path: Path) -> FilePart:
     images_at, tags_at = table[:valid], table[total : total + valid]
     kept, height, width, stored = _images(path, images_at, size)
     if int(head["tag_kind"]) in TAGS:
-        kept = _tagged(path, tags_at[:kept], size)
+        kept = _inside(path, tags_at[:kept], TAG.itemsize, size, "tag")
     said = []
     if kept < valid or valid < total:
         said.append(
@@ -121,30 +122,35 @@ def _images(
     path: Path, images_at: NDArray[np.int64], size: int
 ) -> tuple[int, int, int, np.dtype[np.generic]]:
     """Return how many images are whole, their height and width, and their pixels' type."""
-    first: tuple[int, int, int] | None = None
-    kept = 0
-    stored: np.dtype[np.generic] = np.dtype("u1")
+    _inside(path, images_at[:1], IMAGE.itemsize, size, "image")
     with path.open("rb") as file:
-        for i, at in enumerate(images_at):
-            file.seek(int(at))
-            content = file.read(IMAGE.itemsize)
-            if len(content) < IMAGE.itemsize:
-                break
-            image = np.frombuffer(content, IMAGE, 1)[0]
-            found = int(image["kind"]), int(image["width"]), int(image["height"])
-            if first is None:
-                first, stored = found, _pixels(path, *found)
+        kind, width, height = first = _image_at(file, int(images_at[0]))
+        stored = _pixels(path, kind, width, height)
+        length = IMAGE.itemsize + width * height * stored.itemsize
+        kept = _inside(path, images_at, length, size, "image")
+        for i, at in enumerate(images_at[:kept]):
+            found = _image_at(file, int(at))
             if found != first:
                 raise FrameFileError(
                     f"{frame_in(path, i)}: is {found[1]} x {found[2]} of type {found[0]}, and "
-                    f"frame 0 is {first[1]} x {first[2]} of type {first[0]}"
+                    f"frame 0 is {width} x {height} of type {kind}"
                 )
-            if int(at) + IMAGE.itemsize + first[1] * first[2] * stored.itemsize > size:
-                break
-            kept = i + 1
-    if first is None or kept == 0:
-        raise FrameFileError(f"{path}: holds no whole image")
-    return kept, first[2], first[1], stored
+    return kept, height, width, stored
+
+
+def _image_at(file: BinaryIO, at: int) -> tuple[int, int, int]:
+    file.seek(at)
+    image = np.frombuffer(file.read(IMAGE.itemsize), IMAGE, 1)[0]
+    return int(image["kind"]), int(image["width"]), int(image["height"])
+
+
+def _inside(path: Path, at: NDArray[np.int64], length: int, size: int, what: str) -> int:
+    """Return how many lie before the end of the file; none may lie beyond it but the last."""
+    inside = (at >= 0) & (at <= size - length)
+    kept = len(inside) if np.all(inside) else int(np.argmin(inside))
+    if kept == 0 or np.any(inside[kept:]):
+        raise FrameFileError(f"{frame_in(path, kept)}: its {what} does not lie in the file")
+    return kept
 
 
 def _pixels(path: Path, kind: int, width: int, height: int) -> np.dtype[np.generic]:
@@ -153,15 +159,6 @@ def _pixels(path: Path, kind: int, width: int, height: int) -> np.dtype[np.gener
     if not (1 <= width <= MAX_SIDE and 1 <= height <= MAX_SIDE):
         raise FrameFileError(f"{path}: frames of {width} x {height} pixels cannot be")
     return np.dtype(PIXELS[kind])
-
-
-def _tagged(path: Path, tags_at: NDArray[np.int64], size: int) -> int:
-    """Return how many images have their tag before the end of the file."""
-    inside = (tags_at >= 0) & (tags_at + TAG.itemsize <= size)
-    kept = len(inside) if np.all(inside) else int(np.argmin(inside))
-    if kept == 0 or np.any(inside[kept:]):
-        raise FrameFileError(f"{frame_in(path, kept)}: its tag does not lie in the file")
-    return kept
 
 
 def _stamps(path: Path, tags_at: NDArray[np.int64], kind: int) -> FrameStamps | None:

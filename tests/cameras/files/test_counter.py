@@ -48,6 +48,12 @@ def test_a_modulus_that_is_known_counts_what_was_lost_there(counter, index):
     assert unrolled(counter, 10) == (index, [])
 
 
+def test_a_long_loss_is_no_turn_of_the_counter():
+    assert unrolled([1, 2, 700_000, 700_001], 10**6) == ([1, 2, 700_000, 700_001], [])
+    assert unrolled([5, 999_999, 6], 10**6) == ([5, -1, 6], [])
+    assert unrolled([5000, 5001, 1, 2], 10**6) == ([5000, 5001, 5002, 5003], [2])
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), count=st.integers(2, 40), start=st.integers(0, 10**6))
 def test_losses_repeats_and_late_frames_are_never_taken_for_a_restart(data, count, start):

@@ -77,6 +77,17 @@ def test_a_counter_of_six_digits_runs_over_and_a_longer_field_does_not(tmp_path,
     assert series.assumptions == ()
 
 
+def test_a_longer_field_may_leap_back_and_is_no_turn(tmp_path):
+    texts = ["1200000", "1200001", "0600000", "0600001"]
+    series = read([mib(tmp_path / "a.mib", pictures(4), texts, STAMPS_NS[:4])])
+    assert series.index.tolist() == [1_200_000, 1_200_001, 1_200_002, 1_200_003]
+    assert any("starts again" in text for text in series.assumptions)
+    texts = ["999998", "999999", "400000", "400001"]
+    series = read([mib(tmp_path / "b.mib", pictures(4), texts, STAMPS_NS[:4])])
+    assert series.index.tolist() == [999_998, 999_999, 1_400_000, 1_400_001]
+    assert any("disagree" in text for text in series.assumptions)
+
+
 def test_late_and_repeated_frames_keep_their_numbers(tmp_path):
     order = [0, 2, 1, 3, 3, 4]
     counters = [i + 1 for i in order]
