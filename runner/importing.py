@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from cameras.files.recording import FrameFileError, FrameRecording, read_frames
+from cameras.files.recording import FrameRecording, read_frames
 from potentiostat.files.recording import Recording, read_recording
 from runner.acquisition import CAMERA
 from runner.format import in_unit
+from runner.frame_times import FrameTimes, time_frames
 from runner.header import POTENTIOSTAT
 from runner.outputs import OutputRefused, refuse_existing
 from runner.summary import IMPORTED
@@ -68,7 +69,7 @@ def import_session(
     echem, frames
         What to read.
     frame_interval_s
-        Time from frame to frame; images carry none.
+        Time from frame to frame, where the files carry no stamps of their own.
     pixel_size_m
         Edge of a pixel; unknown where None.
     overwrite
@@ -88,13 +89,9 @@ def import_session(
         raise OutputRefused("nothing to import; name a file with --echem or --frames")
     recording = None if echem is None else read_recording(echem)
     series = read_frames(frames) if frames else None
-    if series is not None and not (frame_interval_s and frame_interval_s > 0):
-        raise FrameFileError(
-            f"{series.paths[0]}: images carry no times; say how far apart they are, such "
-            'as --frame-interval "1 s"'
-        )
-    assumptions = _assumptions(recording, series, frame_interval_s)
-    header = _header(recording, series, frame_interval_s, pixel_size_m, title, echem, frames)
+    times = None if series is None else time_frames(series, frame_interval_s)
+    assumptions = _assumptions(recording, series, times)
+    header = _header(recording, series, times, pixel_size_m, title, echem)
     unfinished = output.with_name(output.name + ".importing")
     unfinished.unlink(missing_ok=True)
     try:
@@ -103,8 +100,8 @@ def import_session(
                 writer.append_event(0, "import", "importer", text, json.dumps({}))
             if recording is not None:
                 _write_samples(writer, recording)
-            if series is not None and frame_interval_s is not None:
-                _write_frames(writer, series, frame_interval_s, progress)
+            if series is not None and times is not None:
+                _write_frames(writer, series, times, progress)
             writer.finish(IMPORTED, datetime.now(UTC).isoformat())
         unfinished.replace(output)
     finally:
@@ -115,15 +112,14 @@ def import_session(
 def _assumptions(
     recording: Recording | None,
     series: FrameRecording | None,
-    frame_interval_s: float | None,
+    times: FrameTimes | None,
 ) -> tuple[str, ...]:
     said: list[str] = []
     if recording is not None:
         said += recording.assumptions
         said.append("no open-holder calibration: the ionic charge is unknown")
-    if series is not None:
-        said += series.assumptions
-        said.append(f"frames are {frame_interval_s} s apart by number, and exposed all the time")
+    if series is not None and times is not None:
+        said += [*series.assumptions, *times.assumptions]
     if recording is not None and series is not None:
         said.append("readings and frames share no clock: both start at 0, with unknown error")
     return tuple(said)
@@ -132,25 +128,28 @@ def _assumptions(
 def _header(
     recording: Recording | None,
     series: FrameRecording | None,
-    frame_interval_s: float | None,
+    times: FrameTimes | None,
     pixel_size_m: float | None,
     title: str | None,
     echem: Path | None,
-    frames: Sequence[Path],
 ) -> SessionHeader:
-    sources = {path.name: path for path in ([] if echem is None else [echem])}
-    sources |= {path.name: path for path in frames}
+    read = [*([] if echem is None else [echem]), *([] if series is None else series.paths)]
+    sources = {path.name: path for path in read}
     cameras: tuple[CameraHeader, ...] = ()
-    if series is not None and frame_interval_s:
+    start = "" if recording is None else recording.start_time
+    if series is not None and times is not None:
+        start = start or times.start_time
         cameras = (
             CameraHeader(
                 name=CAMERA,
-                model="imported images",
+                model=series.model,
                 height=series.height,
                 width=series.width,
                 dtype=series.dtype,
-                frame_rate_Hz=1 / frame_interval_s,
+                frame_rate_Hz=times.rate_Hz,
                 pixel_size_m=math.nan if pixel_size_m is None else pixel_size_m,
+                stamp=times.kind.value,
+                row_time_ns=times.row_time_ns,
             ),
         )
     instruments: tuple[InstrumentHeader, ...] = ()
@@ -162,7 +161,6 @@ def _header(
             **dict(recording.details),
         }
         instruments = (InstrumentHeader(name=POTENTIOSTAT, attributes=attributes),)
-    start = "" if recording is None else recording.start_time
     return SessionHeader(
         title=title or f"imported from {', '.join(list(sources)[:3])}",
         experiment_text="",
@@ -210,28 +208,39 @@ def _write_samples(writer: SessionWriter, recording: Recording) -> None:
 
 
 def _write_frames(
-    writer: SessionWriter,
-    series: FrameRecording,
-    frame_interval_s: float,
-    progress: Progress,
+    writer: SessionWriter, series: FrameRecording, times: FrameTimes, progress: Progress
 ) -> None:
     account = account_for_frames(series.index)
-    interval_ns = round(frame_interval_s * 1e9)
+    highest = np.maximum.accumulate(series.index)
     for i, pixels in enumerate(series.frames()):
-        start_ns = int(series.index[i] - series.index[0]) * interval_ns
+        start_ns, index = int(times.start_ns[i]), int(series.index[i])
+        dropped = int(account.dropped_before[i])
+        if dropped:
+            _note(writer, start_ns, "gap", f"{dropped} frames are missing before", index, dropped)
+        elif i and index == series.index[i - 1]:
+            _note(writer, start_ns, "frame_order", "the frame before comes again as", index)
+        elif index < highest[i]:
+            _note(writer, start_ns, "frame_order", f"after {highest[i]} comes late", index)
         writer.append_frame(
             CAMERA,
             FrameHeader(
                 t_start_ns=start_ns,
-                exposure_ns=interval_ns,
-                t_sigma_ns=math.nan,
-                index=int(series.index[i]),
-                device_start_ns=start_ns,
-                dropped_before=int(account.dropped_before[i]),
+                exposure_ns=int(times.exposure_ns[i]),
+                t_sigma_ns=times.sigma_ns,
+                index=index,
+                device_start_ns=int(times.device_ns[i]),
+                dropped_before=dropped,
             ),
             pixels,
         )
         progress(i + 1, len(series))
+
+
+def _note(
+    writer: SessionWriter, t_ns: int, kind: str, text: str, index: int, missing: int = 0
+) -> None:
+    data = json.dumps({"index": index, "missing": missing})
+    writer.append_event(t_ns, kind, CAMERA, f"{text} frame {index}", data)
 
 
 def _summary(

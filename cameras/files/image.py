@@ -44,7 +44,7 @@ def read(paths: Sequence[Path]) -> FrameRecording:
         height=height,
         width=width,
         dtype=dtype,
-        load=load_image,
+        load=lambda number: load_image(ordered[number]),
         assumptions=assumptions,
     )
 

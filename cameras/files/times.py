@@ -1,0 +1,42 @@
+"""Texts of dates to integer nanoseconds, without a float on the way."""
+
+import re
+from decimal import Decimal, InvalidOperation
+
+import numpy as np
+
+NS = 10**9
+# No NaT, "now" or the like, which NumPy would take for a date.
+_DATE = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)Z?"
+)
+
+
+def date_to_ns(text: str) -> int:
+    """Return nanoseconds since 1970 of ``2021-05-07T13:44:03.123456789``, in its own zone.
+
+    Raises
+    ------
+    ValueError
+        It is no such date.
+    """
+    found = _DATE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no date with a time")
+    # NumPy raises ValueError where day or hour do not exist.
+    return int(np.datetime64(f"{found[1]}T{found[2]}", "ns").astype(np.int64))
+
+
+def seconds_to_ns(text: str) -> int:
+    """Return nanoseconds of a text in seconds, exactly.
+
+    Raises
+    ------
+    ValueError
+        It is no number.
+    """
+    try:
+        seconds = Decimal(text.strip())
+        return int((seconds * NS).to_integral_value())
+    except (InvalidOperation, OverflowError) as error:
+        raise ValueError(f"{text!r} is no number of seconds") from error
