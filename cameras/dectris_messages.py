@@ -145,10 +145,10 @@ def decode(raw: bytes) -> Message:
     try:
         message = cbor2.loads(raw, tag_hook=_tag)
     except (cbor2.CBORDecodeError, ValueError, TypeError, *_TOO_MUCH) as error:
-        raise BadMessage(f"{len(raw)} bytes that are no CBOR ({error})") from error
+        raise BadMessage(f"is {len(raw)} bytes that are no CBOR ({error})") from error
     # Behind the tag of CBOR itself, cbor2 6 gives a frozen map.
     if not isinstance(message, Mapping):
-        raise BadMessage(f"a {type(message).__name__} instead of a map")
+        raise BadMessage(f"is a {type(message).__name__} instead of a map")
     match message.get("type"):
         case "image":
             return _image(message)
@@ -159,7 +159,7 @@ def decode(raw: bytes) -> Message:
         case "end":
             return EndMessage(_series(message))
         case kind:
-            raise BadMessage(f"a message of type {kind!r}; known are start, image and end")
+            raise BadMessage(f"is a message of type {kind!r}; known are start, image and end")
 
 
 def unpack(packed: Any, height: int, width: int, dtype: np.dtype[Any]) -> NDArray[np.generic]:

@@ -25,6 +25,7 @@ from cameras.dectris_messages import (
 from cameras.protocol import FrameBuffers
 from cameras.records import CameraInfo, Frame, FrameFault, FrameInfo
 
+DATE_NS = 1_000_000  # to which the difference of two dates is known
 STRIDES_TOLD = 3  # equal strides in a row that are no accident
 
 
@@ -107,7 +108,7 @@ class SeriesReader:
         image_id, series = error.image_id, self._series
         if image_id is None:
             return FrameFault(
-                index=None, reason=f"what came is {error}; left out", arrival_ns=arrival_ns
+                index=None, reason=f"what came {error}; left out", arrival_ns=arrival_ns
             )
         if series is not None and image_id > (-1 if series.last_id is None else series.last_id):
             # It came, whatever it is worth: no step of the counter is missing.
@@ -275,8 +276,10 @@ class SeriesReader:
         if before is not None and series.date is not None:
             series.shift_ns += (series.date - before) // timedelta(microseconds=1) * 1000
         late_ns = self._last_stop_ns - (message.start.ns + series.shift_ns)
-        if before is None or series.date is None or late_ns > 0:
+        placed = before is not None and series.date is not None and late_ns <= DATE_NS
+        if late_ns > 0 or not placed:
             series.shift_ns += late_ns
+        if not placed:
             yield FrameFault(
                 index=self._highest,
                 reason=f"the dates of the two series ({before} and {series.date}) do not place "

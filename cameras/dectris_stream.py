@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
@@ -24,7 +24,7 @@ from cameras.protocol import FrameBuffers
 from cameras.records import Frame, FrameFault
 
 DEPTH = 64  # messages received and not yet looked at; the same again of frames made of them
-LOOK_S = 0.05  # between two looks of a thread at whether it should end
+LOOK_S = 0.01  # between two looks of a thread at whether it should end
 JOIN_S = 2.0
 
 
@@ -169,7 +169,7 @@ class Film:
         """Say something in the film that no message says; from any thread."""
         self._notes.append(FrameFault(index=None, reason=reason, arrival_ns=self._now_ns()))
 
-    async def frames(self, buffers: FrameBuffers | None) -> AsyncIterator[Item]:
+    async def frames(self, buffers: FrameBuffers | None) -> AsyncGenerator[Item, None]:
         """Yield what is made, in its order."""
         loop = asyncio.get_running_loop()
         news = asyncio.Event()

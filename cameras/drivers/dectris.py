@@ -10,7 +10,7 @@ import asyncio
 import math
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -337,8 +337,9 @@ class DectrisCamera:
         """
         if self._film is None:
             raise CameraLost(f"{self._name}: is not started, or is not connected")
-        async for item in self._film.frames(buffers):
-            yield item
+        async with aclosing(self._film.frames(buffers)) as items:
+            async for item in items:
+                yield item
 
     async def exchange_clock(self) -> ClockExchange:
         """Say that its clock cannot be asked.
