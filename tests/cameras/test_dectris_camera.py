@@ -66,6 +66,10 @@ class Bench:
     async def expose(self, images):
         await self.pace.take(images * PERIOD_NS)
 
+    def film_quickly(self):
+        """Show a black field, which is drawn and packed in no time."""
+        self.server._scene.frame = lambda *_: np.zeros((48, 200), np.uint8)
+
     def parameter(self, name):
         return self.server.simplon.parameters[name]
 
@@ -159,6 +163,7 @@ async def test_losses_are_counted_and_the_sum_closes():
 
 async def test_nothing_is_lost_when_nobody_takes_frames_for_a_while():
     async with bench() as here:
+        here.film_quickly()
         many = 3 * DEPTH + 10
         frames, faults = await film(here, many)
     assert not faults
@@ -197,6 +202,7 @@ async def test_a_buffer_that_cannot_be_had_ends_the_film_with_its_error():
 
 async def test_a_film_may_be_left_in_the_middle_and_begun_anew():
     async with bench() as here, here.camera() as camera:
+        here.film_quickly()
         await camera.start()
         await here.expose(3 * DEPTH)
         frames = camera.frames()
