@@ -3,8 +3,8 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,7 @@ class _Recording:
             # flush is whole: closing would announce data that are not there.
             self._fail(writer, error)
             leave()
+            writer.drop_frames()
 
     def _fail(self, writer: SessionWriter, error: Exception) -> None:
         why = " ".join(str(error).split())  # HDF5 errors come in lines
@@ -120,7 +121,7 @@ class _Recording:
     def _serve(self, writer: SessionWriter) -> None:
         while True:
             try:
-                message = self._receive(writer.seconds_until_flush())
+                message = self._receive(writer)
             except EOFError:
                 self._close_alone(writer)
                 return
@@ -135,18 +136,20 @@ class _Recording:
                     self._write(writer, message)
                     writer.flush_if_due()
 
-    def _receive(self, timeout_s: float) -> ToRecorder | None:
-        """Return the next message, or None when none came in time."""
-        try:
-            if not self._connection.poll(0):
-                self._release()
-                if not self._connection.poll(timeout_s):
-                    return None
+    def _receive(self, writer: SessionWriter) -> ToRecorder | None:
+        """Return the next message, or None when none came before a flush is due."""
+        if not self._poll(0):
+            self._collect(writer)
+            self._release()
+            if not self._poll(writer.seconds_until_flush()):
+                return None
+        with _end_of_pipe():
             message: ToRecorder = self._connection.recv()
-        except OSError as error:
-            # The other end was killed, perhaps in the middle of a message.
-            raise EOFError from error
         return message
+
+    def _poll(self, timeout_s: float) -> bool:
+        with _end_of_pipe():
+            return self._connection.poll(timeout_s)
 
     def _write(self, writer: SessionWriter, message: ToRecorder) -> None:
         match message:
@@ -154,8 +157,8 @@ class _Recording:
                 writer.append_samples(rows)
             case Frame(camera, slot, header):
                 pixels = self.rings[camera].slot_pixels(slot)
-                writer.append_frame(camera, header, pixels)
-                self._done[camera] += 1
+                writer.begin_frame(camera, header, pixels)
+                self._done[camera] += writer.collect_frames(camera)
                 if self._done[camera] >= _RELEASE_FRAMES:
                     self._release()
             case Event(t_ns, kind, source, text, data_json):
@@ -172,9 +175,15 @@ class _Recording:
             case _:
                 raise SessionRefused(f"the recorder does not know {message!r}")
 
+    def _collect(self, writer: SessionWriter) -> None:
+        """Wait for all frames on their way: nobody else waits meanwhile."""
+        for camera in self.rings:
+            self._done[camera] += writer.collect_frames(camera, wait=True)
+
     def _release(self) -> None:
         for camera, count in self._done.items():
-            self.reply(Released(camera, count))
+            if count:
+                self.reply(Released(camera, count))
         self._done.clear()
 
     def _close_alone(self, writer: SessionWriter) -> None:
@@ -192,3 +201,13 @@ class _Recording:
         writer.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
+
+
+@contextmanager
+def _end_of_pipe() -> Iterator[None]:
+    """Take an error of the pipe for its end, and no other error."""
+    try:
+        yield
+    except OSError as error:
+        # The other end was killed, perhaps in the middle of a message.
+        raise EOFError from error
