@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from session.durable import Syncer
 from session.errors import SessionError, SessionExists, SessionRefused
 from session.messages import (
     Attributes,
@@ -77,13 +78,14 @@ def record(
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
             writer = SessionWriter(path, header)
+            syncer = stack.enter_context(Syncer(path))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
         except (SessionRefused, OSError) as error:
             recorder.reply(Failed(str(error), refused=True))
         else:
             recorder.reply(Started())
-            recorder.run(writer, leave)
+            recorder.run(writer, syncer, leave)
 
 
 class _Recording:
@@ -99,10 +101,10 @@ class _Recording:
         with suppress(OSError):
             self._connection.send(message)
 
-    def run(self, writer: SessionWriter, leave: Callable[[], None]) -> None:
+    def run(self, writer: SessionWriter, syncer: Syncer, leave: Callable[[], None]) -> None:
         """Serve; report what went wrong, and save what can be saved."""
         try:
-            self._serve(writer)
+            self._serve(writer, syncer)
         except (SessionError, TypeError, ValueError) as error:
             # What was sent is wrong, the file is not.
             self._fail(writer, error)
@@ -118,18 +120,21 @@ class _Recording:
         why = " ".join(str(error).split())  # HDF5 errors come in lines
         self.reply(Failed(f"writing {writer.path} failed: {why}"))
 
-    def _serve(self, writer: SessionWriter) -> None:
+    def _serve(self, writer: SessionWriter, syncer: Syncer) -> None:
         while True:
+            syncer.check()
             try:
                 message = self._receive(writer)
             except EOFError:
                 self._close_alone(writer)
+                syncer.finish()
                 return
             match message:
                 case None:
                     writer.flush()
                 case Finish(exit_reason, end_time):
                     writer.finish(exit_reason, end_time)
+                    syncer.finish()
                     self.reply(Finished())
                     return
                 case _:

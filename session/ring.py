@@ -136,7 +136,9 @@ class FrameRing:
 
         Let go of it before `close`.
         """
-        return self._open()[slot]
+        if self._frames is None:
+            raise self._closed()
+        return self._frames[slot]
 
     @property
     def is_full(self) -> bool:
@@ -167,12 +169,11 @@ class FrameRing:
 
         The slot is held until no array sees it any more, and this memory, too.
         """
-        self._open()
-        spec = self.spec
+        memory, spec = self._memory.buf, self.spec
+        if memory is None:
+            raise self._closed()
         # An array that holds on to the memory; all that are made from it hold on to it.
-        flat = np.frombuffer(
-            self._memory.buf, spec.dtype, spec.height * spec.width, slot * spec.slot_bytes
-        )
+        flat = np.frombuffer(memory, spec.dtype, spec.height * spec.width, slot * spec.slot_bytes)
         self.slots.lend(slot)
         weakref.finalize(flat, self.slots.let_go, slot).atexit = False
         return flat.reshape(spec.height, spec.width)
@@ -207,10 +208,8 @@ class FrameRing:
             with suppress(FileNotFoundError):
                 self._memory.unlink()
 
-    def _open(self) -> NDArray[np.generic]:
-        if self._frames is None:
-            raise ValueError(f"the ring {self.spec.name} is closed")
-        return self._frames
+    def _closed(self) -> ValueError:
+        return ValueError(f"the ring {self.spec.name} is closed")
 
 
 def _address(pixels: NDArray[np.generic]) -> int:
