@@ -81,6 +81,7 @@ class Camera:
         self.produced = round(rate_Hz * seconds)
         self.lost = 0
         self.longest_wait_s = 0.0
+        self.most_behind = 0
         self.queue: asyncio.Queue[Arrived | None] = asyncio.Queue()
 
     def run(self, loop: asyncio.AbstractEventLoop, take: Callable[[], NDArray[np.generic]]) -> None:
@@ -92,6 +93,7 @@ class Camera:
             if exposed < index:
                 time.sleep(max(0, index * self._period_ns + start_ns - time.monotonic_ns()) / 1e9)
                 continue
+            self.most_behind = max(self.most_behind, exposed - index)
             index = max(index, min(exposed, self.produced) - DRIVER_FRAMES)
             asked = time.perf_counter()
             pixels = take()
@@ -253,7 +255,8 @@ async def record(path: Path, dtype: str, options: argparse.Namespace) -> Camera:
     print(
         f"  ring of {counters.slots}: at most {counters.high_water} in use"
         f" ({counters.high_water / options.rate:.3f} s), {counters.waits} waits,"
-        f" longest {camera.longest_wait_s * 1e3:.1f} ms, {counters.unused} unused"
+        f" longest {camera.longest_wait_s * 1e3:.1f} ms, {counters.unused} unused;"
+        f" at most {camera.most_behind} frames in the camera's driver ({DRIVER_FRAMES})"
     )
     print(
         f"  share of a core: recorder {shares[0]:.2f}, tracker {shares[1]:.2f} (handled"
