@@ -114,7 +114,7 @@ class _Recording:
             # flush is whole: closing would announce data that are not there.
             self._fail(writer, error)
             leave()
-            writer.drop_frames()
+            writer.abandon()
 
     def _fail(self, writer: SessionWriter, error: Exception) -> None:
         why = " ".join(str(error).split())  # HDF5 errors come in lines

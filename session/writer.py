@@ -7,6 +7,7 @@ the stamps that name them.
 import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -224,12 +225,19 @@ class SessionWriter:
         """Close the file as it is; without `finish` it stays marked as unfinished."""
         if self._file:
             self.flush()
-            self.drop_frames()
+            self._close_frames()
             self._file.close()
             self._end.close()
 
-    def drop_frames(self) -> None:
-        """Let go of the pixels that are being written, once they are; count them not."""
+    def abandon(self) -> None:
+        """Let go of the file without a word to it, once no frame is being written."""
+        if not self._file:
+            return
+        self._close_frames()
+        with suppress(OSError):
+            self._end.close()
+
+    def _close_frames(self) -> None:
         for camera in self._cameras.values():
             camera.close()
 
