@@ -108,13 +108,17 @@ async def test_a_source_that_waits_is_told_of_the_end(tmp_path, header):
 async def test_a_source_that_waits_is_told_that_the_recorder_is_lost(tmp_path, header):
     with pytest.raises(RecorderLost):
         async with Recorder(tmp_path / "s.h5", header, slots=4) as recorder:
-            buffers = recorder.buffers("camera")
-            held = [buffers.take() for _ in range(4)]
-            waiting = asyncio.create_task(asyncio.to_thread(buffers.take))
-            os.kill(recorder.pid, KILL)
-            with pytest.raises(RecorderLost, match="gone"):
-                await waiting
-            assert len(held) == 4
+            await _lose_the_recorder_while_a_source_waits(recorder)
+
+
+async def _lose_the_recorder_while_a_source_waits(recorder):
+    buffers = recorder.buffers("camera")
+    held = [buffers.take() for _ in range(4)]
+    waiting = asyncio.create_task(asyncio.to_thread(buffers.take))
+    os.kill(recorder.pid, KILL)
+    with pytest.raises(RecorderLost, match="gone"):
+        await waiting
+    assert len(held) == 4
 
 
 async def test_a_frame_that_waits_gets_the_slot_that_a_source_drops(tmp_path, make, header):
