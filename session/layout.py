@@ -10,6 +10,7 @@ import numpy as np
 from potentiostat.records import Status
 from session.attributes import write_attributes
 from session.columns import create_columns, describe_column, mark_group
+from session.direct import early_allocation
 from session.errors import SessionRefused
 from session.records import (
     MAX_FRAME_BYTES,
@@ -206,6 +207,7 @@ def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
         maxshape=(None, *size),
         chunks=(1, *size),
         dtype=np.dtype(camera.dtype).newbyteorder("<"),
+        dcpl=early_allocation(),
     )
     describe_column(data, "counts", "TEM intensity")
     create_columns(group, FRAMES)

@@ -12,7 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cameras.protocol import FrameBuffers
 from session.attributes import check_attributes
+from session.buffers import CameraRing, RingBuffers
 from session.errors import (
     RecorderLost,
     SessionError,
@@ -42,12 +44,11 @@ from session.records import (
     EXCHANGE_DTYPE,
     SESSION_SAMPLE_DTYPE,
     AttributeValue,
-    CameraHeader,
     FrameHeader,
     SessionHeader,
 )
-from session.ring import FrameRing, RingCounters, choose_slots
 from session.schema import find_group
+from session.slots import RingCounters
 from session.worker import Worker
 from session.writer import event_json
 
@@ -68,8 +69,8 @@ class Recorder:
     in_process
         Record on a thread of this process instead.
     slots
-        Frames that the ring of each camera holds; by default 64, fewer where memory is
-        short.
+        Frames that the ring of each camera holds; by default half a second of them and
+        at least 64, fewer where memory is short.
     finish_timeout_s
         Longest wait for the file to be closed.
     """
@@ -87,7 +88,7 @@ class Recorder:
         self._header = header
         self._slots = slots
         self._finish_timeout_s = finish_timeout_s
-        self._cameras: dict[str, _CameraRing] = {}
+        self._cameras: dict[str, CameraRing] = {}
         self._worker = Worker(in_process=in_process)
         self._pipe: PipeClient | None = None
         self._failure: Failed | None = None
@@ -112,8 +113,8 @@ class Recorder:
         check_header(self._header)
         try:
             for camera in self._header.cameras:
-                ring = await asyncio.to_thread(_make_ring, camera, self._slots)
-                self._cameras[camera.name] = _CameraRing(camera, ring)
+                ring = await asyncio.to_thread(CameraRing, camera, self._slots)
+                self._cameras[camera.name] = ring
             await self._start()
         except BaseException:
             if self._pipe is not None:
@@ -148,6 +149,14 @@ class Recorder:
         """Return what the ring of a camera went through so far."""
         return self._camera(camera).ring.counters
 
+    def buffers(self, camera: str) -> FrameBuffers:
+        """Return memory for the source of a camera to receive frames into.
+
+        Its `take` waits while the ring is full, and raises `SessionError` once this
+        recording has ended, `RecorderLost` when the recorder is gone.
+        """
+        return RingBuffers(self._camera(camera).ring)
+
     async def samples(self, rows: NDArray[np.void]) -> None:
         """Record readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
         await self._send(Samples(_checked(rows, SESSION_SAMPLE_DTYPE)))
@@ -155,13 +164,18 @@ class Recorder:
     async def frame(self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
         """Record a frame, shape (height, width), of the camera's pixel type.
 
-        The pixels are copied. Waits while the ring is full: a frame is never dropped.
+        Pixels that fill a buffer of `buffers` stay where they are, and must not be changed
+        any more; others are copied. Waits while the ring is full: a frame is never dropped.
         """
         ring = self._camera(camera)
         ring.check(pixels)
-        await ring.wait_for_slot()
-        self._open_pipe().check()
-        await self._send(Frame(camera, ring.ring.put(pixels), header))
+        if ring.must_wait(pixels):
+            ring.ring.count_wait()
+        async with ring.turn:
+            self._open_pipe().check()
+            slot = await ring.put(pixels)
+            sent = self._open_pipe().post(Frame(camera, slot, header))
+        await sent
 
     async def event(
         self,
@@ -214,6 +228,7 @@ class Recorder:
         """
         pipe = self._open_pipe()
         self._finishing = True
+        self._end_waits(SessionError(f"the recording of {self.path} was finished"))
         patience_s = self._finish_timeout_s
         try:
             # All is in line before the first wait: a cancelled call finishes too.
@@ -238,6 +253,7 @@ class Recorder:
         await started
 
     async def _close(self, patience_s: float) -> None:
+        self._end_waits(SessionError(f"the recording of {self.path} was not started"))
         await asyncio.to_thread(self._worker.join, patience_s)
         if self._pipe is not None:
             await self._pipe.close()
@@ -245,8 +261,11 @@ class Recorder:
 
     def _drop_rings(self) -> None:
         for camera in self._cameras.values():
-            camera.ring.close()
-            camera.ring.unlink()
+            camera.drop()
+
+    def _end_waits(self, why: SessionError) -> None:
+        for camera in self._cameras.values():
+            camera.close(why)
 
     def _open_pipe(self) -> PipeClient:
         if self._pipe is None or self._finishing:
@@ -271,7 +290,7 @@ class Recorder:
     def _on_reply(self, reply: FromRecorder) -> None:
         match reply:
             case Released(camera, count):
-                self._cameras[camera].release(count)
+                self._cameras[camera].ring.release(count)
             case Failed():
                 self._failure = reply
             case _:
@@ -280,8 +299,7 @@ class Recorder:
                     future.set_result(None)
 
     def _on_lost(self, why: str) -> None:
-        for camera in self._cameras.values():
-            camera.wake()
+        self._end_waits(RecorderLost(why))
         error: SessionError = RecorderLost(why)
         if self._failure is not None and self._failure.exists:
             error = SessionExists(why)
@@ -291,57 +309,11 @@ class Recorder:
             for future in futures:
                 fail(future, error)
 
-    def _camera(self, name: str) -> "_CameraRing":
+    def _camera(self, name: str) -> CameraRing:
         if name not in self._cameras:
             known = ", ".join(self._cameras) or "none"
             raise SessionRefused(f"camera {name!r} is not in the header; it has {known}")
         return self._cameras[name]
-
-
-class _CameraRing:
-    """The filling end of a camera's ring, with those who wait for a slot."""
-
-    def __init__(self, header: CameraHeader, ring: FrameRing) -> None:
-        self.ring = ring
-        self._name = header.name
-        self._shape = (header.height, header.width)
-        self._dtype = np.dtype(header.dtype)
-        self._free = asyncio.Semaphore(ring.spec.slots)
-        self._waiting = 0
-
-    def check(self, pixels: NDArray[np.generic]) -> None:
-        if pixels.shape != self._shape or pixels.dtype != self._dtype:
-            raise SessionRefused(
-                f"camera {self._name}: a frame of {pixels.dtype} {pixels.shape} given,"
-                f" {self._dtype} {self._shape} expected"
-            )
-
-    async def wait_for_slot(self) -> None:
-        if self._free.locked():
-            self.ring.count_wait()
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
-
-    def release(self, count: int) -> None:
-        self.ring.release(count)
-        for _ in range(count):
-            self._free.release()
-
-    def wake(self) -> None:
-        for _ in range(self._waiting):
-            self._free.release()
-
-
-def _make_ring(camera: CameraHeader, slots: int | None) -> FrameRing:
-    return FrameRing.create(
-        slots=slots or choose_slots(camera.frame_bytes),
-        height=camera.height,
-        width=camera.width,
-        dtype=camera.dtype,
-    )
 
 
 def _ring_message(camera: str, counters: RingCounters) -> QueueCounters:

@@ -3,12 +3,13 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from session.durable import Syncer
 from session.errors import SessionError, SessionExists, SessionRefused
 from session.messages import (
     Attributes,
@@ -77,13 +78,14 @@ def record(
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
             writer = SessionWriter(path, header)
+            syncer = stack.enter_context(Syncer(path))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
         except (SessionRefused, OSError) as error:
             recorder.reply(Failed(str(error), refused=True))
         else:
             recorder.reply(Started())
-            recorder.run(writer, leave)
+            recorder.run(writer, syncer, leave)
 
 
 class _Recording:
@@ -99,10 +101,10 @@ class _Recording:
         with suppress(OSError):
             self._connection.send(message)
 
-    def run(self, writer: SessionWriter, leave: Callable[[], None]) -> None:
+    def run(self, writer: SessionWriter, syncer: Syncer, leave: Callable[[], None]) -> None:
         """Serve; report what went wrong, and save what can be saved."""
         try:
-            self._serve(writer)
+            self._serve(writer, syncer)
         except (SessionError, TypeError, ValueError) as error:
             # What was sent is wrong, the file is not.
             self._fail(writer, error)
@@ -112,41 +114,47 @@ class _Recording:
             # flush is whole: closing would announce data that are not there.
             self._fail(writer, error)
             leave()
+            writer.abandon()
 
     def _fail(self, writer: SessionWriter, error: Exception) -> None:
         why = " ".join(str(error).split())  # HDF5 errors come in lines
         self.reply(Failed(f"writing {writer.path} failed: {why}"))
 
-    def _serve(self, writer: SessionWriter) -> None:
+    def _serve(self, writer: SessionWriter, syncer: Syncer) -> None:
         while True:
+            syncer.check()
             try:
-                message = self._receive(writer.seconds_until_flush())
+                message = self._receive(writer)
             except EOFError:
                 self._close_alone(writer)
+                syncer.finish()
                 return
             match message:
                 case None:
                     writer.flush()
                 case Finish(exit_reason, end_time):
                     writer.finish(exit_reason, end_time)
+                    syncer.finish()
                     self.reply(Finished())
                     return
                 case _:
                     self._write(writer, message)
                     writer.flush_if_due()
 
-    def _receive(self, timeout_s: float) -> ToRecorder | None:
-        """Return the next message, or None when none came in time."""
-        try:
-            if not self._connection.poll(0):
-                self._release()
-                if not self._connection.poll(timeout_s):
-                    return None
+    def _receive(self, writer: SessionWriter) -> ToRecorder | None:
+        """Return the next message, or None when none came before a flush is due."""
+        if not self._poll(0):
+            self._collect(writer)
+            self._release()
+            if not self._poll(writer.seconds_until_flush()):
+                return None
+        with _end_of_pipe():
             message: ToRecorder = self._connection.recv()
-        except OSError as error:
-            # The other end was killed, perhaps in the middle of a message.
-            raise EOFError from error
         return message
+
+    def _poll(self, timeout_s: float) -> bool:
+        with _end_of_pipe():
+            return self._connection.poll(timeout_s)
 
     def _write(self, writer: SessionWriter, message: ToRecorder) -> None:
         match message:
@@ -154,8 +162,8 @@ class _Recording:
                 writer.append_samples(rows)
             case Frame(camera, slot, header):
                 pixels = self.rings[camera].slot_pixels(slot)
-                writer.append_frame(camera, header, pixels)
-                self._done[camera] += 1
+                writer.begin_frame(camera, header, pixels)
+                self._done[camera] += writer.collect_frames(camera)
                 if self._done[camera] >= _RELEASE_FRAMES:
                     self._release()
             case Event(t_ns, kind, source, text, data_json):
@@ -172,9 +180,15 @@ class _Recording:
             case _:
                 raise SessionRefused(f"the recorder does not know {message!r}")
 
+    def _collect(self, writer: SessionWriter) -> None:
+        """Wait for all frames on their way: nobody else waits meanwhile."""
+        for camera in self.rings:
+            self._done[camera] += writer.collect_frames(camera, wait=True)
+
     def _release(self) -> None:
         for camera, count in self._done.items():
-            self.reply(Released(camera, count))
+            if count:
+                self.reply(Released(camera, count))
         self._done.clear()
 
     def _close_alone(self, writer: SessionWriter) -> None:
@@ -192,3 +206,13 @@ class _Recording:
         writer.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
+
+
+@contextmanager
+def _end_of_pipe() -> Iterator[None]:
+    """Take an error of the pipe for its end, and no other error."""
+    try:
+        yield
+    except OSError as error:
+        # The other end was killed, perhaps in the middle of a message.
+        raise EOFError from error

@@ -1,7 +1,9 @@
 """A ring of frames in shared memory: one process fills it, one empties it."""
 
+import math
 import os
 import shutil
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.shared_memory import SharedMemory
@@ -10,7 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from session.slots import RingCounters, Slots
+
+PAGE_BYTES = 4096
 _SLOTS = 64
+_LONGEST_STALL_S = 0.5
 _MEMORY_BYTES = 512 * 2**20
 _FEWEST_SLOTS = 4
 _SHARED_MEMORY_PATH = Path("/dev/shm")  # noqa: S108 - asked for its free space only
@@ -26,34 +32,23 @@ class RingSpec:
     width: int
     dtype: str
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RingCounters:
-    """What a ring went through.
-
-    Parameters
-    ----------
-    written
-        Frames put in.
-    waits
-        Frames that had to wait for a free slot; none is ever lost here.
-    high_water
-        Most slots in use at one time.
-    """
-
-    slots: int
-    written: int
-    waits: int
-    high_water: int
+    @property
+    def slot_bytes(self) -> int:
+        """Distance from slot to slot."""
+        return _slot_bytes(self.height * self.width * np.dtype(self.dtype).itemsize)
 
 
-def choose_slots(frame_bytes: int, *, memory_bytes: int | None = None) -> int:
-    """Return a number of slots: 64, or fewer where memory is short.
+def choose_slots(
+    frame_bytes: int, *, frame_rate_Hz: float = math.nan, memory_bytes: int | None = None
+) -> int:
+    """Return a number of slots: half a second of frames and at least 64, if memory permits.
 
     Parameters
     ----------
     frame_bytes
         Size of a frame.
+    frame_rate_Hz
+        Nominal rate; NaN where unknown.
     memory_bytes
         Most to take; by default 512 MiB, or half of what shared memory has free.
 
@@ -64,7 +59,10 @@ def choose_slots(frame_bytes: int, *, memory_bytes: int | None = None) -> int:
     """
     if memory_bytes is None:
         memory_bytes = min(_MEMORY_BYTES, _free_shared_memory() // 2)
-    slots = min(_SLOTS, memory_bytes // frame_bytes)
+    wanted = _SLOTS
+    if math.isfinite(frame_rate_Hz):
+        wanted = max(wanted, math.ceil(frame_rate_Hz * _LONGEST_STALL_S))
+    slots = min(wanted, memory_bytes // _slot_bytes(frame_bytes))
     if slots < _FEWEST_SLOTS:
         raise MemoryError(
             f"shared memory has no room for {_FEWEST_SLOTS} frames of {frame_bytes}"
@@ -74,6 +72,13 @@ def choose_slots(frame_bytes: int, *, memory_bytes: int | None = None) -> int:
     return slots
 
 
+def _slot_bytes(frame_bytes: int) -> int:
+    """Return the room of a frame: whole pages, so that it can be written from there."""
+    if frame_bytes < PAGE_BYTES:
+        return frame_bytes
+    return -(-frame_bytes // PAGE_BYTES) * PAGE_BYTES
+
+
 def _free_shared_memory() -> int:
     # Touching more than there is would end the process with SIGBUS.
     if not _SHARED_MEMORY_PATH.is_dir():
@@ -81,31 +86,41 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(_SHARED_MEMORY_PATH).free
 
 
-class FrameRing:
-    """Slots for frames of one size in shared memory.
+class _Memory(SharedMemory):
+    """Shared memory that stays mapped while somebody looks at a frame in it."""
 
-    Slots are filled and released in turn, so a count of releases is all that has to
-    come back. The indices travel through the pipe, which also orders the memory
-    accesses of the two processes.
+    def close(self) -> None:
+        with suppress(BufferError):
+            super().close()
+
+
+class FrameRing:
+    """Slots for frames of one size in shared memory, each at the beginning of a page.
+
+    The recorder gets and releases slots in one order, so a count of releases is all
+    that has to come back. The indices travel through the pipe, which also orders the
+    memory accesses of the two processes.
     """
 
     def __init__(self, memory: SharedMemory, spec: RingSpec) -> None:
         self.spec = spec
+        self.slots = Slots(spec.slots)
         self._memory = memory
-        shape = (spec.slots, spec.height, spec.width)
+        dtype = np.dtype(spec.dtype)
+        row_bytes = spec.width * dtype.itemsize
         self._frames: NDArray[np.generic] | None = np.ndarray(
-            shape, dtype=spec.dtype, buffer=memory.buf
+            (spec.slots, spec.height, spec.width),
+            dtype=dtype,
+            buffer=memory.buf,
+            strides=(spec.slot_bytes, row_bytes, dtype.itemsize),
         )
-        self._written = 0
-        self._released = 0
-        self._high_water = 0
-        self._waits = 0
+        self._address = _address(self._frames)
 
     @classmethod
     def create(cls, *, slots: int, height: int, width: int, dtype: str) -> "FrameRing":
         """Make a ring and touch every page of it, so that no frame has to wait."""
-        size = slots * height * width * np.dtype(dtype).itemsize
-        memory = SharedMemory(create=True, size=size)
+        frame_bytes = height * width * np.dtype(dtype).itemsize
+        memory = _Memory(create=True, size=slots * _slot_bytes(frame_bytes))
         spec = RingSpec(name=memory.name, slots=slots, height=height, width=width, dtype=dtype)
         ring = cls(memory, spec)
         ring.slot_pixels(slice(None)).fill(0)
@@ -114,7 +129,7 @@ class FrameRing:
     @classmethod
     def attach(cls, spec: RingSpec) -> "FrameRing":
         """Open the ring that another process made."""
-        return cls(SharedMemory(name=spec.name), spec)
+        return cls(_Memory(name=spec.name), spec)
 
     def slot_pixels(self, slot: int | slice) -> NDArray[np.generic]:
         """Return the pixels of a slot, shape (height, width): a view, not a copy.
@@ -122,50 +137,68 @@ class FrameRing:
         Let go of it before `close`.
         """
         if self._frames is None:
-            raise ValueError(f"the ring {self.spec.name} is closed")
+            raise self._closed()
         return self._frames[slot]
 
     @property
     def is_full(self) -> bool:
-        """True when each slot holds a frame that is not released."""
-        return self._written - self._released >= self.spec.slots
+        """True when no slot is free."""
+        return self.slots.none_free
 
     def put(self, pixels: NDArray[np.generic]) -> int:
-        """Copy a frame into the next free slot and return the slot's index.
+        """Copy a frame into a free slot, send it and return its index.
 
         Raises
         ------
         BufferError
             No slot is free.
         """
-        if self.is_full:
+        slot = self.slots.take()
+        if slot is None:
             raise BufferError(f"all {self.spec.slots} slots of the ring are in use")
-        slot = self._written % self.spec.slots
+        return self.put_into(slot, pixels)
+
+    def put_into(self, slot: int, pixels: NDArray[np.generic]) -> int:
+        """Copy a frame into a slot that was taken, send it and return its index."""
         self.slot_pixels(slot)[...] = pixels
-        self._written += 1
-        self._high_water = max(self._high_water, self._written - self._released)
+        self.slots.send(slot)
         return slot
 
+    def lend(self, slot: int) -> NDArray[np.generic]:
+        """Return the pixels of a slot that was taken, shape (height, width).
+
+        The slot is held until no array sees it any more, and this memory, too.
+        """
+        memory, spec = self._memory.buf, self.spec
+        if memory is None:
+            raise self._closed()
+        # An array that holds on to the memory; all that are made from it hold on to it.
+        flat = np.frombuffer(memory, spec.dtype, spec.height * spec.width, slot * spec.slot_bytes)
+        self.slots.lend(slot)
+        weakref.finalize(flat, self.slots.let_go, slot).atexit = False
+        return flat.reshape(spec.height, spec.width)
+
+    def lent_slot(self, pixels: NDArray[np.generic]) -> int | None:
+        """Return the slot that these pixels fill, if it was lent and not yet sent."""
+        slot, within = divmod(_address(pixels) - self._address, self.spec.slot_bytes)
+        ours = not within and pixels.flags.c_contiguous and self.slots.is_lent(slot)
+        return slot if ours else None
+
     def release(self, count: int) -> None:
-        """Take back the oldest slots that are in use."""
-        self._released += count
+        """Take back the slots that were sent first."""
+        self.slots.release(count)
 
     def count_wait(self) -> None:
         """Note that a frame had to wait for a slot."""
-        self._waits += 1
+        self.slots.count_wait()
 
     @property
     def counters(self) -> RingCounters:
         """The counters of the filling side."""
-        return RingCounters(
-            slots=self.spec.slots,
-            written=self._written,
-            waits=self._waits,
-            high_water=self._high_water,
-        )
+        return self.slots.counters
 
     def close(self) -> None:
-        """Let go of the memory; the other process may still use it."""
+        """Let go of the memory; the other process, and who was lent a slot, may use it."""
         self._frames = None
         self._memory.close()
 
@@ -174,3 +207,11 @@ class FrameRing:
         if os.name != "nt":  # Windows does that by itself
             with suppress(FileNotFoundError):
                 self._memory.unlink()
+
+    def _closed(self) -> ValueError:
+        return ValueError(f"the ring {self.spec.name} is closed")
+
+
+def _address(pixels: NDArray[np.generic]) -> int:
+    address: int = pixels.__array_interface__["data"][0]
+    return address

@@ -6,8 +6,8 @@ the stamps that name them.
 
 import json
 import time
-import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from session.attributes import write_attributes
 from session.columns import GrowingTable
 from session.errors import SessionExists, SessionRefused
+from session.frame_file import FrameFile
 from session.layout import (
     check_header,
     check_name,
@@ -29,17 +30,16 @@ from session.layout import (
 from session.records import (
     EVENT_DTYPE,
     EXCHANGE_DTYPE,
-    FRAME_ROW_DTYPE,
     SESSION_SAMPLE_DTYPE,
     AttributeValue,
     FrameHeader,
     SessionHeader,
 )
-from session.schema import NO_STAMP, ROOT, find_group
+from session.ring import PAGE_BYTES
+from session.schema import ROOT, find_group
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
-_BLOCK_FRAMES = 64
 
 
 class SessionWriter:
@@ -78,10 +78,7 @@ class SessionWriter:
         self._entry = self._file[ROOT]
         self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
         self._events = GrowingTable(self._entry["events"], EVENT_DTYPE)
-        self._cameras = {
-            camera.name: _CameraFile(self._entry[f"frames/{camera.name}"])
-            for camera in header.cameras
-        }
+        self._cameras = {camera.name: self._frame_file(camera.name) for camera in header.cameras}
         self._clocks = {clock: self._clock_table(clock) for clock in header.clocks}
         self._last_t_ns = header.host_start_ns
         self._last_flush_ns = 0
@@ -112,7 +109,9 @@ class SessionWriter:
 
     def frame_count(self, camera: str) -> int:
         """Return the number of frames appended."""
-        return self._camera(camera).count
+        frames = self._camera(camera)
+        frames.settle()
+        return frames.count
 
     def append_samples(self, rows: NDArray[np.void]) -> None:
         """Append readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
@@ -128,9 +127,24 @@ class SessionWriter:
 
         The pixels go to the file at once, the stamps with the next flush.
         """
-        self._camera(camera).append(header, pixels)
-        self._note(header.t_start_ns)
+        self.begin_frame(camera, header, pixels)
+        self._camera(camera).settle()
         self.flush_if_due()
+
+    def begin_frame(self, camera: str, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
+        """Begin to write a frame; its pixels must not change until it was collected."""
+        self._camera(camera).begin(header, pixels)
+        self._note(header.t_start_ns)
+
+    def collect_frames(self, camera: str, *, wait: bool = False) -> int:
+        """Return how many frames' pixels got into the file since this was asked last.
+
+        Parameters
+        ----------
+        wait
+            Until all that were begun are there.
+        """
+        return self._camera(camera).collect(wait=wait)
 
     def append_event(
         self, t_ns: int, kind: str, source: str, message: str, data_json: str = "{}"
@@ -183,6 +197,8 @@ class SessionWriter:
 
     def flush(self) -> None:
         """Hand all that was appended to the operating system."""
+        for camera in self._cameras.values():
+            camera.settle()
         self._end.move_ahead(self._file.id.get_filesize())
         for camera in self._cameras.values():
             camera.flush_pixels()
@@ -209,10 +225,29 @@ class SessionWriter:
         """Close the file as it is; without `finish` it stays marked as unfinished."""
         if self._file:
             self.flush()
+            self._close_frames()
             self._file.close()
             self._end.close()
 
-    def _camera(self, name: str) -> "_CameraFile":
+    def abandon(self) -> None:
+        """Let go of the file without a word to it, once no frame is being written."""
+        if not self._file:
+            return
+        self._close_frames()
+        with suppress(OSError):
+            self._end.close()
+
+    def _close_frames(self) -> None:
+        for camera in self._cameras.values():
+            camera.close()
+
+    def _frame_file(self, camera: str) -> FrameFile:
+        frames = FrameFile(self.path, self._entry[f"frames/{camera}"])
+        group = ensure_group(self._entry, f"instrument/{camera}")
+        write_attributes(group, {"frames_written": frames.way})
+        return frames
+
+    def _camera(self, name: str) -> FrameFile:
         if name not in self._cameras:
             known = ", ".join(self._cameras) or "none"
             raise SessionRefused(f"camera {name!r} is not in the header; it has {known}")
@@ -225,54 +260,16 @@ class SessionWriter:
         self._last_t_ns = max(self._last_t_ns, t_ns)
 
 
-class _CameraFile:
-    """The frames of one camera in the file."""
-
-    def __init__(self, group: h5py.Group) -> None:
-        self._data = group["data"]
-        self.table = GrowingTable(group, FRAME_ROW_DTYPE)
-
-    @property
-    def count(self) -> int:
-        return len(self.table)
-
-    def append(self, header: FrameHeader, pixels: NDArray[np.generic]) -> None:
-        if pixels.shape != self._data.shape[1:] or pixels.dtype != self._data.dtype:
-            raise SessionRefused(
-                f"{self._data.name}: a frame of {pixels.dtype} {pixels.shape} given,"
-                f" {self._data.dtype} {self._data.shape[1:]} expected"
-            )
-        if self.count >= self._data.shape[0]:
-            self._data.resize(self.count + _BLOCK_FRAMES, axis=0)
-        stored = np.ascontiguousarray(pixels, dtype=self._data.dtype)
-        self._data.id.write_direct_chunk((self.count, 0, 0), stored)
-        row = (
-            header.t_start_ns,
-            header.exposure_ns,
-            header.t_sigma_ns,
-            header.index,
-            header.device_start_ns * 1e-9,
-            header.device_start_ns,
-            header.dropped_before,
-            header.dose_per_m2,
-            header.blanked,
-            zlib.crc32(stored.data),
-            NO_STAMP if header.arrival_ns is None else header.arrival_ns,
-        )
-        self.table.append(np.array([row], dtype=FRAME_ROW_DTYPE))
-
-    def flush_pixels(self) -> None:
-        # The stamps may reach the disk only when the place of their pixels has.
-        if self.table.is_waiting:
-            self._data.flush()
-
-    def trim(self) -> None:
-        self._data.resize(self.count, axis=0)
-
-
 def _create(path: Path) -> h5py.File:
     try:
-        return h5py.File(path, "x", libver="earliest")
+        # Frames at whole pages can be written past the page cache.
+        return h5py.File(
+            path,
+            "x",
+            libver="earliest",
+            alignment_threshold=PAGE_BYTES,
+            alignment_interval=PAGE_BYTES,
+        )
     except FileExistsError:
         raise SessionExists(
             f"{path} exists already and is not overwritten; another name will do"

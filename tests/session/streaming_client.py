@@ -61,9 +61,14 @@ async def stream_samples(recorder):
 
 async def stream_frames(recorder):
     generator = np.random.default_rng(1)
+    buffers = recorder.buffers("camera")
     index = 0
     while True:
         pixels = generator.integers(0, 2**16, (64, 64), dtype=np.uint16)
+        if index % 3:  # most of them out of the recorder's memory
+            lent = await asyncio.to_thread(buffers.take)
+            lent[...] = pixels
+            pixels = lent
         t_ns = time.monotonic_ns()
         header = FrameHeader(
             t_start_ns=t_ns,

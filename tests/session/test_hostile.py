@@ -100,7 +100,10 @@ def huge_contiguous(file):
 
 
 def huge_stack(file):
-    file["entry/frames/camera/data"].resize(10**9, axis=0)
+    del file["entry/frames/camera/data"]
+    file["entry/frames/camera"].create_dataset(
+        "data", (10**9, 6, 8), "u2", maxshape=(None, 6, 8), chunks=(1, 6, 8)
+    )
 
 
 def huge_frame(file):
