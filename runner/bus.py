@@ -277,6 +277,11 @@ class BusLink:
                 await self._task
 
     @property
+    def status(self) -> dict[str, object]:
+        """Return what is said of us."""
+        return dict(self._status)
+
+    @property
     def is_up(self) -> bool:
         """True while the broker is there, as far as we know."""
         return self._up.is_set()

@@ -72,7 +72,6 @@ class Spool:
         spool = cls(folder, max_bytes=max_bytes)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            spool.epoch = _epoch(folder)
             for path in sorted(folder.glob("*.jsonl")):
                 spool.counters.torn += _cut_torn(path)
                 first = int(path.stem)
@@ -83,6 +82,7 @@ class Spool:
                     spool.next = first + count
                 else:
                     path.unlink()
+            spool.epoch = _epoch(folder, goes_on=bool(spool._files))
         except (OSError, ValueError) as error:
             raise SpoolError(f"{folder}: cannot be used as a spool ({error})") from error
         return spool
@@ -175,7 +175,7 @@ class _File:
 
 
 def _read_file(file: _File, number: int, limit: int) -> list[Spooled]:
-    found = []
+    found: list[Spooled] = []
     with file.path.open("rb") as lines:
         for here, line in enumerate(lines, file.first):
             if here < number:
@@ -187,10 +187,10 @@ def _read_file(file: _File, number: int, limit: int) -> list[Spooled]:
     return found
 
 
-def _epoch(folder: Path) -> str:
-    """Return the name of this row of numbers; a new one where there is none."""
+def _epoch(folder: Path, *, goes_on: bool) -> str:
+    """Return the name of this row of numbers; a new one where it begins at 0."""
     path = folder / NAME
-    if path.exists() and (name := path.read_text("utf-8").strip()):
+    if goes_on and path.exists() and (name := path.read_text("utf-8").strip()):
         return name
     name = secrets.token_hex(8)
     path.write_text(name + "\n", encoding="utf-8")
