@@ -37,7 +37,6 @@ __all__ = [
 ]
 
 QUEUE_LENGTH = 256
-CONNECT_TIMEOUT_S = 5.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
 LINGER_S = 2.0
 GOODBYE_S = 1.0
@@ -49,7 +48,8 @@ class _StrictClient(aiomqtt.Client):
     """aiomqtt's client, with the broker's refusals heard.
 
     A refused publish comes back as an acknowledgement with a reason code, which aiomqtt
-    2.5 drops. Codes are kept by message id, so that two publishes cannot swap blame.
+    2.5 drops. Codes are kept by message id, so that two publishes cannot swap blame. A
+    broker that hangs up instead of answering is heard at once, too.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -81,6 +81,14 @@ class _StrictClient(aiomqtt.Client):
             return info
 
         paho.publish = publish
+        gone = paho.on_disconnect
+
+        def on_disconnect(client: Any, userdata: Any, flags: Any, reason: Any, more: Any) -> None:
+            gone(client, userdata, flags, reason, more)
+            if not self._connected.done():  # otherwise the answer would be waited for in vain
+                self._connected.set_exception(aiomqtt.MqttError(f"it hung up: {reason}"))
+
+        paho.on_disconnect = on_disconnect
 
 
 class Bus:
@@ -122,7 +130,7 @@ class Bus:
             username=address.security.username or None,
             password=password,
             tls_context=tls_context,
-            timeout=CONNECT_TIMEOUT_S,
+            timeout=address.answer_s,
             keepalive=address.keep_alive_s,
             max_queued_incoming_messages=INBOX_LENGTH,
             will=aiomqtt.Will(
@@ -400,6 +408,8 @@ class BusFeed:
         Messages kept while the broker is away; the oldest are dropped.
     first_pause_s
         Before the first attempt to come back; it doubles up to ten seconds.
+    linger_s
+        Longest wait at the end for what is still in the queue.
     obey
         Carries out commands that are signed with the key of ``address.security``. Each is
         answered under ``reply``, refused ones with the reason.
@@ -411,12 +421,14 @@ class BusFeed:
         *,
         queue_length: int = QUEUE_LENGTH,
         first_pause_s: float = FIRST_PAUSE_S,
+        linger_s: float = LINGER_S,
         obey: Obey | None = None,
         wall_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         self._address = address
         self._queue: deque[tuple[str, object, bool]] = deque()
         self._length = queue_length
+        self._linger_s = linger_s
         self._waiting = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._obey = obey
@@ -458,7 +470,7 @@ class BusFeed:
         if self._link is None or self._task is None:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(LINGER_S):
+            async with asyncio.timeout(self._linger_s):
                 while self._queue and self._link.is_up:  # noqa: ASYNC110 - a moment
                     await asyncio.sleep(0.01)
                 await self._link.say(ENDED)

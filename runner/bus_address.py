@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from runner.bus_security import BusSecurity
 
+ANSWER_S = 5.0
 KEEP_ALIVE_S = 5  # the broker shows our last will after half as long again
 
 
@@ -32,6 +33,8 @@ class BusAddress:
         a retained message cannot be told, so that no command is heard either.
     keep_alive_s
         A broker that is silent for longer is gone.
+    answer_s
+        The same for one that owes us an answer.
     """
 
     host: str
@@ -42,6 +45,7 @@ class BusAddress:
     security: BusSecurity = field(default_factory=BusSecurity)
     version: int = 5
     keep_alive_s: int = KEEP_ALIVE_S
+    answer_s: float = ANSWER_S
 
     @property
     def prefix(self) -> str:

@@ -20,6 +20,17 @@ class BadCredentials(ValueError):
     """A secret or a certificate cannot be used; the message says which, and what would do."""
 
 
+class _TidySocket(ssl.SSLSocket):
+    """Closes itself when the other side is not who it should be; paho would leave it open."""
+
+    def do_handshake(self, block: bool = False) -> None:  # noqa: FBT001, FBT002 - as ssl has it
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusSecurity:
     """What a broker asks of a client, and what we ask of a broker and of commands.
@@ -99,6 +110,7 @@ class BusSecurity:
         try:
             context = ssl.create_default_context(cafile=self.ca_file)
             context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.sslsocket_class = _TidySocket
             if self.cert_file is not None:
                 context.load_cert_chain(self.cert_file, self.key_file)
         except OSError as error:  # an SSLError is one, too
