@@ -15,7 +15,7 @@ from typing import Any
 
 from cameras.errors import CameraLost
 from cameras.protocol import FrameSource
-from runner.bus import BusError, BusLink, BusMessage, open_desk
+from runner.bus import FIRST_PAUSE_S, BusError, BusLink, BusMessage, open_desk
 from runner.bus_commands import Command, CommandDesk
 from runner.clock import NowNs, real_now_ns
 from runner.config_node import NodeSettings
@@ -57,6 +57,10 @@ class CameraNode:
         Time of day, for commands.
     say
         Told what a person wants to know.
+    in_process
+        Record on a thread of this process instead of another process.
+    first_pause_s
+        Before the first attempt to come back to a broker.
     """
 
     def __init__(
@@ -66,17 +70,22 @@ class CameraNode:
         now_ns: NowNs = real_now_ns,
         wall_ns: Callable[[], int] = time.time_ns,
         say: Say = lambda _: None,
+        in_process: bool = False,
+        first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self._settings = settings
         self._now_ns = now_ns
         self._wall_ns = wall_ns
         self._say = say
+        self._in_process = in_process
+        self._first_pause_s = first_pause_s
         self._end = asyncio.Event()
         self._wanted = asyncio.Event()
         self._link: BusLink | None = None
         self._desk: CommandDesk | None = None
         self._outlet: Outlet | None = None
         self._keeper: Keeper | None = None
+        self._server: FrameServer | None = None
         self._session = ""
         self._answers: set[asyncio.Task[None]] = set()
         self._spool: Spool | None = None
@@ -121,6 +130,7 @@ class CameraNode:
     async def _stream(self, camera: FrameSource) -> NodeSummary:
         settings = self._settings
         server = FrameServer(camera, clock_port=self.clock_port, now_ns=self._now_ns)
+        self._server = server
         try:
             listening = await asyncio.start_server(
                 server.serve, settings.listen, settings.frames_port
@@ -162,7 +172,12 @@ class CameraNode:
                 if self._end.is_set():
                     break
             keeper = Keeper(
-                self._settings, camera, now_ns=self._now_ns, put=self._put, session=self._session
+                self._settings,
+                camera,
+                now_ns=self._now_ns,
+                put=self._put,
+                session=self._session,
+                in_process=self._in_process,
             )
             self._keeper = keeper
             self._say(f"keeps its frames in {keeper.path}")
@@ -199,7 +214,9 @@ class CameraNode:
         self._desk = await open_desk(settings.bus, self._obey, self._wall_ns)
         topics = [f"{prefix}/clock/ask", f"{prefix}/resend"]
         topics += [f"{prefix}/command"] if self._desk is not None else []
-        self._link = BusLink(settings.bus, topics=topics, heard=self._hear)
+        self._link = BusLink(
+            settings.bus, topics=topics, heard=self._hear, first_pause_s=self._first_pause_s
+        )
         self._link.remember(READY, **self._about(camera))
         async with self._link:
             sending = await self._open_outlet(self._link)

@@ -47,6 +47,8 @@ class Keeper:
         Hands a message to the bus; returns at once.
     session
         What the run calls itself; becomes a part of the file's name.
+    in_process
+        Record on a thread of this process instead of another process.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Keeper:
         now_ns: NowNs,
         put: Put,
         session: str = "",
+        in_process: bool = False,
     ) -> None:
         if settings.keep is None:
             raise ValueError("this node keeps no frames")
@@ -64,6 +67,7 @@ class Keeper:
         self._camera = camera
         self._now_ns = now_ns
         self._put_on_bus = put
+        self._in_process = in_process
         self._start_time = datetime.now(UTC)
         self.path = settings.keep / _file_name(settings.name, session, self._start_time)
         self._time = CameraTime(camera.info)
@@ -102,7 +106,7 @@ class Keeper:
         """
         await asyncio.to_thread(self.path.parent.mkdir, parents=True, exist_ok=True)
         header = await asyncio.to_thread(self._header)
-        async with Recorder(self.path, header) as recorder:
+        async with Recorder(self.path, header, in_process=self._in_process) as recorder:
             if self._camera.has_clock:
                 for _ in range(FIRST_EXCHANGES):
                     await self._exchange(recorder)

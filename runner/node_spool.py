@@ -172,18 +172,23 @@ class _File:
     first: int
     count: int
     size: int
+    read_to: int = 0  # number and place in the file where the last reading ended
+    read_at: int = 0
 
 
 def _read_file(file: _File, number: int, limit: int) -> list[Spooled]:
     found: list[Spooled] = []
     with file.path.open("rb") as lines:
-        for here, line in enumerate(lines, file.first):
-            if here < number:
-                continue
-            if len(found) >= limit or not line.endswith(b"\n"):
-                break
-            body = json.loads(line)
-            found.append(Spooled(number=here, topic=body["topic"], message=body["message"]))
+        here = file.first
+        if file.first <= file.read_to <= number:
+            here = file.read_to
+            lines.seek(file.read_at)
+        while len(found) < limit and (line := lines.readline()).endswith(b"\n"):
+            if here >= number:
+                body = json.loads(line)
+                found.append(Spooled(number=here, topic=body["topic"], message=body["message"]))
+            here += 1
+            file.read_to, file.read_at = here, lines.tell()
     return found
 
 

@@ -80,6 +80,11 @@ class FrameServer:
                 await writer.wait_closed()
             self._idle.set()
 
+    @property
+    def is_free(self) -> bool:
+        """True while there is no client."""
+        return self._idle.is_set()
+
     async def hang_up(self) -> None:
         """Send the present client away, and end the exposure."""
         if self._writer is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlate.registry import tracker_class
-from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
+from correlate.trackers.protocol import CannotTrack, SceneSettings, Track, Tracker
 from runner.config_node import NodeTrack
 
 REFERENCE_FRAMES = 8
@@ -57,7 +57,8 @@ class LiveTracks:
         *,
         chunk_frames: int = CHUNK_FRAMES,
     ) -> None:
-        self._trackers = {t.name: tracker_class(t.tracker)(scene) for t in tracks}
+        self._tracks = tuple(tracks)
+        self._scene = scene
         self._publish = publish
         self._chunk_frames = chunk_frames
         self._reference: list[NDArray[np.generic]] = []
@@ -67,7 +68,7 @@ class LiveTracks:
 
     def see(self, index: int, t_ns: int, pixels: NDArray[np.generic]) -> None:
         """Take a frame and the middle of its exposure; never waits."""
-        if not self._trackers:
+        if not self._tracks:
             return
         kept = np.array(pixels)  # its memory may be a buffer of others
         if len(self._reference) < REFERENCE_FRAMES:
@@ -85,9 +86,10 @@ class LiveTracks:
 
     async def run(self) -> None:
         """Track chunks as they come; never returns by itself."""
+        trackers = await asyncio.to_thread(self._load)
         while True:
             chunk = await self._ready.get()
-            for name, tracker in self._trackers.items():
+            for name, tracker in trackers.items():
                 try:
                     track = await asyncio.to_thread(self._track, tracker, chunk)
                 except CannotTrack as error:
@@ -104,10 +106,12 @@ class LiveTracks:
                 )
             self.counters.tracked += len(chunk.pixels)
 
-    def _track(self, tracker: object, chunk: _Chunk) -> Track:
+    def _load(self) -> dict[str, Tracker]:
+        return {t.name: tracker_class(t.tracker)(self._scene) for t in self._tracks}
+
+    def _track(self, tracker: Tracker, chunk: _Chunk) -> Track:
         frames = [*self._reference, *chunk.pixels]
-        found: Track = tracker.track(lambda: iter(frames))  # type: ignore[attr-defined]
-        return found
+        return tracker.track(lambda: frames)
 
 
 def track_message(

@@ -17,7 +17,7 @@ import numpy as np
 
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange, NowNs
-from runner.bus import BusAddress, BusError, BusLink, BusMessage
+from runner.bus import FIRST_PAUSE_S, BusAddress, BusError, BusLink, BusMessage
 from runner.node_clock import TIMEOUT_S, BusClock, UdpClock
 from runner.node_resend import write_resend
 from session.recorder import Recorder
@@ -25,6 +25,7 @@ from session.records import EXCHANGE_DTYPE
 
 INBOX_LENGTH = 1024  # messages; what does not fit is asked for again
 EXCHANGE_INTERVAL_S = 1.0
+OVER = ("ended", "ready", "failed")
 ASK_AGAIN = 64  # out of turn, before a question that may be lost is put again
 
 
@@ -59,6 +60,10 @@ class RemoteCamera:
         Host clock of the run.
     udp_host
         The node's computer, to ask its clock over UDP; empty to ask over MQTT alone.
+    timeout_s
+        For an exchange with the node's clock.
+    first_pause_s
+        Before the first attempt to come back to a broker.
     """
 
     def __init__(
@@ -71,6 +76,7 @@ class RemoteCamera:
         now_ns: NowNs,
         udp_host: str = "",
         timeout_s: float = TIMEOUT_S,
+        first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self.node = node
         self._prefix = replace(mine, node=node, session=session).prefix
@@ -87,6 +93,7 @@ class RemoteCamera:
                 f"{self._prefix}/clock/answer/+",
             ),
             heard=self._hear,
+            first_pause_s=first_pause_s,
         )
         self._bus_clock = BusClock(
             self.link, self._prefix, now_ns=now_ns, timeout_s=self._timeout_s
@@ -125,19 +132,32 @@ class RemoteCamera:
         await self.link.__aexit__(kind, error, trace)
 
     async def complete(self, timeout_s: float) -> bool:
-        """Wait until the node has ended its recording and all of it is here."""
+        """Wait until the node has ended its recording and all of it is here.
+
+        Returns
+        -------
+        bool
+            False where it did not come in time; the session's events say so too.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._is_complete():
                     self._news.clear()
                     await self._news.wait()
         except TimeoutError:
+            lacking = int(self.status.get("next", 0)) - self._numbers.next
+            text = f"the last messages of {self.node} did not come; its own file has the frames"
+            data = {"state": self.status.get("state"), "missing": max(lacking, 0)}
+            await self._recorder.event(self._now_ns(), "gap", self.node, text, data)
             return False
         return True
 
     def _is_complete(self) -> bool:
-        over = self.status.get("state") in ("ended", "ready", "failed")
-        return over and self._inbox.empty() and self._numbers.lacks(self.status) is None
+        return (
+            self.status.get("state") in OVER
+            and self._inbox.empty()
+            and self._numbers.lacks(self.status) is None
+        )
 
     # --- what comes -------------------------------------------------------------------
 
@@ -176,7 +196,8 @@ class RemoteCamera:
                 received_ns, "node", self.node, f"{self.node} is {body.get('state')}", body
             )
         lacking = self._numbers.lacks(body)
-        if lacking is not None:
+        # While it films, the next message tells; after the last one, only this does.
+        if lacking is not None and body.get("state") in OVER:
             await self._ask_again(str(body["epoch"]), lacking)
 
     async def _take(self, topic: str, body: dict[str, Any], received_ns: int) -> None:

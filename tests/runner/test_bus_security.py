@@ -98,9 +98,7 @@ async def test_tls_with_both_certificates(tmp_path, certificates):
             await until(lambda: feed.counters.published >= 4)
         for stranger in (
             BusSecurity(ca_file=ca),  # no certificate of its own
-            BusSecurity(
-                ca_file=certificates.path("stranger.crt"), cert_file=cert, key_file=key
-            ),
+            BusSecurity(ca_file=certificates.path("stranger.crt"), cert_file=cert, key_file=key),
             BusSecurity(),  # no TLS at all
         ):
             with pytest.raises(BusError, match="cannot be reached"):
