@@ -8,7 +8,6 @@ import aiomqtt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.runner.brokers import address, broker, until
 
 from runner.bus import BusAddress, BusError, BusFeed, open_desk
 from runner.bus_commands import (
@@ -22,6 +21,7 @@ from runner.bus_commands import (
     sign,
 )
 from runner.bus_security import BusSecurity
+from tests.runner.brokers import address, broker, until
 
 KEY = b"k" * 32
 TOPIC = "lamella/em2/day 1/runner/command"

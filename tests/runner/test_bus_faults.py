@@ -5,9 +5,9 @@ import json
 
 import aiomqtt
 import pytest
-from tests.runner.brokers import Proxy, a_broker, address, broker, free_port, running, until
 
 from runner.bus import Bus, BusError, BusFeed, BusLink
+from tests.runner.brokers import Proxy, a_broker, address, broker, free_port, running, until
 
 
 async def states(client, count):

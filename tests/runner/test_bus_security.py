@@ -6,10 +6,10 @@ import os
 
 import aiomqtt
 import pytest
-from tests.runner.brokers import address, broker, make_certificates, until
 
 from runner.bus import Bus, BusError, BusFeed, PublishRefused
 from runner.bus_security import PASSWORD_VARIABLE, BadCredentials, BusSecurity
+from tests.runner.brokers import address, broker, make_certificates, until
 
 USERS = {"runner": "right horse", "viewer": "look only"}
 RULES = """
