@@ -25,6 +25,7 @@ from session.records import EXCHANGE_DTYPE
 
 INBOX_LENGTH = 1024  # messages; what does not fit is asked for again
 EXCHANGE_INTERVAL_S = 1.0
+AWAY = (None, "offline", "ended", "failed")
 OVER = ("ended", "ready", "failed")
 ASK_AGAIN = 64  # out of turn, before a question that may be lost is put again
 
@@ -265,6 +266,9 @@ class RemoteCamera:
         """Compare the node's clock with ours, over UDP or, where that is blocked, the bus."""
         while True:
             await self.link.connected()
+            while self.status.get("state") in AWAY:  # nobody is there to answer
+                self._news.clear()
+                await self._news.wait()
             try:
                 path, answer = await self._exchange()
             except CameraLost:

@@ -130,7 +130,7 @@ async def test_no_header_is_lost_when_the_broker_dies_and_the_network_is_cut(tmp
             listening(here, served) as remote,
             serving(text) as (node, task),
         ):
-            await until(lambda: remote.counters.headers >= 10)
+            await until(lambda: remote.counters.headers >= 10 and remote.clock_path == "mqtt")
             await served.kill()
             during = node._keeper.frames
             await until(lambda: node._keeper.frames >= during + 15)  # it films on
