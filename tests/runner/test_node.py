@@ -275,6 +275,19 @@ async def test_a_node_films_on_command_and_nothing_else_is_obeyed(tmp_path):
             assert len(kept.frames("camera")) == task.result().frames >= 3
 
 
+async def test_a_node_that_waits_for_a_command_ends_without_one(tmp_path):
+    key_file = tmp_path / "commands.key"
+    key_file.write_bytes(b"k" * 32)
+    key_file.chmod(0o600)
+    nobody = on_bus(free_port(), f'command_key_file = "{key_file}"')
+    async with asyncio.timeout(60), filmed() as bench:
+        text = config(bench, tmp_path / "frames", bus=nobody, node='begin = "on command"')
+        async with serving(text) as (node, task):
+            await until(lambda: node._outlet is not None)
+        assert task.result().recordings == ()
+        assert task.result().counters["bus"]["connects"] == 0
+
+
 async def test_it_tracks_live_and_again_at_the_end(tmp_path, monkeypatch):
     monkeypatch.setattr("runner.node_keep.CHUNK_FRAMES", 8)
     here = tmp_path / "run.h5"
