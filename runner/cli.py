@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from runner.node_cli import node
 from runner.plan import ExitCode
 
 SCREEN = Console(stderr=True)
@@ -95,6 +96,9 @@ def _path(text: str) -> click.Path:
 @click.version_option(package_name="lamella")
 def main() -> None:
     """Run, time and explain an experiment on a solid-state lamella in a TEM."""
+
+
+main.add_command(node)
 
 
 @main.command()

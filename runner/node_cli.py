@@ -1,0 +1,44 @@
+"""The verbs of a node: ``lamella node camera CONFIG``."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from runner.plan import ExitCode
+
+
+@click.group()
+def node() -> None:
+    """Serve equipment of this computer to a run on another."""
+
+
+@node.command(name="camera")
+@click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+def node_camera(config: Path, *, as_json: bool) -> None:
+    """Serve the camera that CONFIG names, until Ctrl-C.
+
+    Its frames are streamed on, or kept on this computer while headers, clock exchanges
+    and tracks go over MQTT.
+
+    Example: lamella node camera merlin.toml
+    """
+    # It registers this group, so that it cannot be loaded any earlier.
+    from runner.cli import _conclude, _exit_codes, run_async  # noqa: PLC0415
+
+    with _exit_codes():
+        from runner.bus import BusError  # noqa: PLC0415
+        from runner.config_node import NodeSettings  # noqa: PLC0415
+        from runner.node import run_node  # noqa: PLC0415
+        from runner.node_spool import SpoolError  # noqa: PLC0415
+
+        settings = NodeSettings.load(config)
+        try:
+            summary = run_async(
+                lambda: run_node(settings, say=lambda text: click.echo(text, err=True))
+            )
+        except (BusError, SpoolError) as error:
+            click.echo(str(error), err=True)
+            sys.exit(ExitCode.REFUSED)
+        _conclude(summary, lambda done: f"{done.name}: {done.frames} frames", as_json=as_json)
