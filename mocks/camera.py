@@ -58,8 +58,19 @@ class Scene:
         self._frequency_y = fft.fftfreq(camera.height)[:, None]
         self._frequency_x = fft.rfftfreq(camera.width)[None, :]
 
-    def expected(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
-        """Return the expected counts of a frame, float64, shape (height, width)."""
+    def expected(
+        self,
+        front_m: float,
+        drift_px: tuple[float, float],
+        beam: float | NDArray[np.float64] = 1.0,
+    ) -> NDArray[np.float64]:
+        """Return the expected counts of a frame, float64, shape (height, width).
+
+        Parameters
+        ----------
+        beam
+            Share of beam that was on over the exposure: one number, or one of each row.
+        """
         camera = self._camera
         dx, dy = drift_px
         x = np.arange(camera.width) - dx
@@ -89,17 +100,24 @@ class Scene:
             / camera.frame_rate_Hz
         )
         texture = 1 + coarse * self._shifted_grains(dx, dy)
-        return np.asarray(dose_e * profile * np.maximum(texture, 0.05) * self._gain)
+        lit = np.reshape(np.asarray(beam, np.float64), (-1, 1))
+        return np.asarray(dose_e * profile * np.maximum(texture, 0.05) * self._gain * lit)
 
     def _shifted_grains(self, dx: float, dy: float) -> NDArray[np.float64]:
         turn = np.exp(-2j * np.pi * (self._frequency_y * dy + self._frequency_x * dx))
         shape = (self._camera.height, self._camera.width)
         return np.asarray(fft.irfft2(self._grains * turn, s=shape))
 
-    def frame(self, index: int, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.uint8]:
+    def frame(
+        self,
+        index: int,
+        front_m: float,
+        drift_px: tuple[float, float],
+        beam: float | NDArray[np.float64] = 1.0,
+    ) -> NDArray[np.uint8]:
         """Return the counts of frame ``index``: the same for the same seed, always."""
         rng = np.random.default_rng([self._seed, 5, index])
-        counts = rng.poisson(self.expected(front_m, drift_px))
+        counts = rng.poisson(self.expected(front_m, drift_px, beam))
         return np.minimum(counts, 255).astype(np.uint8)
 
 

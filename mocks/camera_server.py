@@ -109,16 +109,17 @@ class CameraServer:
         start_ns = self._start_ns(index)
         front_m = self._world.mean("front", start_ns, end_ns)
         drift_px = self._world.drift_px(start_ns, end_ns)
-        pixels = self._scene.frame(index, front_m, drift_px)
+        beam = self._world.beam(start_ns, end_ns)
+        pixels = self._scene.frame(index, front_m, drift_px, beam)
         self._sent += 1
-        self._remember(index, start_ns, end_ns, front_m, drift_px)
+        self._remember(index, start_ns, end_ns, front_m, drift_px, beam)
         self._say(
             {
                 "type": "frame",
                 "index": index,
                 "start_ns": self._clock_ns(start_ns),
                 "exposure_ns": self._clock_ns(end_ns) - self._clock_ns(start_ns),
-                "blanked": False,
+                "blanked": beam == 0,
                 "bytes": pixels.nbytes,
             },
             np.ascontiguousarray(pixels).tobytes(),
@@ -134,6 +135,7 @@ class CameraServer:
         end_ns: int,
         front_m: float,
         drift_px: tuple[float, float],
+        beam: float,
     ) -> None:
         middle_ns = start_ns + (end_ns - start_ns) // 2
         self._world.record("tracks/front", t_ns=middle_ns, position=front_m)
@@ -143,6 +145,7 @@ class CameraServer:
             t_start_ns=start_ns,
             exposure_ns=end_ns - start_ns,
             index=index,
+            beam=beam,
         )
 
     # --- its clock -----------------------------------------------------------------------

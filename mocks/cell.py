@@ -39,7 +39,9 @@ class CellParameters:
     dielectric_F, dielectric_tau_s
         The slow branch of the insulation.
     beam_current_A
-        Beam-induced current into the positive terminal.
+        Beam-induced current into the positive terminal while the beam is on.
+    beam_tau_s
+        How long that current takes to follow the beam, as a first-order lag; 0 for at once.
     change_at_s, change_over_s
         When holder and cables change, from the beginning of the world, and for how long
         they go on changing; 0 for a jump.
@@ -64,6 +66,7 @@ class CellParameters:
     dielectric_F: float
     dielectric_tau_s: float
     beam_current_A: float = 0.0
+    beam_tau_s: float = 0.0
     change_at_s: float = 0.0
     change_over_s: float = 0.0
     leak_change_S: float = 0.0
@@ -128,6 +131,10 @@ class Cell:
         Depth of the front from the electrolyte.
     clamped
         True when the source was held by its clamp.
+    beam_on
+        Share of beam that is on, over the next step.
+    beam_A
+        Beam-induced current, mean over the last step.
     """
 
     def __init__(
@@ -152,6 +159,9 @@ class Cell:
         self.source_A = 0.0
         self.ion_A = 0.0
         self.clamped = False
+        self.beam_on = 1.0
+        self._beam_now_A = parameters.beam_current_A  # behind its lag
+        self.beam_A = parameters.beam_current_A if self.mated else 0.0
         # The ledger: charges since the cell was made, all with the same I_ion.
         self.source_C = self.ion_C = self.leak_C = self.slow_C = self.beam_C = 0.0
         self.soft_C = 0.0
@@ -190,9 +200,23 @@ class Cell:
         p = self.parameters
         self._now_s += dt_s
         self._stray_before_F, self.stray_F = self.stray_F, self._stray_F()
+        self._let_beam_follow(dt_s)
         rate = p.soft_off_per_s if self.soft_on else p.soft_on_per_s
         if rate > 0 and self._soft.random() < -math.expm1(-rate * dt_s):
             self.soft_on = not self.soft_on
+
+    def _let_beam_follow(self, dt_s: float) -> None:
+        """Take the beam's current over a step, exactly for a beam that is steady in it."""
+        p = self.parameters
+        settled_A = p.beam_current_A * self.beam_on
+        if p.beam_tau_s > 0:
+            left = dt_s / p.beam_tau_s
+            away_A = self._beam_now_A - settled_A
+            mean_A = settled_A + away_A * -math.expm1(-left) / left
+            self._beam_now_A = settled_A + away_A * math.exp(-left)
+        else:
+            mean_A = self._beam_now_A = settled_A
+        self.beam_A = mean_A if self.mated else 0.0
 
     def step(self, dt_s: float, source: Source) -> None:
         """Advance by ``dt_s`` under a source."""
@@ -242,7 +266,7 @@ class Cell:
         self.leak_C += voltage_V * self.leak_S * dt_s
         self.soft_C += voltage_V * self.soft_S * dt_s
         self.slow_C += slow_A * dt_s
-        self.beam_C += p.beam_current_A * dt_s if self.mated else 0.0
+        self.beam_C += self.beam_A * dt_s
         self.voltage_V, self.source_A, self.ion_A = voltage_V, current_A, ion_A
 
     # --- what another film does otherwise ---------------------------------------------
@@ -280,7 +304,7 @@ class Cell:
         given_A = current_A + stored_C / dt_s + slow_S * self.slow_V
         if not self.mated:
             return given_A / node_S, 0.0
-        given_A += p.beam_current_A
+        given_A += self.beam_A
         rest_V, ion_A = self.equilibrium_V, self.ion_A
         for _ in range(NEWTON_LIMIT):
             voltage_V = self._polarised_V(rest_V, ion_A)
@@ -307,11 +331,10 @@ class Cell:
         """Return the source current that holds ``voltage_V`` for a step."""
         p = self.parameters
         slow_A = p.dielectric_F * (voltage_V - self.slow_V) / (p.dielectric_tau_s + dt_s)
-        beam_A = p.beam_current_A if self.mated else 0.0
         return (
             (self.stray_F * voltage_V - self._stray_before_F * self.voltage_V) / dt_s
             + ion_A
             + voltage_V * (self.leak_S + self.soft_S)
             + slow_A
-            - beam_A
+            - self.beam_A
         )

@@ -8,12 +8,14 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
+from mocks.blanker import Blanker
 from mocks.cell import Source
 from mocks.film import film_tables, new_cell
 from mocks.scenario import Scenario
 from mocks.stage import Stage
 
 GRID_NS = 10_000_000  # longest step of the model
+BLANKING_GRID_NS = 1_000_000  # the shortest that a beam which is switched makes it
 
 
 class Exposures:
@@ -67,6 +69,7 @@ class World:
         self.cell = new_cell(scenario.cell, seed=seed)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
+        self.blanker = Blanker(seed)
         self.exposures = Exposures(scenario.camera.exposure_line, start_ns)
         self._recorded: dict[str, dict[str, array[int] | array[float]]] = {}
         # Integrals over time at the end of each step, for exact means over windows.
@@ -92,13 +95,31 @@ class World:
         """Move the world on; a time that has passed already changes nothing."""
         while self.now_ns < t_ns:
             # Counted from the world's own start: the same seed takes the same steps.
-            done = (self.now_ns - self.start_ns) // GRID_NS
-            self._step(min(t_ns, self.start_ns + (done + 1) * GRID_NS))
+            change_ns = self.blanker.next_change_ns(self.now_ns)
+            grid_ns = self._grid_ns(change_ns is not None)
+            done = (self.now_ns - self.start_ns) // grid_ns
+            until_ns = min(t_ns, self.start_ns + (done + 1) * grid_ns)
+            # A step has one beam: it ends where the beam changes.
+            self._step(until_ns if change_ns is None else min(until_ns, change_ns))
+
+    def _grid_ns(self, more_to_come: bool) -> int:  # noqa: FBT001
+        """Return the longest step: short while the current follows a beam that is switched."""
+        tau_ns, edges_ns = 1e9 * self.cell.parameters.beam_tau_s, self.blanker.edges_ns
+        if tau_ns == 0 or not edges_ns:
+            return GRID_NS
+        if not more_to_come and self.now_ns > edges_ns[-1] + 10 * tau_ns:
+            return GRID_NS
+        return int(np.clip(tau_ns / 50, BLANKING_GRID_NS, GRID_NS))
+
+    def beam(self, t_ns: int, to_ns: int | None = None) -> float:
+        """Return the share of beam that is on at a time, or its mean over a window."""
+        return self.blanker.mean(t_ns, t_ns if to_ns is None else to_ns)
 
     def _step(self, until_ns: int) -> None:
         dt_s = (until_ns - self.now_ns) / 1e9
         before_m = self.cell.front_m
         was_on = self.cell.soft_on
+        self.cell.beam_on = self.blanker.mean(self.now_ns, until_ns)
         self.cell.step(dt_s, self.source)
         if self.cell.soft_on is not was_on:
             self._soft_changes.append((self.now_ns, self.cell.soft_on))
@@ -234,6 +255,11 @@ class World:
             "level": np.array([c[2] for c in changes]),
             "clamp": np.array([c[3] if math.isfinite(c[3]) else np.nan for c in changes]),
             "output_on": np.array([c[4] for c in changes], np.uint8),
+        }
+        tables["blanker"] = {
+            "commanded_ns": np.array(self.blanker.commanded_ns, np.int64),
+            "t_ns": np.array(self.blanker.edges_ns, np.int64),
+            "on": np.arange(len(self.blanker.edges_ns), dtype=np.int64) % 2,
         }
         tables |= film_tables(self.cell)
         self._reference_drift(tables)
