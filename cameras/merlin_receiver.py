@@ -108,6 +108,7 @@ class MerlinReceiver:
         self._taking = False
         self._look: asyncio.TimerHandle | None = None
         self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_in.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._selector.register(connected, selectors.EVENT_READ)
@@ -273,7 +274,8 @@ class MerlinReceiver:
             pixels = self._pixels()
             arrival_ns = self._now_ns()
             if self._swaps:
-                pixels.byteswap(inplace=True)
+                # In place, as ndarray.byteswap, but several times as fast.
+                np.copyto(pixels, pixels.view(pixels.dtype.newbyteorder(">")))
             self._put(
                 Frame(
                     MerlinFrameInfo(
