@@ -8,6 +8,8 @@ from cameras.records import FrameInfo
 WRAP = 1_000_000  # of a counter that is written with six digits
 ADVANCE = 1.5  # of the last period: a counter that wrapped to 1 has lost nothing before that
 
+_State = tuple[int, int | None, int, int | None, int, int]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MerlinFrameInfo(FrameInfo):
@@ -54,11 +56,21 @@ class FrameCount:
         self._index: int | None = None
         self._stamp_ns = self._period_ns = 0
         self._local_time_told = False
+        self._before = self._state()
 
     @property
     def index(self) -> int | None:
         """The largest index so far."""
         return self._index
+
+    def _state(self) -> _State:
+        place = (self._base, self._base_before, self._counter)
+        return (*place, self._index, self._stamp_ns, self._period_ns)
+
+    def take_back(self) -> None:
+        """Forget the last frame that was placed: it has not come whole after all."""
+        (self._base, self._base_before, self._counter) = self._before[:3]
+        (self._index, self._stamp_ns, self._period_ns) = self._before[3:]
 
     def begin_acquisition(self) -> str | None:
         """Note that the counter begins anew; return what there is to tell."""
@@ -76,6 +88,7 @@ class FrameCount:
 
     def place(self, header: MibHeader) -> Place:
         """Return where a frame belongs."""
+        self._before = self._state()
         problems = [] if (wrong := self._wrong_pixels(header)) is None else [wrong]
         usable = not problems
         if not header.stamp_is_utc and not self._local_time_told:

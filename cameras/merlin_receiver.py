@@ -108,7 +108,7 @@ class MerlinReceiver:
         self._taking = False
         self._look: asyncio.TimerHandle | None = None
         self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_in.setblocking(False)
+        self._wake_in.settimeout(0)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wake_out, selectors.EVENT_READ)
         self._selector.register(connected, selectors.EVENT_READ)
@@ -320,7 +320,11 @@ class MerlinReceiver:
             self._spare = self._buffers.take()
             self._taking = False
         pixels = self._spare
-        self._reader.fill(pixels.reshape(-1).view(np.uint8).data)
+        try:
+            self._reader.fill(pixels.reshape(-1).view(np.uint8).data)
+        except ConnectionCut:
+            self._count.take_back()  # it is lost, as the next one will say
+            raise
         self._spare = None
         return pixels
 
