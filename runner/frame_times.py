@@ -18,7 +18,7 @@ class FrameTimes:
     Parameters
     ----------
     start_ns
-        Since the first frame, int64, shape (n,).
+        Since the frame of the smallest number, int64, shape (n,).
     device_ns
         Stamps on the camera's clock, int64, shape (n,).
     exposure_ns
@@ -74,7 +74,7 @@ def time_frames(series: FrameRecording, interval_s: float | None) -> FrameTimes:
 
 def _told(index: NDArray[np.int64], interval_s: float) -> FrameTimes:
     interval_ns = round(interval_s * 1e9)
-    start_ns = (index - index[0]) * interval_ns
+    start_ns = (index - index.min()) * interval_ns
     return FrameTimes(
         start_ns=start_ns,
         device_ns=start_ns,
@@ -89,7 +89,7 @@ def _told(index: NDArray[np.int64], interval_s: float) -> FrameTimes:
 
 
 def _stamped(index: NDArray[np.int64], stamps: FrameStamps) -> FrameTimes:
-    start_ns = stamps.device_ns - stamps.device_ns[0]
+    start_ns = stamps.device_ns - stamps.device_ns[int(np.argmin(index))]
     period_ns = _mean_period_ns(index, stamps.device_ns)
     said = [
         f"times are the files' own ({stamps.clock}, to {stamps.resolution_ns / 1e9:.9g} s) and "

@@ -210,30 +210,34 @@ def _write_samples(writer: SessionWriter, recording: Recording) -> None:
 def _write_frames(
     writer: SessionWriter, series: FrameRecording, times: FrameTimes, progress: Progress
 ) -> None:
-    account = account_for_frames(series.index)
-    highest = np.maximum.accumulate(series.index)
-    for i, pixels in enumerate(series.frames()):
-        start_ns, index = int(times.start_ns[i]), int(series.index[i])
-        dropped = int(account.dropped_before[i])
+    # A frame that came late goes where its number says: there its place and time are known.
+    order = np.argsort(series.index, kind="stable")
+    index = series.index[order]
+    account = account_for_frames(index)
+    late = series.index < np.maximum.accumulate(series.index)
+    for row, number in enumerate(order.tolist()):
+        start_ns, frame = int(times.start_ns[number]), int(index[row])
+        dropped = int(account.dropped_before[row])
         if dropped:
-            _note(writer, start_ns, "gap", f"{dropped} frames are missing before", index, dropped)
-        elif i and index == series.index[i - 1]:
-            _note(writer, start_ns, "frame_order", "the frame before comes again as", index)
-        elif index < highest[i]:
-            _note(writer, start_ns, "frame_order", f"after {highest[i]} comes late", index)
+            _note(writer, start_ns, "gap", f"{dropped} frames are missing before", frame, dropped)
+        if row and frame == index[row - 1]:
+            _note(writer, start_ns, "frame_order", "the frame before comes again as", frame)
+        if late[number]:
+            text = f"number {number} (from 0) of the files comes late and was put in order as"
+            _note(writer, start_ns, "frame_order", text, frame)
         writer.append_frame(
             CAMERA,
             FrameHeader(
                 t_start_ns=start_ns,
-                exposure_ns=int(times.exposure_ns[i]),
+                exposure_ns=int(times.exposure_ns[number]),
                 t_sigma_ns=times.sigma_ns,
-                index=index,
-                device_start_ns=int(times.device_ns[i]),
+                index=frame,
+                device_start_ns=int(times.device_ns[number]),
                 dropped_before=dropped,
             ),
-            pixels,
+            series.load(number),
         )
-        progress(i + 1, len(series))
+        progress(row + 1, len(series))
 
 
 def _note(
@@ -255,7 +259,7 @@ def _summary(
         charge_C = float(_charge(t_ns, recording.current_A)[-1])
         if recording.logged_charge_C is not None:
             logged_C = float(recording.logged_charge_C[-1])
-    gaps = 0 if series is None else account_for_frames(series.index).dropped
+    gaps = 0 if series is None else account_for_frames(np.sort(series.index)).dropped
     return ImportSummary(
         session=str(output),
         samples=0 if recording is None else len(recording.time_s),

@@ -9,6 +9,7 @@ from cameras.files.recording import FrameFileError, read_frames
 from runner.frame_times import time_frames
 from runner.importing import import_session, render_import
 from session import Session
+from session.validate import validate
 from tests.cameras.files.writers import (
     EPOCH_MS,
     EPOCH_NS,
@@ -42,12 +43,15 @@ def stamped(tmp_path):
 def test_the_stamps_are_used_and_kept_raw(stamped):
     session, summary, frames = stamped
     table = session.frame_table("camera")
-    assert table["index"].tolist() == NUMBERS
-    assert table["device_start_ns"].tolist() == STAMPS_NS
-    assert table["t_start_ns"].tolist() == [ns - STAMPS_NS[0] for ns in STAMPS_NS]
+    # The last frame of the file came late: it is put where its number says.
+    order = [0, 1, 2, 5, 3, 4]
+    in_order_ns = [STAMPS_NS[i] for i in order]
+    assert table["index"].tolist() == [1, 2, 3, 5, 6, 6]
+    assert table["device_start_ns"].tolist() == in_order_ns
+    assert table["t_start_ns"].tolist() == [ns - STAMPS_NS[0] for ns in in_order_ns]
     assert set(table["exposure_ns"].tolist()) == {10**6}
     np.testing.assert_allclose(table["t_sigma_ns"], 10 / math.sqrt(12))
-    np.testing.assert_array_equal(np.asarray(session.frames("camera")), frames)
+    np.testing.assert_array_equal(np.asarray(session.frames("camera")), frames[order])
     assert (summary.frames, summary.gaps) == (6, 1)
     assert told(summary, "times are the files' own (camera UTC, to 1e-08 s)")
     assert told(summary, "what a stamp marks is not told")
@@ -72,15 +76,27 @@ def test_gaps_repeats_and_late_frames_are_events(stamped):
         if event.kind != "import"
     ]
     start = STAMPS_NS[0]
+    late = "number 5 (from 0) of the files comes late and was put in order as frame 5"
     assert found == [
-        ("gap", STAMPS_NS[3] - start, "2 frames are missing before frame 6"),
+        ("gap", STAMPS_NS[5] - start, "1 frames are missing before frame 5"),
+        ("frame_order", STAMPS_NS[5] - start, late),
         ("frame_order", STAMPS_NS[4] - start, "the frame before comes again as frame 6"),
-        ("frame_order", STAMPS_NS[5] - start, "after 6 comes late frame 5"),
     ]
     gap = next(event for event in session.events() if event.kind == "gap")
-    assert gap.data == {"index": 6, "missing": 2}
+    assert gap.data == {"index": 5, "missing": 1}
     dropped = session.frame_table("camera")["dropped_before"]
-    assert dropped.tolist() == [0, 0, 0, 2, 0, 0]
+    assert dropped.tolist() == [0, 0, 0, 1, 0, 0]
+
+
+@pytest.mark.parametrize("numbers", [[1, 2, 4, 3, 7], [2, 1, 3, 4]])
+def test_late_frames_leave_a_session_without_a_problem(tmp_path, numbers):
+    stamps_ns = [EPOCH_NS + 2_094_440 * n for n in numbers]
+    path = mib(tmp_path / "film.mib", pictures(len(numbers)), numbers, stamps_ns)
+    summary = import_session(tmp_path / "film.h5", frames=[path])
+    assert validate(tmp_path / "film.h5") == []
+    assert summary.gaps == max(numbers) - len(numbers)
+    with Session.open(tmp_path / "film.h5") as session:
+        assert session.frame_table("camera")["t_start_ns"][0] == 0
 
 
 def test_an_interval_is_refused_where_there_are_stamps(tmp_path):
