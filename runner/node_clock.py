@@ -160,7 +160,7 @@ class UdpClock(asyncio.DatagramProtocol):
 
 
 class BusClock:
-    """Asks over the bus: about eight times worse than UDP, and better than nothing.
+    """Asks over the bus: several times worse than UDP, and better than nothing.
 
     Parameters
     ----------

@@ -101,3 +101,17 @@ async def test_a_run_that_is_flooded_counts_what_it_could_not_take():
         for _ in range(INBOX_LENGTH + 2):
             remote._hear(message)
     assert remote.counters.overrun == 2
+
+
+async def test_a_link_whose_broker_owes_an_answer_is_down_at_once():
+    link = BusLink(address(NOWHERE))
+    bus = Bus(address(NOWHERE))
+    bus._client = Broken()
+    bus._client._client = type("Paho", (), {"socket": lambda _: None})()
+    link._bus = bus
+    link._up.set()
+    with pytest.raises(BusError, match="gone"):
+        await link.publish("samples", {})
+    assert not link.is_up  # otherwise whoever publishes would try again without a pause
+    with pytest.raises(BusError, match="is away"):
+        await link.publish("samples", {})

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.bus import BusError, PublishRefused
@@ -71,6 +71,7 @@ def test_numbers_that_begin_anew_have_a_new_epoch(tmp_path):
     assert again.epoch != first.epoch
 
 
+@settings(max_examples=25)
 @given(st.integers(1, 200))
 def test_a_torn_end_is_cut_off_and_the_rest_stays(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("torn")
@@ -79,8 +80,11 @@ def test_a_torn_end_is_cut_off_and_the_rest_stays(tmp_path_factory, cut):
     (file,) = folder.glob("*.jsonl")
     data = file.read_bytes()
     file.write_bytes(data[: max(len(data) - cut, 0)])
-    whole = file.read_bytes().count(b"\n")
+    left = file.read_bytes()
+    whole = left.count(b"\n")
     again = Spool.open(folder)
+    assert again.counters.torn == (not left.endswith(b"\n") and left != b"")
+    assert all(f.read_bytes().endswith(b"\n") for f in folder.glob("*.jsonl"))
     assert numbers(again.read(0, 9)) == list(range(whole))
     again.append([("frames", {"n": "new"})])
     assert again.read(whole, 1)[0].message == {"n": "new"}

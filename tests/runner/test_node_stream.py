@@ -60,7 +60,7 @@ def frame(index, *, dtype="uint16", arrival_ns=None):
     info = FrameInfo(
         index=index, device_start_ns=1000 * index, exposure_ns=400, arrival_ns=arrival_ns
     )
-    return Frame(info, np.arange(6).reshape(2, 3).astype(dtype) + index)
+    return Frame(info, (np.arange(6).reshape(2, 3) + index).astype(dtype))
 
 
 FAULT = FrameFault(index=1, reason="half a frame; it was left out", arrival_ns=5)
