@@ -13,6 +13,7 @@ from cameras.protocol import FrameSource
 from cameras.records import Frame, FrameFault, FrameInfo
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
+from runner.arrivals import Arrivals
 from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
@@ -70,6 +71,10 @@ Show = Callable[[str, object], None]
 """Shows a message under a topic to whoever listens; must return at once."""
 
 
+def _arrivals_of(camera: FrameSource) -> Arrivals | None:
+    return None if camera.has_clock else Arrivals(camera.info)
+
+
 class Acquisition:
     """Runs a plan on a cell while a camera films it, and records both.
 
@@ -119,6 +124,7 @@ class Acquisition:
         self._discharged = False
         self._camera_exchanges: list[NDArray[np.void]] = []
         self._camera_fit: ClockFit | None = None
+        self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
         self._first_exposure_ns: int | None = None
         self.state = LiveState(
             steps=len(plan),
@@ -370,7 +376,8 @@ class Acquisition:
     # --- frames ------------------------------------------------------------------------
 
     async def _film(self, camera: FrameSource) -> None:
-        async for frame in camera.frames():
+        self._arrivals = _arrivals_of(camera)
+        async for frame in camera.frames(self._recorder.buffers(CAMERA)):
             if isinstance(frame, FrameFault):
                 await self._note_fault(frame)
                 continue
@@ -421,8 +428,10 @@ class Acquisition:
         )
 
     def _host_time(self, info: FrameInfo) -> tuple[int, float]:
+        arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
+        if self._arrivals is not None:
+            return self._arrivals.start_of(info, arrival_ns)
         if self._camera_fit is None:
-            arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
             return arrival_ns - info.exposure_ns, float("inf")
         stamp = np.array([info.device_start_ns], np.int64)
         return (

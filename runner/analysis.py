@@ -20,11 +20,12 @@ from potentiostat.records import Status
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_from_data
 from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.frame_samples import thinned_of
 from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
 from runner.session_holder import holder_change_of, holder_of, put_holder
 from runner.session_shorts import Shorts, find_shorts
-from runner.timebase import fit_time_base, thinned_of
+from runner.timebase import fit_time_base
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
 from session.editor import SessionEditor

@@ -1,26 +1,26 @@
 """The final time base of a session: fits over the whole record, from raw stamps."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.frame_samples import frame_samples
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
 from session.schema import NO_STAMP
 from session.tables import Table
-from sync.align import average_over_exposures, cumulative_charge, thinned_intervals
 from sync.arrivals import counted_stamps, fit_arrivals
 from sync.clockfit import ClockFit, Stretch, fit_segments, granularity_ns, to_host
+from sync.shutter import exposure_starts
 from sync.smoother import WANDERS, smooth_clock
 
 POTENTIOSTAT = "potentiostat"
 MIN_EXCHANGES = 2
 WORTH_SMOOTHING = 12  # exchanges: with fewer, wander cannot be told from noise
-MIN_ARRIVALS = 16
+MIN_ARRIVALS = 5  # with fewer, their scatter tells nothing of itself
 LINE, SMOOTHER, ARRIVALS = "line", "smoother", "arrivals"
 # Words of the session file: what a stamp marks, and on which clock.
 ENDS, ARRIVED, UNKNOWN, HOST = ("exposure_end", "arrival"), "arrival", "unknown", "host"
@@ -84,7 +84,10 @@ def fit_time_base(path: Path) -> TimeBase:
             frame_sigma_ns={camera: found[1] for camera, found in frames.items()},
             methods={name: str(fit.notes["method"]) for name, fit in fits.items()},
         )
-        averages = {camera: _frame_samples(session, camera, base) for camera in session.cameras}
+        averages = {
+            camera: frame_samples(session, camera, base.t_ns, base.frame_start_ns[camera])
+            for camera in session.cameras
+        }
     with SessionEditor.open(path) as editor:
         for name, fit in fits.items():
             editor.put_table(f"clocks/{name}/fit", _rows(fit.rows), fit.notes)
@@ -165,11 +168,11 @@ def _frame_times(
     """Return the starts of the exposures; what they hang on is added to ``fits``."""
     table = session.frame_table(camera)
     if camera in fits and len(table["index"]):
-        start_ns, sigma_ns = to_host(fits[camera].stretches, table["device_start_ns"])
-        # The camera's stamp may mark the end. (A microsecond of its clock is one of ours.)
-        if table.attributes.get("stamp") in ENDS:
-            start_ns = start_ns - table["exposure_ns"]
-        return start_ns, sigma_ns
+        stamp_ns, sigma_ns = to_host(fits[camera].stretches, table["device_start_ns"])
+        # A microsecond of the camera's clock is one of ours.
+        marks = str(table.attributes.get("stamp", "exposure_start"))
+        starts = exposure_starts(stamp_ns, table["exposure_ns"], marks)
+        return starts.start_ns, np.hypot(sigma_ns, starts.sigma_ns)
     if "arrival_ns" in table:
         arrived = table["arrival_ns"] != NO_STAMP
         if int(arrived.sum()) >= MIN_ARRIVALS:
@@ -213,64 +216,6 @@ def _ends(table: Table, arrived: NDArray[np.bool_]) -> tuple[NDArray[np.int64], 
     if clock == HOST or marks == ARRIVED or np.ptp(stamps) == 0:
         return counted_stamps(table["index"][arrived], table["arrival_ns"][arrived]), True
     return stamps if marks in (*ENDS, UNKNOWN) else stamps + exposure_ns, False
-
-
-def _frame_samples(session: Session, camera: str, base: TimeBase) -> dict[str, NDArray[np.generic]]:
-    """Voltage and current over each exposure, and the charge since the last one."""
-    start_ns = base.frame_start_ns[camera]
-    stop_ns = start_ns + session.frame_table(camera)["exposure_ns"]
-    columns = session.sample_columns()
-    aperture_ns = np.round(columns["aperture_s"] * 1e9).astype(np.int64)
-    means = {
-        name: average_over_exposures(base.t_ns, aperture_ns, columns[name], start_ns, stop_ns)
-        for name in ("voltage", "current")
-    }
-    middle_ns = start_ns + (stop_ns - start_ns) // 2
-    return {
-        "t_ns": middle_ns,
-        "voltage_mean": means["voltage"].mean,
-        "voltage_std": means["voltage"].std,
-        "current_mean": means["current"].mean,
-        "current_std": means["current"].std,
-        "count": means["current"].count,
-        "coverage": means["current"].coverage,
-        "charge_since_last": _charge_since_last(base.t_ns, columns, middle_ns),
-    }
-
-
-def _charge_since_last(
-    t_ns: NDArray[np.int64],
-    columns: Mapping[str, NDArray[np.generic]],
-    middle_ns: NDArray[np.int64],
-) -> NDArray[np.float64]:
-    """Charge between the middles of neighbouring frames; NaN where no sample reaches."""
-    charge = np.full(len(middle_ns), np.nan)
-    if len(t_ns) < 2 or len(middle_ns) == 0:
-        return charge
-    reference_ns = t_ns[0]
-    total_C = cumulative_charge(
-        t_ns,
-        np.asarray(columns["current"], np.float64),
-        counted_C=np.asarray(columns["charge"], np.float64),
-        thinned=thinned_of(columns),
-    )
-    at_frame_C = np.interp(
-        (middle_ns - reference_ns).astype(np.float64),
-        (t_ns - reference_ns).astype(np.float64),
-        total_C,
-        left=np.nan,
-        right=np.nan,
-    )
-    charge[1:] = np.diff(at_frame_C)
-    return charge
-
-
-def thinned_of(columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_] | None:
-    """Tell before which samples readings were not stored; None for a session that has all."""
-    if "averaged" not in columns or "left_out" not in columns:
-        return None
-    thinned = thinned_intervals(columns["averaged"], columns["left_out"])
-    return thinned if np.any(thinned) else None
 
 
 def _rows(rows: tuple[ClockFit, ...]) -> dict[str, list[float]]:
