@@ -127,6 +127,7 @@ class FolderReader:
         self._away = ""  # why the folder cannot be looked into
         self._told_no_events = False
         self._stop_asked = self._closed = False
+        self._owed = 0  # frames missing before a fault, which the next frame tells of
         self._buffers: FrameBuffers | None = None
 
     # --- from other threads -------------------------------------------------------------------
@@ -334,9 +335,10 @@ class FolderReader:
             index=place.index,
             device_start_ns=device_ns,
             exposure_ns=exposure_ns if exposure_ns > 0 else self._exposure_ns,
-            dropped_before=place.dropped_before,
+            dropped_before=place.dropped_before + self._owed,
             arrival_ns=landed.arrival_ns,
         )
+        self._owed = 0
         if self._buffers is not None:
             buffer = self._buffers.take()
             np.copyto(buffer, pixels)
@@ -384,8 +386,7 @@ class FolderReader:
             else:
                 index = place.index
                 self._count.give_back(index)
-                if place.dropped_before:
-                    reason = f"{reason}; {place.dropped_before} before it are missing"
+                self._owed += place.dropped_before
         self._fault(index, reason, landed.arrival_ns)
 
     def _tell(self, trouble: Trouble) -> None:

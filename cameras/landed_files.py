@@ -1,16 +1,24 @@
 """Files that have landed: which names are meant, and what a reader makes of one file."""
 
 import fnmatch
+import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cameras.files.recording import FrameFileError, FrameRecording, read_frames
+from cameras.files.recording import (
+    GROUP,
+    SUFFIXES,
+    FrameFileError,
+    FrameRecording,
+    read_frames,
+)
 from cameras.records import CameraInfo, StampClock, StampKind
 from cameras.wholeness import known_suffixes
 
@@ -38,6 +46,16 @@ def _is_hidden(name: str) -> bool:
     return PurePosixPath(name).name.startswith(".")
 
 
+@functools.cache
+def _reader(name: str) -> Callable[[Sequence[Path]], FrameRecording] | None:
+    """Return a registered reader: to look among all distributions takes longer than to read."""
+    for entry in entry_points(group=GROUP):
+        if entry.name == name:
+            reader: Callable[[Sequence[Path]], FrameRecording] = entry.load()
+            return reader
+    return None
+
+
 def read_landed(path: Path) -> FrameRecording:
     """Read one file that has landed.
 
@@ -46,8 +64,11 @@ def read_landed(path: Path) -> FrameRecording:
     FrameFileError
         It cannot be read, whatever the reason.
     """
+    suffix = path.suffix.lower().lstrip(".")
+    read = _reader(SUFFIXES.get(suffix, suffix))
     try:
-        return read_frames([path])
+        # Without one, the refusal names the suffixes for which there is one.
+        return read_frames([path]) if read is None else read([path])
     except FrameFileError:
         raise
     except Exception as error:

@@ -158,7 +158,8 @@ class Landing:
         """
         for name, entry in self._entries(self._folder, ""):
             try:
-                yield name, _identity(entry.stat())
+                # Not the entry's own: Windows may remember there what is no longer true.
+                yield name, _identity(Path(entry.path).stat())
             except OSError:  # gone since, or not ours to see
                 continue
 
@@ -216,9 +217,10 @@ class Landing:
         waiting = self._expect(name, event.at_ns)
         if waiting is None:
             return
-        waiting.changed_ns = waiting.next_look_ns = event.at_ns
         waiting.explained = True
         waiting.closed = event.seen is Seen.CLOSED
+        waiting.changed_ns = event.at_ns
+        waiting.next_look_ns = event.at_ns + (0 if waiting.closed else self._quiet_ns)
         if event.seen in (Seen.CLOSED, Seen.TOUCHED):
             waiting.held_open, waiting.was_closed = False, True
         elif event.seen is Seen.WRITTEN:

@@ -76,7 +76,7 @@ class Order:
         if not key:
             return True
         if self._last is None:
-            return False  # lower ones may be on their way
+            return key[-1] <= 1  # below others, lower ones may be on their way
         return key <= self._last or key == (*self._last[:-1], self._last[-1] + 1)
 
     def _is_overdue(self, now_ns: int) -> bool:

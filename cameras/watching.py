@@ -79,6 +79,7 @@ class Watch(FileSystemEventHandler):
         notice: Callable[[Sighting], None],
     ) -> None:
         self._folder = str(folder)
+        self._prefix = str(folder / "_")[:-1]  # as events begin, a separator last
         self._deep = deep
         self._now_ns = now_ns
         self._notice = notice
@@ -115,4 +116,4 @@ class Watch(FileSystemEventHandler):
                 self._notice(Sighting(self._name(event.src_path), at_ns, seen))
 
     def _name(self, path: bytes | str) -> str:
-        return os.path.relpath(os.fsdecode(path), self._folder).replace(os.sep, "/")
+        return os.fsdecode(path).removeprefix(self._prefix).replace(os.sep, "/")

@@ -28,6 +28,7 @@ from cameras.watching import Watch
 from cameras.wholeness import Whole, look
 
 READ_AHEAD = 16  # frames in memory; all others wait in the folder
+LEAVE_S = 5.0
 TRIED_FIRST = 8  # of the newest files, to learn what frames look like
 
 
@@ -177,7 +178,8 @@ class FolderCamera:
         self._room.put(None)
         self._wake.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join)
+            # Not without end: a share that is lost can hold a thread for minutes.
+            await asyncio.to_thread(self._thread.join, LEAVE_S)
         if self._reader is not None:
             await asyncio.to_thread(self._reader.end)
 

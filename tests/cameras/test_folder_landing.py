@@ -9,9 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cameras.files.recording import read_frames
 from cameras.records import StampClock, StampKind
 from mocks.folder_writer import Happening, Manner, encode, truth
 from tests.cameras.folder_hand import MS, SHAPE, Hand, assert_true, picture, rewrite_later
+
+
+def read_with(monkeypatch, reader):
+    """Have files read by a reader of the test."""
+    monkeypatch.setattr("cameras.landed_files._reader", lambda name: reader)
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def test_a_renamed_file_is_a_frame_at_once(hand):
 
 
 def test_a_file_that_is_moved_in_rests_for_a_while(hand):
-    hand.land("f1.png", manner=Manner.MOVED_IN)
+    hand.land("f5.png", manner=Manner.MOVED_IN)
     landed_ns = hand.now_ns
     hand.turn(100)
     hand.turn(99)
@@ -56,7 +62,7 @@ def test_a_file_that_is_moved_in_rests_for_a_while(hand):
     hand.turn(1)
     assert len(hand.reader._order) == 1
     hand.wait(300)
-    assert hand.indices == [1]
+    assert hand.indices == [5]
     assert hand.frames[0].info.arrival_ns == landed_ns
 
 
@@ -178,13 +184,11 @@ def test_a_file_that_is_written_again_is_told_and_stands_as_it_was(hand):
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(hand, monkeypatch):
-    import cameras.landed_files as module
-
-    real, path = module.read_frames, hand.folder / "f1.png"
+    path = hand.folder / "f1.png"
     read = []
 
-    def read_frames(paths):
-        recording = real(paths)
+    def reader(paths):
+        recording = read_frames(paths)
         if not read:
             frames = [truth(7, *SHAPE)]
             rewrite_later(path, picture(1))
@@ -192,7 +196,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(hand, monkeypatch):
         read.append(paths)
         return recording
 
-    monkeypatch.setattr(module, "read_frames", read_frames)
+    read_with(monkeypatch, reader)
     hand.land("f1.png", picture(7))
     hand.wait(2000)
     assert len(read) == 2
@@ -254,7 +258,99 @@ def test_what_is_damaged_or_unlike_is_a_fault_and_the_rest_goes_on(hand):
     assert_true(hand.frames[2], 2)  # mended
 
 
-# --- order ------------------------------------------------------------------------------------
+def test_a_gap_before_a_damaged_file_is_counted_with_the_next_frame(hand):
+    hand.land("f1.png")
+    hand.wait(300)
+    hand.land("f4.png", picture(4, dtype="uint16"))
+    hand.land("f5.png")
+    hand.wait(300)
+    assert [f.info.dropped_before for f in hand.frames] == [0, 2]
+    assert [f.index for f in hand.faults] == [4]
+
+
+def test_a_damaged_file_without_a_place_is_told_all_the_same(hand):
+    hand.land("f1.png")
+    hand.wait(300)
+    hand.land("plain.png", picture(1, dtype="uint16"))
+    hand.turn()
+    assert hand.faults[0].index is None
+
+
+def test_a_file_that_goes_while_it_is_read_is_told(hand, monkeypatch):
+    def reader(paths):
+        recording = read_frames(paths)
+        paths[0].unlink()
+        return recording
+
+    read_with(monkeypatch, reader)
+    hand.land("f1.png")
+    hand.wait(1000)
+    assert hand.frames == []
+    assert "taken away" in hand.faults[0].reason
+
+
+def test_a_file_that_changes_whenever_it_is_read_is_told_at_the_end(hand, monkeypatch):
+    times = iter(range(10**18, 10**18 + 1000))
+
+    def reader(paths):
+        now_ns = next(times)
+        os.utime(paths[0], ns=(now_ns, now_ns))
+        return Recording([truth(1, *SHAPE)])
+
+    read_with(monkeypatch, reader)
+    hand.land("f1.png")
+    hand.wait(30_000)
+    assert hand.found == []
+    (fault,) = hand.finish()
+    assert "f1.png may still be written to; the run has ended" in fault.reason
+
+
+def test_a_file_that_cannot_be_seen_to_be_the_same_is_told(hand, monkeypatch):
+    monkeypatch.setattr(hand.reader._landing, "is_same", lambda landed: False)
+    hand.land("f1.png")
+    hand.wait(30_000)
+    (fault,) = hand.found
+    assert "changed while it was read, or could not be seen, and has been so for" in fault.reason
+
+
+def test_a_file_that_is_seen_and_not_there_is_nothing(tmp_path):
+    hand = Hand(tmp_path / "frames", "**/*.png")
+    (hand.folder / "f0.png").symlink_to(tmp_path / "nowhere")
+    hand.begin()
+    (hand.folder / "f1.png").symlink_to(tmp_path / "nowhere")
+    hand.wait(1000)
+    assert hand.finish() == []
+
+
+def test_a_folder_in_the_folder_that_cannot_be_read_is_passed_over(tmp_path, monkeypatch):
+    hand = Hand(tmp_path / "frames", "**/*.png", deaf=True).begin()
+    (hand.folder / "in").mkdir()
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("in"):
+            raise PermissionError(13, "not for you")
+        return real(path)
+
+    monkeypatch.setattr("cameras.landing.os.scandir", scandir)
+    hand.land("f1.png")
+    hand.wait(1000)
+    assert hand.indices == [1]
+
+
+def test_growth_is_looked_for_in_the_last_files_only(tmp_path):
+    hand = Hand(tmp_path / "frames", deaf=True).begin()
+    for number in range(70):
+        hand.land(f"f{number:02}.png")
+    hand.wait(1000)
+    assert len(hand.indices) == 70
+    for number in (0, 69):
+        rewrite_later(hand.folder / f"f{number:02}.png", picture(3))
+    hand.wait(1000)
+    assert [f.index for f in hand.faults] == [69]
+
+
+# --- order -------------------------------------------------------------------------------------
 
 
 def test_files_that_land_out_of_order_are_put_in_order(hand):
@@ -338,7 +434,7 @@ def test_names_that_are_not_meant_are_left_alone(tmp_path):
     assert [each.info.index for each in hand.finish()] == [2]
 
 
-# --- many frames in a file ----------------------------------------------------------------------
+# --- many frames in a file ---------------------------------------------------------------------
 
 
 class Stamps:
@@ -370,24 +466,20 @@ class Recording:
 def stacks(monkeypatch):
     """Read .mib files that the simulated writer made."""
 
-    import cameras.landed_files as module
-
-    real = module.read_frames
-
-    def read_frames(paths):
+    def reader(paths):
         if paths[0].suffix != ".mib":
-            return real(paths)
+            return read_frames(paths)
         data, frames, counters = paths[0].read_bytes(), [], []
         size = 384 + SHAPE[0] * SHAPE[1]
         for at in range(0, len(data), size):
-            counters.append(int(data[at + 4 : at + 10]) + read_frames.offset)
+            counters.append(int(data[at + 4 : at + 10]) + reader.offset)
             pixels = np.frombuffer(data[at + 384 : at + size], np.uint8)
             frames.append(pixels.reshape(SHAPE))
         return Recording(frames, counters)
 
-    read_frames.offset = 0
-    monkeypatch.setattr(module, "read_frames", read_frames)
-    return read_frames
+    reader.offset = 0
+    read_with(monkeypatch, reader)
+    return reader
 
 
 def stack(*indices):
@@ -454,6 +546,25 @@ def test_a_growing_stack_is_followed_without_events(tmp_path, stacks):
     assert hand.indices == [1, 2, 3]
 
 
+def test_a_stack_that_changes_while_its_growth_is_read_is_read_again(hand, stacks, monkeypatch):
+    hand.land("s1.mib", stack(1, 2))
+    hand.wait(300)
+
+    def fail(paths):
+        rewrite_later(paths[0], stack(1, 2, 3))
+        raise ValueError("half a header")
+
+    read_with(monkeypatch, fail)
+    rewrite_later(hand.folder / "s1.mib", stack(1, 2, 5))
+    hand.tell(Happening.CLOSED, "s1.mib")
+    hand.turn()
+    read_with(monkeypatch, stacks)
+    hand.wait(3000)
+    assert hand.indices == [1, 2, 3]
+    assert_true(hand.frames[-1])
+    assert hand.faults == []
+
+
 def test_single_frames_before_a_stack_count_too(hand, stacks):
     hand.land("s1.mib", stack(1))
     hand.wait(300)
@@ -468,8 +579,8 @@ def test_a_damaged_frame_ends_a_stack_and_is_told(hand, monkeypatch):
             yield self._frames[0]
             raise IndexError("a broken block")
 
-    monkeypatch.setattr(
-        "cameras.landed_files.read_frames",
+    read_with(
+        monkeypatch,
         lambda paths: Damaged([truth(i, *SHAPE) for i in range(3)]),
     )
     hand.land("s1.mib", stack(0, 1, 2))
@@ -481,8 +592,8 @@ def test_a_damaged_frame_ends_a_stack_and_is_told(hand, monkeypatch):
 
 
 def test_a_stack_that_does_not_count_is_numbered_as_it_comes(hand, monkeypatch):
-    monkeypatch.setattr(
-        "cameras.landed_files.read_frames",
+    read_with(
+        monkeypatch,
         lambda paths: Recording([truth(i, *SHAPE) for i in range(3)], [7, 7, 6]),
     )
     hand.land("s1.mib", stack(0, 1, 2))
@@ -492,17 +603,17 @@ def test_a_stack_that_does_not_count_is_numbered_as_it_comes(hand, monkeypatch):
 
 
 def test_a_reader_that_fails_in_its_own_way_is_a_fault(hand, monkeypatch):
-    def read_frames(paths):
+    def reader(paths):
         raise KeyError("no such tag")
 
-    monkeypatch.setattr("cameras.landed_files.read_frames", read_frames)
+    read_with(monkeypatch, reader)
     hand.land("f1.png")
     hand.wait(300)
     (fault,) = hand.faults
     assert "cannot be read: 'no such tag'" in fault.reason
 
 
-# --- the frames' own stamps ---------------------------------------------------------------------
+# --- the frames' own stamps --------------------------------------------------------------------
 
 
 def test_a_files_own_stamps_are_kept(tmp_path, monkeypatch):
@@ -512,7 +623,7 @@ def test_a_files_own_stamps_are_kept(tmp_path, monkeypatch):
         "s3.mib": Recording([truth(3, *SHAPE)], stamps=Stamps([90])),
         "s4.mib": Recording([truth(4, *SHAPE)]),
     }
-    monkeypatch.setattr("cameras.landed_files.read_frames", lambda paths: files[paths[0].name])
+    read_with(monkeypatch, lambda paths: files[paths[0].name])
     from cameras.landed_files import describe
 
     info = describe(tmp_path / "a.mib", "test")
@@ -540,12 +651,12 @@ def test_stamps_that_say_less_than_the_arrival_are_left_out(monkeypatch, odd):
     from cameras.landed_files import describe
 
     recording = Recording([truth(1, *SHAPE)], stamps=stamps)
-    monkeypatch.setattr("cameras.landed_files.read_frames", lambda paths: recording)
+    read_with(monkeypatch, lambda paths: recording)
     info = describe(Path("a.mib"), "test")
     assert (info.stamp, info.clock) == (StampKind.ARRIVAL, StampClock.HOST)
 
 
-# --- the folder itself ------------------------------------------------------------------------
+# --- the folder itself -------------------------------------------------------------------------
 
 
 def test_a_folder_that_goes_and_comes_back_is_told_and_nothing_is_lost(hand):
@@ -643,6 +754,7 @@ def test_at_the_end_half_a_file_may_still_become_whole(hand):
     for _ in steps:
         pass
     hand.land("f3.png")  # began after the end
+    hand.turn(1)
     assert [f.info.index for f in hand.finish()] == [1, 2]
 
 
@@ -668,7 +780,7 @@ def test_a_file_that_never_rests_is_given_up_after_the_end(hand):
     assert "the run has ended" in fault.reason
 
 
-# --- whatever the order and the pieces ------------------------------------------------------------
+# --- whatever the order and the pieces ---------------------------------------------------------
 
 manners = st.sampled_from(list(Manner))
 
@@ -699,7 +811,10 @@ def landings(draw):
 @settings(max_examples=25)
 @given(landings())
 def test_every_whole_file_is_one_frame_whatever_the_order_and_the_pieces(landing):
-    files, steps = landing
+    play(*landing)
+
+
+def play(files, steps):
     with tempfile.TemporaryDirectory() as inside:
         hand = Hand(Path(inside) / "frames").begin()
         writing = [
