@@ -45,11 +45,11 @@ def test_a_file_is_whole_with_its_last_byte_and_not_before(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [s.lstrip(".") for s in known_suffixes()])
 @pytest.mark.parametrize("content", [b"\0" * 3000, b"\xff" * 3000, b"", b"hello"])
 def test_what_is_of_another_kind_is_not_whole(tmp_path, suffix, content):
-    if suffix == "tvips" and content[:1] == b"\xff":
-        pytest.skip("a later part of a series has no header")
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(content)
-    assert look(path).whole is Whole.NO
+    # A later part of a TVIPS series has no header to know it by.
+    headless = suffix == "tvips" and content[:1] == b"\xff"
+    assert look(path).whole is (Whole.SO_FAR if headless else Whole.NO)
 
 
 @given(st.sampled_from(SUFFIXES), st.data())

@@ -689,6 +689,7 @@ def test_half_a_file_is_waited_for_while_the_folder_is_away(hand):
     hand.wait(60_000)
     assert hand.found == []
     away.rename(hand.folder)
+    hand.wait(1000)  # its time has begun anew
     for _ in steps:
         pass
     hand.wait(1000)
