@@ -133,7 +133,8 @@ def encode(suffix: str, frames: Sequence[NDArray[np.generic]]) -> bytes:
     """Return the bytes of a file of a format that holds these frames.
 
     PNG, and TIFF as Pillow writes it, are real. MRC, MIB, SER, TVIPS and DM4 are written
-    from their layouts: as much of the headers as tells how long a file is.
+    from their layouts: as much of the headers as tells how long a file is, and a Merlin
+    frame's stamps, 1 ms apart.
     """
     if suffix in ("png", "tif", "tiff"):
         memory = io.BytesIO()
@@ -160,7 +161,11 @@ def _mib(frames: Sequence[NDArray[np.generic]]) -> bytes:
     kind = {"uint8": "U08", "uint16": "U16", "uint32": "U32"}[frames[0].dtype.name]
     data = b""
     for number, frame in enumerate(frames, start=1):
-        text = f"MQ1,{number:06},00384,01,{width:04},{height:04},{kind},   1x1,01,"
+        text = (
+            f"MQ1,{number:06},00384,01,{width:04},{height:04},{kind},   1x1,01,"
+            f"2026-11-25 20:00:00.{number * 1000:06},0.001000,"
+            f"MQ1A,2026-11-25T19:00:00.{number * 1_000_000:09}Z,1000000ns,12,"
+        )
         data += (
             text.encode().ljust(384, b"\0") + frame.astype(frame.dtype.newbyteorder(">")).tobytes()
         )

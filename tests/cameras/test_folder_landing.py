@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cameras.files.recording import read_frames
+from cameras.files.recording import GROUP, read_frames
+from cameras.landed_files import describe
 from cameras.records import StampClock, StampKind
 from mocks.folder_writer import Happening, Manner, encode, truth
 from tests.cameras.folder_hand import MS, SHAPE, Hand, assert_true, picture, rewrite_later
@@ -624,8 +626,6 @@ def test_a_files_own_stamps_are_kept(tmp_path, monkeypatch):
         "s4.mib": Recording([truth(4, *SHAPE)]),
     }
     read_with(monkeypatch, lambda paths: files[paths[0].name])
-    from cameras.landed_files import describe
-
     info = describe(tmp_path / "a.mib", "test")
     assert (info.stamp, info.clock) == (StampKind.UNKNOWN, StampClock.CAMERA)
     hand = Hand.__new__(Hand)
@@ -643,13 +643,29 @@ def test_a_files_own_stamps_are_kept(tmp_path, monkeypatch):
     assert "has no stamp of its own" in hand.faults[0].reason
 
 
+def test_a_merlin_stack_keeps_its_own_stamps(tmp_path, monkeypatch):
+    if not entry_points(group=GROUP, name="mib"):
+        pytest.skip("no reader of .mib files is registered")
+    sample = tmp_path / "sample.mib"
+    sample.write_bytes(stack(0))
+    info = describe(sample, "test")
+    assert info.clock is StampClock.CAMERA
+    monkeypatch.setattr("tests.cameras.folder_hand.describe", lambda path, model: info)
+    hand = Hand(tmp_path / "frames").begin()
+    hand.land("s1.mib", stack(1, 2, 3))
+    hand.wait(300)
+    assert hand.indices == [1, 2, 3]
+    assert np.diff([f.info.device_start_ns for f in hand.frames]).tolist() == [MS, MS]
+    assert {f.info.exposure_ns for f in hand.frames} == {MS}
+    for frame in hand.frames:
+        assert_true(frame)
+
+
 @pytest.mark.parametrize("odd", [{"computed": True}, {"resolution_ns": 10**9}])
 def test_stamps_that_say_less_than_the_arrival_are_left_out(monkeypatch, odd):
     stamps = Stamps([5])
     for name, value in odd.items():
         setattr(stamps, name, value)
-    from cameras.landed_files import describe
-
     recording = Recording([truth(1, *SHAPE)], stamps=stamps)
     read_with(monkeypatch, lambda paths: recording)
     info = describe(Path("a.mib"), "test")
