@@ -18,9 +18,10 @@ from sync.code_search import CodeNotFound
 
 Floats = NDArray[np.float64]
 MIN_MASS = 0.95  # of the posterior, that must lie around its peak
-LEVEL = 0.01  # chance of as good a fit without any relation
-SURROGATES = 199
+LEVEL = 0.005  # chance of as good a fit without any relation
+SURROGATES = 399
 WHITENING = 6  # order of the memory that is taken off
+BLOCK = 4  # of a rate, that keeps its sign together
 MIN_OVERLAP = 0.5  # of the shorter record
 CODE_GRID = 401
 SHRINK = 25.0  # variance that a step's height may have, in that of its noise
@@ -212,7 +213,7 @@ def offset_by_rates(
     offsets_s
         Smallest and largest offset.
     rng
-        Of the surrogates: the rate's spectrum with random phases.
+        Of the surrogates.
     bin_s
         Over which rates are taken; None for two frames or samples, whichever is longer.
     """
@@ -314,12 +315,23 @@ def _chance(
     found: float,
     rng: np.random.Generator,
 ) -> int:
-    """Return how many series of the same spectrum fit as well somewhere."""
+    """Return how many series without a relation fit as well somewhere.
+
+    Two kinds, of which the less favourable counts: those of the same spectrum with random
+    phases, and those whose changes stand where they stood, with signs drawn anew (a rate that
+    jumps now and then is not stationary, and jumps by chance where the current does).
+    """
     size = np.abs(np.fft.rfft(white))
     phase = rng.uniform(0, 2 * np.pi, (SURROGATES, len(size)))
     drawn = np.fft.irfft(size * np.exp(1j * phase), len(white), axis=1)
-    best = np.max(_statistic(drawn, *_projector(*_filtered(moved, inside, whitener))), axis=1)
-    return int(np.sum(best >= found))
+    block = (np.arange(len(white)) + int(rng.integers(BLOCK))) // BLOCK
+    sign = rng.choice([-1.0, 1.0], (SURROGATES, int(block[-1]) + 1))
+    projector = _projector(*_filtered(moved, inside, whitener))
+    most = 0
+    for series in (drawn, white * sign[:, block]):
+        best = np.max(_statistic(series, *projector), axis=1)
+        most = max(most, int(np.sum(best >= found)))
+    return most
 
 
 # --- what all have in common -----------------------------------------------------------
