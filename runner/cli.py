@@ -289,10 +289,10 @@ def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
     "--frames",
     type=_path("in"),
     multiple=True,
-    help="Image file; repeat it, or let the further arguments be images too.",
+    help="Frame file; repeat it, or let the further arguments be frame files too.",
 )
 @click.argument("more_frames", type=_path("in"), nargs=-1)
-@click.option("--frame-interval", help="Time between frames, such as 1 s.")
+@click.option("--frame-interval", help="Time between frames where the files hold no times, such as 1 s.")
 @click.option("--pixel-size", help="Edge of a pixel, such as 0.2554 nm.")
 @click.option("--title", help="Title of the session.")
 @overwrite_option
@@ -424,15 +424,43 @@ def mock_potentiostat(model: str, port: int, scenario: str, seed: int) -> None:
 
 
 @mock.command(name="camera")
+@click.option(
+    "--model",
+    type=click.Choice(["stream", "merlin", "dectris"]),
+    default="stream",
+    show_default=True,
+    help="Whose protocol it speaks.",
+)
 @click.option("--port", default=5030, show_default=True, type=click.IntRange(0, 65535))
+@click.option(
+    "--data-port",
+    default=5031,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="For the frames of a merlin or dectris, whose --port takes commands.",
+)
 @click.option("--scenario", default="lco_lipon_li", show_default=True)
 @click.option("--seed", default=1, show_default=True)
-def mock_camera(port: int, scenario: str, seed: int) -> None:
+def mock_camera(model: str, port: int, data_port: int, scenario: str, seed: int) -> None:
     """Serve a simulated camera that films a lamella.
 
-    Example: lamella mock camera --port 5030
+    Example: lamella mock camera --model merlin --port 6341 --data-port 6342
     """
-    _serve("6430", scenario, seed, potentiostat_port=None, camera_port=port)
+    if model == "stream":
+        _serve("6430", scenario, seed, potentiostat_port=None, camera_port=port)
+        return
+    with _exit_codes():
+        from runner.serving import serve_camera  # noqa: PLC0415
+
+        run_async(
+            lambda: serve_camera(
+                model,
+                scenario=scenario,
+                seed=seed,
+                ports=(port, data_port),
+                say=lambda text: click.echo(text, err=True),
+            )
+        )
 
 
 def _serve(

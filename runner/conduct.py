@@ -13,11 +13,12 @@ from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
 from runner.bus import BusAddress, BusFeed
+from runner.bus_commands import Command
 from runner.calibrate import measure_holder
 from runner.cell import GuardedCell
 from runner.check import refuse_unfit
 from runner.contact import ContactRecord, find_contact
-from runner.control import Control
+from runner.control import Control, Wish
 from runner.devices import open_camera
 from runner.experiment import Experiment
 from runner.header import session_header
@@ -254,7 +255,7 @@ async def _play(
         await asyncio.to_thread(outputs.clear)
         recorder = await stack.enter_async_context(Recorder(outputs.session, header))
         refused = await _note_before(recorder, lab.clock.now_ns(), *found)
-        feed = await _enter_bus(experiment, outputs, stack)
+        feed = await _enter_bus(experiment, outputs, control, stack)
         acquisition = Acquisition(
             experiment,
             cell=cell,
@@ -278,17 +279,27 @@ async def _play(
 
 
 async def _enter_bus(
-    experiment: Experiment, outputs: Outputs, stack: AsyncExitStack
+    experiment: Experiment, outputs: Outputs, control: Control, stack: AsyncExitStack
 ) -> BusFeed | None:
     if experiment.bus is None:
         return None
+
+    def obey(command: Command) -> str | None:
+        if command.word == "resume":
+            return control.go_on()
+        if command.word in ("stop", "abort", "halt"):
+            return control.ask(Wish[command.word.upper()])
+        return f"{command.word!r} is no command of a run; stop, abort, halt and resume are"
+
     address = BusAddress(
         host=experiment.bus.host,
         port=experiment.bus.port,
         lab=experiment.bus.lab,
         session=outputs.session.stem,
+        security=experiment.bus.security,
+        version=experiment.bus.version,
     )
-    return await stack.enter_async_context(BusFeed(address))
+    return await stack.enter_async_context(BusFeed(address, obey=obey))
 
 
 async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:

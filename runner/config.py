@@ -125,6 +125,13 @@ class BusTable(Table):
 
     broker: str
     lab: str = "lab"
+    version: Literal[3, 5] = 5
+    username: str = ""
+    password_file: str | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    command_key_file: str | None = None
 
 
 class ExperimentTable(Table):

@@ -2,7 +2,8 @@
 
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
-                                   CannotTrack, UnknownTracker, RecordingError, HolderMismatch
+                                   CannotTrack, UnknownTracker, RecordingError, HolderMismatch,
+                                   BadCredentials
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -13,6 +14,7 @@ from correlate.registry import UnknownTracker
 from correlate.trackers.protocol import CannotTrack
 from potentiostat.errors import InstrumentError
 from potentiostat.files.recording import RecordingError
+from runner.bus_security import BadCredentials
 from runner.cell import InstrumentUnavailable
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
@@ -36,6 +38,7 @@ REFUSED: tuple[type[Exception], ...] = (
     RecordingError,
     FrameFileError,
     HolderMismatch,
+    BadCredentials,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

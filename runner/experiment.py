@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from cameras.errors import UnknownCamera
+from cameras.errors import CameraError
 from cameras.options import ArmedBy, CameraOptions
 from cameras.registry import camera_class
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
+from runner.bus_security import BadCredentials, BusSecurity
 from runner.config import CameraTable, ExperimentTable, read_tables
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
@@ -158,6 +159,8 @@ class BusSettings:
     host: str
     port: int
     lab: str
+    security: BusSecurity = field(default_factory=BusSecurity)
+    version: int = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,7 +283,7 @@ class Experiment:
             dose_limit_e_m2=limits.dose,
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
             steps=build_steps(tables.step, cell.terms, tables.limits),
-            bus=_bus(tables),
+            bus=_bus(tables, folder),
             stop_on_short=limits.short == "stop",
             contact=None
             if tables.contact is None
@@ -351,11 +354,26 @@ def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
-def _bus(tables: ExperimentTable) -> BusSettings | None:
-    if tables.bus is None:
+def _bus(tables: ExperimentTable, folder: Path) -> BusSettings | None:
+    bus = tables.bus
+    if bus is None:
         return None
-    host, _, port = tables.bus.broker.rpartition(":")
-    return BusSettings(host=host, port=int(port), lab=tables.bus.lab)
+    host, _, port = bus.broker.rpartition(":")
+
+    def path(text: str | None) -> Path | None:
+        return None if text is None else folder / text
+
+    security = BusSecurity(
+        username=bus.username,
+        password_file=path(bus.password_file),
+        ca_file=path(bus.ca_file),
+        cert_file=path(bus.cert_file),
+        key_file=path(bus.key_file),
+        command_key_file=path(bus.command_key_file),
+    )
+    return BusSettings(
+        host=host, port=int(port), lab=bus.lab, security=security, version=bus.version
+    )
 
 
 # --- what only several keys together can be wrong in --------------------------------------
@@ -467,7 +485,7 @@ def _check_address(camera: CameraTable) -> _Found:
         return found
     try:
         needs = camera_class(camera.driver).needs
-    except UnknownCamera as error:
+    except CameraError as error:
         return [*found, (("camera", "driver"), str(error))]
     return found + [
         (("camera", name), f"is missing; the driver {camera.driver} needs it")
@@ -507,4 +525,9 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
         found.append((("limits", "dose"), "has no camera to count for; leave it out"))
     if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():
         found.append((("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883"))
+    elif (bus := _bus(tables, Path())) is not None:
+        try:
+            bus.security.refuse_unfit(bus.host)
+        except BadCredentials as error:
+            found.append((("bus",), str(error)))
     return found

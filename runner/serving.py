@@ -1,8 +1,9 @@
-"""Serves the simulated bench alone, in real time, until it is interrupted."""
+"""Serves simulated instruments alone, in real time, until they are interrupted."""
 
 import asyncio
 import importlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from runner.clock import real_now_ns
@@ -62,6 +63,70 @@ async def serve_mock(
         await asyncio.Event().wait()
     finally:
         await bench.__aexit__(None, None, None)
+
+
+async def serve_camera(
+    model: str,
+    *,
+    scenario: str,
+    seed: int,
+    ports: tuple[int, int],
+    say: Callable[[str], None],
+) -> None:
+    """Serve a simulated detector that speaks its maker's protocol; never returns by itself.
+
+    Parameters
+    ----------
+    model
+        ``"merlin"`` or ``"dectris"``.
+    ports
+        For commands and for frames; 0 for a free one.
+    say
+        Told what to write into an experiment file.
+
+    Raises
+    ------
+    LabError
+        There is no such scenario, or a port is taken.
+    """
+    scenarios: Any = importlib.import_module("mocks.scenario")
+    pace_module: Any = importlib.import_module("mocks.pace")
+    world_module: Any = importlib.import_module("mocks.world")
+    try:
+        chosen = scenarios.load(scenario)
+    except ValueError as error:
+        raise LabError(str(error)) from error
+    world = world_module.World(chosen, seed=seed, start_ns=real_now_ns())
+    pace = pace_module.RealPace(world, real_now_ns, 1.0)
+    served = {"merlin": _merlin, "dectris": _dectris}[model](world, pace, ports)
+    try:
+        keys = await served.__aenter__()
+    except OSError as error:
+        raise LabError(f"the port cannot be had ({error.strerror}); name another") from error
+    try:
+        say(f'simulated camera: driver = "{model}", {keys}')
+        say("Ctrl-C ends it")
+        await asyncio.Event().wait()
+    finally:
+        await served.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def _merlin(world: Any, pace: Any, ports: tuple[int, int]) -> AsyncIterator[str]:
+    merlin: Any = importlib.import_module("mocks.merlin")
+    async with merlin.serve(merlin.MerlinServer(world, pace), pace, ports=ports) as server:
+        yield f"control_port = {server.control_port}, data_port = {server.data_port}"
+
+
+@asynccontextmanager
+async def _dectris(world: Any, pace: Any, ports: tuple[int, int]) -> AsyncIterator[str]:
+    dectris: Any = importlib.import_module("mocks.dectris")
+    async with dectris.DectrisServer(world, pace, ports=ports) as server:
+        passing = asyncio.create_task(pace.run(), name="mocks.pace")
+        try:
+            yield f"port = {server.port}, data_port = {server.data_port}"
+        finally:
+            passing.cancel()
 
 
 def _driver_of(model: str, known: tuple[str, ...]) -> str:

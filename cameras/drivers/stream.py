@@ -20,7 +20,7 @@ from cameras.clock_wire import ClockClient
 from cameras.errors import CameraLost, FramingLost
 from cameras.options import CameraOptions
 from cameras.protocol import ClockExchange, FrameBuffers
-from cameras.records import CameraInfo, Frame, FrameInfo
+from cameras.records import CameraInfo, Frame, FrameInfo, StampKind
 
 DTYPES = ("uint8", "uint16", "uint32", "float32")
 MAX_PIXELS = 64 * 1024 * 1024
@@ -142,6 +142,8 @@ class StreamCamera:
                 dtype=str(greeting["dtype"]),
                 frame_rate_Hz=float(greeting["frame_rate_Hz"]),
                 pixel_size_m=float(greeting["pixel_size_m"] or math.nan),
+                stamp=StampKind(greeting.get("stamp", StampKind.EXPOSURE_START)),
+                row_time_ns=_row_time_ns(greeting.get("row_time_ns", 0.0)),
             )
             port = int(greeting["clock_port"])
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -285,3 +287,7 @@ class StreamCamera:
                 async with asyncio.timeout(self._timeout_s):
                     return await self._clock.exchange()
         raise CameraLost(f"{self._name}: its clock does not answer")
+
+
+def _row_time_ns(said: float | None) -> float:
+    return math.nan if said is None else float(said)
