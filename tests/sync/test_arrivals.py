@@ -59,13 +59,14 @@ def test_stalls_repeats_and_frames_out_of_order_do_no_harm():
     arrivals = np.maximum.accumulate(arrivals)
     order = np.arange(len(stamps))
     order[[500, 501, 3000, 3001]] = [501, 500, 3001, 3000]
+    arrivals[[500, 3000]] = arrivals[[501, 3001]]  # the later frame comes when it is there
     order = np.insert(order, 900, 880)
     arrivals = np.insert(arrivals, 900, arrivals[899])
     stamps, ends = stamps[order], ends[order]
     record = fit_arrivals(stamps, arrivals)
     assert len(record.pieces) == 1
     error, _ = error_of(record, stamps, ends)
-    assert np.sqrt(np.mean(error**2.0)) < 100_000
+    assert np.sqrt(np.mean(error**2.0)) < 20_000
     assert record.late_ns.max() > 500_000_000
     assert record.late_ns.min() > -100_000
 
@@ -116,7 +117,7 @@ def test_frames_without_a_time_of_their_own_are_refused():
             fit_arrivals(np.array(stamps), np.arange(len(stamps)))
 
 
-# --- live ------------------------------------------------------------------------------------------
+# --- live -----------------------------------------------------------------------------------------
 
 
 def live(index, stamps, arrivals, **options):

@@ -1,5 +1,7 @@
 """A clock that wanders: honest error bars at any time, against simulated truth."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -165,7 +167,7 @@ def test_an_asymmetric_way_is_beyond_sigma_and_within_the_bound(there, back):
     assert piece.bound_at_ns(stamps)[inside].max() < 600_000
 
 
-# --- steps and resets ------------------------------------------------------------------------------
+# --- steps and resets -----------------------------------------------------------------------------
 
 
 def test_a_small_step_is_found_and_not_smeared():
@@ -282,7 +284,7 @@ def test_rows_say_the_same_in_straight_pieces():
         assert sum(row.count for row in rows) == piece.count
         assert rows[0].valid_from_ns == piece.valid_from_ns
         assert rows[-1].valid_to_ns == piece.valid_to_ns
-        assert all(a.valid_to_ns == b.valid_from_ns for a, b in zip(rows, rows[1:], strict=False))
+        assert all(a.valid_to_ns == b.valid_from_ns for a, b in pairwise(rows))
         for row in rows:
             stamps = np.array([row.valid_from_ns, row.reference_device_ns, row.valid_to_ns])
             apart = row.to_host_ns(stamps) - piece.to_host_ns(stamps)
@@ -291,7 +293,7 @@ def test_rows_say_the_same_in_straight_pieces():
             assert row.sigma_ns(stamps[1:2])[0] == pytest.approx(sigma, rel=1e-6)
 
 
-# --- online ----------------------------------------------------------------------------------------
+# --- online ---------------------------------------------------------------------------------------
 
 
 def follow(clocks, rows, **options):
