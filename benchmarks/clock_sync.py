@@ -71,9 +71,8 @@ def main() -> None:
         for when in ("online", "offline"):
             share = np.abs(joined[f"ours, {when}"]) < 1.96 * joined[f"{when} sigma"]
             print(f"{law:8}{when} coverage of 95 %: {share.mean():.3f}")
-        print(
-            f"{law:8}in the bound: {np.mean(np.abs(joined['ours, offline']) <= joined['bound']):.4f}"
-        )
+        bounded = np.abs(joined["ours, offline"]) <= joined["bound"]
+        print(f"{law:8}in the bound: {np.mean(bounded):.4f}")
 
 
 if __name__ == "__main__":
