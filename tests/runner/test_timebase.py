@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from mocks.clock_pair import ClockPair, VirtualClock
-from runner.timebase import fit_exchanges
+from runner.timebase import _times_by_arrival, fit_exchanges
+from session.tables import Table
 
 ASKED = np.arange(120.0)
 
@@ -30,3 +31,39 @@ def test_the_line_is_kept_where_it_is_enough(clock, method, stretches):
 def test_few_exchanges_are_a_line():
     fit = fit_exchanges(ClockPair().exchange(ASKED[:5], 1))
     assert fit.notes == {"method": "line"}
+
+
+@pytest.mark.parametrize(
+    ("marks", "on", "shift_ns"),
+    [
+        ("exposure_start", "camera", 0),
+        ("exposure_end", "camera", 2_000_000),
+        ("arrival", "host", 0),  # then the counter serves
+    ],
+)
+def test_frames_without_a_clock_are_tied_by_their_arrivals(marks, on, shift_ns):
+    rng = np.random.default_rng(1)
+    index = np.delete(np.arange(3000), [100, 101, 1500])
+    start_ns = 10**12 + index * 2_500_000
+    exposure_ns = np.full(len(index), 2_000_000)
+    arrival_ns = start_ns + exposure_ns + rng.exponential(1e6, len(index)).astype(np.int64)
+    columns = {
+        "index": index,
+        "device_start_ns": start_ns - 10**12 + shift_ns,
+        "exposure_ns": exposure_ns,
+        "arrival_ns": arrival_ns,
+        "t_start_ns": np.zeros(len(index), np.int64),
+        "t_sigma_ns": np.full(len(index), np.inf),
+    }
+    table = Table(
+        path="frames/camera", columns=columns, units={}, attributes={"stamp": marks, "clock": on}
+    )
+    arrived = np.arange(len(index)) != 7
+    fits = {}
+    t_ns, sigma_ns = _times_by_arrival(table, arrived, "camera", fits)
+    assert (t_ns[7], sigma_ns[7]) == (0, np.inf)
+    error_ns = (t_ns - start_ns)[arrived]
+    assert np.sqrt(np.mean(error_ns**2.0)) < 50_000
+    assert fits["camera"].notes["method"] == "arrivals"
+    assert fits["camera"].notes["abscissa"] == ("counter" if on == "host" else "stamps")
+    assert all(np.isinf(row.bound_ns) for row in fits["camera"].rows)
