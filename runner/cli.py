@@ -292,7 +292,9 @@ def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
     help="Frame file; repeat it, or let the further arguments be frame files too.",
 )
 @click.argument("more_frames", type=_path("in"), nargs=-1)
-@click.option("--frame-interval", help="Time between frames where the files hold no times, such as 1 s.")
+@click.option(
+    "--frame-interval", help="Time between frames where the files hold no times, such as 1 s."
+)
 @click.option("--pixel-size", help="Edge of a pixel, such as 0.2554 nm.")
 @click.option("--title", help="Title of the session.")
 @overwrite_option

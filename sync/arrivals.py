@@ -203,11 +203,9 @@ def _stretches(stamps: Stamps, arrivals: Stamps) -> NDArray[np.int64]:
     lag = arrivals - stamps
     back = stamps < _before(-stamps) * -1 - RESET_NS
     ahead = lag < _before(lag) - RESET_NS  # earlier than any before it could have been
-    jumped = back | ahead
-    starts = np.flatnonzero(jumped & ~np.concatenate([[False], jumped[:-1]]))
-    begins = np.zeros(len(stamps), np.int64)
-    for i in starts:
-        begins[i] = np.all(jumped[i : i + LASTING])
+    begins = ahead.astype(np.int64)
+    for i in np.flatnonzero(back & ~np.concatenate([[False], back[:-1]])):
+        begins[i] |= np.all(back[i : i + LASTING])
     return np.cumsum(begins)
 
 

@@ -167,7 +167,7 @@ def test_an_asymmetric_way_is_beyond_sigma_and_within_the_bound(there, back):
     assert piece.bound_at_ns(stamps)[inside].max() < 600_000
 
 
-# --- steps and resets ----------------------------------------------------------------------------
+# --- steps and resets -----------------------------------------------------------------------------
 
 
 def test_a_small_step_is_found_and_not_smeared():
@@ -293,7 +293,7 @@ def test_rows_say_the_same_in_straight_pieces():
             assert row.sigma_ns(stamps[1:2])[0] == pytest.approx(sigma, rel=1e-6)
 
 
-# --- online --------------------------------------------------------------------------------
+# --- online ---------------------------------------------------------------------------------------
 
 
 def follow(clocks, rows, **options):
