@@ -151,15 +151,30 @@ async def test_a_disk_that_fails_under_the_pixels_is_told(tmp_path, make, header
             await recorder.frame("camera", make.frame_header(0), make_frame(0))
 
 
-async def test_a_disk_that_fails_to_sync_is_told(tmp_path, make, monkeypatch):
-    def fail(_):
-        raise OSError(errno.EIO, "Input/output error")
+async def test_a_disk_that_fails_to_sync_is_told_at_once(tmp_path, make, monkeypatch):
+    failing = functools.partial(Syncer, interval_s=0.0, sync=_fail_to_sync)
+    monkeypatch.setattr(recorder_process, "Syncer", failing)
+    with pytest.raises(RecorderLost, match="Input/output error"):
+        async with Recorder(tmp_path / "s.h5", make.header(), in_process=True) as recorder:
+            await _flush_for_ever(recorder)
 
-    failing = functools.partial(Syncer, sync=fail)
+
+async def test_the_last_sync_is_part_of_the_end(tmp_path, make, monkeypatch):
+    failing = functools.partial(Syncer, interval_s=1000.0, sync=_fail_to_sync)
     monkeypatch.setattr(recorder_process, "Syncer", failing)
     with pytest.raises(RecorderLost, match="Input/output error"):
         async with Recorder(tmp_path / "s.h5", make.header(), in_process=True) as recorder:
             await recorder.samples(make.samples(1))
+
+
+def _fail_to_sync(_):
+    raise OSError(errno.EIO, "Input/output error")
+
+
+async def _flush_for_ever(recorder):
+    async with asyncio.timeout(20):
+        while True:
+            await recorder.flush()
 
 
 def test_half_a_second_of_frames_fits_where_memory_permits():
