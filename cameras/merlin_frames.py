@@ -68,7 +68,10 @@ class FrameCount:
         return (*place, self._index, self._stamp_ns, self._period_ns)
 
     def take_back(self) -> None:
-        """Forget the last frame that was placed: it has not come whole after all."""
+        """Forget the last frame that was placed: it is left out, or has not come whole.
+
+        The next one then counts it among what is missing before it.
+        """
         (self._base, self._base_before, self._counter) = self._before[:3]
         (self._index, self._stamp_ns, self._period_ns) = self._before[3:]
 
@@ -107,6 +110,8 @@ class FrameCount:
             self._index, self._counter = index, header.sequence
         else:
             dropped = 0
+        if not usable:
+            self.take_back()
         return Place(index=index, dropped_before=dropped, problems=tuple(problems), usable=usable)
 
     def _unwrapped(self, header: MibHeader) -> int:

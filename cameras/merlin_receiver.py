@@ -264,6 +264,7 @@ class MerlinReceiver:
             self._fault(problem, place.index)
         rest = length - header.header_bytes
         if place.usable and rest != self._frame_bytes:
+            self._count.take_back()
             self._fault(
                 f"frame {place.index} has {rest} bytes of pixels where its header says "
                 f"{self._frame_bytes}; it is left out",

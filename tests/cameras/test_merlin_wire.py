@@ -391,14 +391,14 @@ def test_a_stamp_that_runs_back_is_told_and_the_frame_kept():
     assert count.place(header(3, 4_500)).problems == ()
 
 
-def test_a_frame_of_another_kind_is_counted_and_left_out():
+def test_a_frame_of_another_kind_is_left_out_and_lacks_before_the_next():
     count = new_count()
     for counter, changes in enumerate(({"height": 2}, {"code": "U16"}, {"code": "R64"}), 1):
         place = count.place(header(counter, **changes))
         assert not place.usable
         assert "announced 4 x 5 uint8" in place.problems[0]
     assert "R64" in place.problems[0]
-    assert places(count, header(5)) == [(5, 1)]
+    assert places(count, header(5)) == [(5, 4)]
 
 
 def test_local_time_is_told_once():
