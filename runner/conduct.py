@@ -286,10 +286,12 @@ async def _enter_bus(
 
     def obey(command: Command) -> str | None:
         if command.word == "resume":
-            return control.go_on()
-        if command.word in ("stop", "abort", "halt"):
-            return control.ask(Wish[command.word.upper()])
-        return f"{command.word!r} is no command of a run; stop, abort, halt and resume are"
+            control.go_on()
+        elif command.word in ("stop", "abort", "halt"):
+            control.ask(Wish[command.word.upper()])
+        else:
+            return f"{command.word!r} is no command of a run; stop, abort, halt and resume are"
+        return None
 
     address = BusAddress(
         host=experiment.bus.host,
