@@ -523,11 +523,18 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
         found += _check_address(camera)
     elif tables.limits.dose is not None:
         found.append((("limits", "dose"), "has no camera to count for; leave it out"))
-    if tables.bus is not None and not tables.bus.broker.rpartition(":")[2].isdigit():
-        found.append((("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883"))
-    elif (bus := _bus(tables, Path())) is not None:
-        try:
+    return [*found, *_check_bus(tables)]
+
+
+def _check_bus(tables: ExperimentTable) -> _Found:
+    if tables.bus is None:
+        return []
+    if not tables.bus.broker.rpartition(":")[2].isdigit():
+        return [(("bus", "broker"), "is a host and a port, such as 127.0.0.1:1883")]
+    bus = _bus(tables, Path())
+    try:
+        if bus is not None:
             bus.security.refuse_unfit(bus.host)
-        except BadCredentials as error:
-            found.append((("bus",), str(error)))
-    return found
+    except BadCredentials as error:
+        return [(("bus",), str(error))]
+    return []

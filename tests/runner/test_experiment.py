@@ -108,6 +108,10 @@ def test_all_errors_are_told_together_in_the_order_of_their_lines():
             *('driver = "mock"\nframe', 'driver = "stream"\nframe'),
             *("camera.port", "the driver stream needs it"),
         ),
+        (
+            *("[mock] ", '[bus]\nbroker = "em2:1883"\nusername = "a"\n[mock] '),
+            *("bus", "in plain text; name a ca_file"),
+        ),
         ('driver = "mock"\nframe', 'driver = "strem"\nframe', "camera.driver", "'stream'"),
         ('dose_rate = "0.5', 'data_port = 70000\ndose_rate = "0.5', "camera.data_port", "65535"),
         ('dose_rate = "0.5', 'exposure = "2 s"\ndose_rate = "0.5', "camera.exposure", "between"),
