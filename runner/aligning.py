@@ -143,7 +143,7 @@ def align_session(
     SessionRefused
         The file is no session, or has not both records, or no such track or camera.
     """
-    methods = METHODS if by == "auto" else (by,)
+    methods: tuple[str, ...] = METHODS if by == "auto" else (by,)
     with Session.open(path) as session:
         samples, present = read_samples(session), read_movie(session, camera)
         before = _before(session, present)
@@ -299,10 +299,11 @@ def _recorded_edges(session: Session) -> Stamps | None:
     edges_ns: list[int] = []
     for event in session.events():
         sent, done, off = (event.data.get(k) for k in ("sent_ns", "done_ns", "blanked"))
-        if event.kind == BLANK and isinstance(sent, int) and isinstance(done, int):
-            # A command that changes nothing is no edge; the first takes the beam off.
-            if bool(off) == (len(edges_ns) % 2 == 0):
-                edges_ns.append(sent + (done - sent) // 2)
+        if event.kind != BLANK or not (isinstance(sent, int) and isinstance(done, int)):
+            continue
+        # A command that changes nothing is no edge; the first takes the beam off.
+        if bool(off) == (len(edges_ns) % 2 == 0):
+            edges_ns.append(sent + (done - sent) // 2)
     edges_ns = edges_ns[: len(edges_ns) // 2 * 2]
     return np.array(edges_ns, np.int64) if edges_ns else None
 

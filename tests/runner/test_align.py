@@ -250,6 +250,16 @@ def test_recorded_blanking_is_the_code(tmp_path):
     assert covers(found, 4.2)
 
 
+def test_rows_that_are_exposed_one_after_the_other_are_taken_as_such(tmp_path):
+    # All pixels are exposed at once here: told that rows follow, the first was 3 ms before
+    # their mean, so that its stamp is later than it by as much.
+    path, code = coded(tmp_path / "a.h5", offset_s=1.0)
+    at_once = align_session(path, code=code, apply=False)
+    path, code = coded(tmp_path / "b.h5", offset_s=1.0, row_time_ns=2e6)
+    rolling = align_session(path, code=code, apply=False)
+    assert rolling.offset_s - at_once.offset_s == pytest.approx(3e-3, abs=5e-4)
+
+
 def test_a_reading_of_unknown_aperture_makes_the_offset_less_sure(tmp_path):
     path, code = coded(tmp_path / "a.h5", offset_s=1.0, aperture_s=0.0)
     found = align_session(path, code=code, apply=False)
