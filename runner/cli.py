@@ -13,6 +13,7 @@ from typing import Any
 import click
 from rich.console import Console
 
+from runner.align_cli import align
 from runner.node_cli import node
 from runner.plan import ExitCode
 
@@ -99,6 +100,7 @@ def main() -> None:
 
 
 main.add_command(node)
+main.add_command(align)
 
 
 @main.command()
