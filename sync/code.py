@@ -83,7 +83,7 @@ class BlankingCode:
     @property
     def length_s(self) -> float:
         """From the first edge to the end of the last chip."""
-        return (2**self.order - 1) * self.repeats * self.chip_ns / 1e9
+        return float((2**self.order - 1) * self.repeats * self.chip_ns / 1e9)
 
     def edges_ns(self, start_ns: int) -> NDArray[np.int64]:
         """Return when the beam is switched, shape (k,): off first, then on and off by turns."""

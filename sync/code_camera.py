@@ -19,6 +19,7 @@ from sync.code_wave import edge_slopes, signs, window_mean
 Floats = NDArray[np.float64]
 MIN_SIGMAS = 8.0  # of the beam's step
 FULL, NONE = 0.98, 0.02  # shares of beam at which a frame is all on or all off
+RISE_ROUNDS = 8
 RISE_IN_CHIP = 0.5  # the longest that is looked for
 DELTA_CHI2_SEEN = 9.0  # by which a rise must better the fit
 
@@ -108,10 +109,14 @@ def fit_camera(  # noqa: PLR0913 - one for each thing that a camera may tell
     rise_sigma_s = 0.0
     if rise_s is None:
         rise_sigma_s = record.fit_rise(settled.common.shift_s)
-        if record.rise_s > 0:
+        for _ in range(RISE_ROUNDS):
+            before_s = record.rise_s
+            if before_s == 0:
+                break
             settled = settle_from(settled.common.shift_s)
             rise_sigma_s = record.fit_rise(settled.common.shift_s)
-            settled = settle_from(settled.common.shift_s)
+            if abs(record.rise_s - before_s) < 0.3 * rise_sigma_s:
+                break
     amplitude, sigma = record.amplitude(settled.others_covariance)
     if not amplitude > MIN_SIGMAS * sigma:
         raise CodeNotFound(

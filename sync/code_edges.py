@@ -47,13 +47,14 @@ class Common:
     ----------
     value, covariance
         Delay, and its rate of change where that was asked for.
-    shift_s
+    shift_s, shift_covariance
         Of each edge, as likely as can be.
     """
 
     value: Floats
     covariance: Floats
     shift_s: Floats
+    shift_covariance: Floats
 
 
 def columns(edges_s: Floats, *, with_rate: bool) -> Floats:
@@ -73,10 +74,12 @@ def common_shift(seen: Seen, basis: Floats, jitter_s: float) -> Common:
     value = covariance @ (basis.T @ np.linalg.solve(mixed, seen.pull))
     mean = basis @ value
     rest = np.linalg.solve(mixed, seen.pull - seen.information @ mean)
+    moved = np.linalg.solve(mixed, basis)
     return Common(
         value=np.asarray(value, np.float64),
         covariance=np.asarray(covariance, np.float64),
         shift_s=mean + jitter_s**2 * rest,
+        shift_covariance=jitter_s**2 * np.linalg.inv(mixed) + moved @ covariance @ moved.T,
     )
 
 

@@ -99,8 +99,11 @@ class Linearised:
         """Return chi-squared."""
         return float(np.sum(self.weight * self.residual**2))
 
-    def seen(self, shift_s: Floats) -> tuple[Seen, Floats, Floats]:
-        """Return what is known of the edges' shifts, and steps and covariance of the others."""
+    def seen(self, shift_s: Floats) -> tuple[Seen, Floats, Floats, Floats]:
+        """Return what is known of the edges' shifts, and of the others with known edges.
+
+        Of these their steps, covariance, and change with each edge.
+        """
         root = np.sqrt(self.weight)
         left = sparse.csc_matrix(self.edges.multiply(root[:, None]))
         right = self.others * root[:, None]
@@ -112,7 +115,13 @@ class Linearised:
         information = np.asarray((left.T @ left).todense()) - cross @ inner @ cross.T
         score = np.asarray(left.T @ rest) - cross @ (inner @ (right.T @ rest))
         seen = Seen(information=information, pull=score + information @ shift_s)
-        return seen, inner @ (right.T @ rest) / scale, inner / scale[:, None] / scale[None, :]
+        moves = -(inner @ cross.T) / scale[:, None]
+        return (
+            seen,
+            inner @ (right.T @ rest) / scale,
+            inner / scale[:, None] / scale[None, :],
+            moves,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +162,7 @@ def settle(
 
     def look(at_s: Floats) -> tuple[Settled, Floats]:
         here = linearise(at_s)
-        seen, steps, covariance = here.seen(at_s)
+        seen, steps, covariance, moves = here.seen(at_s)
         scatter_s = (
             scatter_of(seen, basis, JITTER_IN_CHIP * chip_s) if jitter_s is None else jitter_s
         )
@@ -162,7 +171,7 @@ def settle(
             common=common,
             seen=seen,
             jitter_s=scatter_s,
-            others_covariance=covariance,
+            others_covariance=covariance + moves @ common.shift_covariance @ moves.T,
             cost=here.misfit() + _cost_of(common, seen, basis, scatter_s),
         )
         return found, steps

@@ -80,6 +80,8 @@ def find_code(
     """
     good = np.isfinite(value)
     t_s, value = t_s[good], value[good]
+    if len(t_s) and np.ptp(value) == 0:
+        raise CodeNotFound("the record shows nothing of the code: it does not change at all")
     if len(t_s) < 2 * len(edges_s):
         raise CodeNotFound(
             f"{len(t_s)} values are too few for a code of {len(edges_s)} edges: record at least "

@@ -108,7 +108,7 @@ def match_edges(
     origin = int(first_ns[0]), int(second_ns[0])
     first, second = (first_ns - origin[0]).astype(float), (second_ns - origin[1]).astype(float)
     tried = _Matcher(first, second, sigma_ns, max_rate_error)
-    places = []
+    places: list[_Place] = []
     for i, j in _anchors(tried, near_ns, origin[1] - origin[0]):
         known = second[j] - first[i]
         if not any(tried.same_place(place, first[i], known) for place in places):

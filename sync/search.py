@@ -233,13 +233,13 @@ def offset_by_rates(
     moved = np.diff(np.interp(moved_s, drive.t_s, charge), axis=1) / bin_s
     inside = (moved_s[:, :-1] >= drive.t_s[0]) & (moved_s[:, 1:] <= drive.t_s[-1])
     whitener = np.array([1.0])
-    log, _ = _likelihood(rate, moved, inside, whitener)
+    log, statistic = _likelihood(rate, moved, inside, whitener)
+    if not np.any(np.isfinite(log)):
+        return _refused("rates", "at no offset do both records overlap by half of the shorter one")
     for _ in range(2):
         k = int(np.argmax(log))
         whitener = _whitener(_residual(rate[inside[k]], moved[k, inside[k]]))
         log, statistic = _likelihood(rate, moved, inside, whitener)
-    if not np.any(np.isfinite(log)):
-        return _refused("rates", "at no offset do both records overlap by half of the shorter one")
     white = np.convolve(rate - rate.mean(), whitener, mode="valid")
     chance = _chance(white, moved, inside, whitener, float(np.max(statistic)), rng)
     p = (1 + chance) / (1 + SURROGATES)
@@ -395,7 +395,7 @@ def _peak(probability: Floats, best: int, gap: int) -> NDArray[np.bool_]:
     low = likely[breaks[breaks < at][-1] + 1] if np.any(breaks < at) else likely[0]
     high = likely[breaks[breaks >= at][0]] if np.any(breaks >= at) else likely[-1]
     index = np.arange(len(probability))
-    return (index >= low) & (index <= high)
+    return np.asarray((index >= low) & (index <= high))
 
 
 def _refused(method: str, why: str) -> OffsetPosterior:
