@@ -191,9 +191,7 @@ class BlankingPlayer:
                 "could not be left as it was found"
             )
         if blanked:
-            raise Unplayed(
-                "code not played: the beam is blanked, and a code must not let it on"
-            )
+            raise Unplayed("code not played: the beam is blanked, and a code must not let it on")
 
     async def _leave_as_found(
         self, plan: CodePlan, start_ns: int, done: list[BlankCommand], why: str
@@ -236,9 +234,7 @@ class BlankingPlayer:
                 {"blanked": None},
             )
 
-    async def _note(
-        self, kind: str, message: str, data: dict[str, object] | None = None
-    ) -> None:
+    async def _note(self, kind: str, message: str, data: dict[str, object] | None = None) -> None:
         await self._recorder.event(self._clock.now_ns(), kind, BLANKER, message, data)
 
 
@@ -320,10 +316,10 @@ async def beside_the_run(
     finally:
         for task in tasks:
             task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
     # What went wrong beside the run is told, and is no reason to lose it.
-    for error in ended:
-        if isinstance(error, Exception):
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
             await recorder.event(
                 clock.now_ns(), "microscope", "runner", f"{type(error).__name__}: {error}", {}
             )

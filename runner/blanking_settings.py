@@ -78,9 +78,8 @@ def plan_code(settings: BlankingSettings, rhythm: Rhythm) -> CodePlan:
     ValueError
         No chip suits with this order.
     """
-    orders = AUTO_ORDERS if settings.order is None else (settings.order,)
     longest_s = PLAYED_SHARE * settings.every_s
-    for order in orders:
+    for order in AUTO_ORDERS if settings.order is None else (settings.order,):
         plan = check_code(
             settings.chip_s,
             frame_period_s=rhythm.frame_period_s,
@@ -151,9 +150,7 @@ def _check_microscope(tables: ExperimentTable) -> _Found:
         return []
     found: _Found = []
     if not 0 <= microscope.port < 65536:
-        found.append(
-            (("microscope", "port"), "is no TCP port; those lie between 1 and 65535")
-        )
+        found.append((("microscope", "port"), "is no TCP port; those lie between 1 and 65535"))
     if microscope.driver == MOCK:
         simulated = tables.potentiostat.resource == MOCK
         if not simulated and (camera is None or camera.driver != MOCK):
