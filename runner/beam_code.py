@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from correlate.ledger import Beam
 from potentiostat.records import Status
-from runner.frame_samples import current_delay_ns
+from runner.frame_samples import INSTRUMENT, current_delay_ns
 from session.reader import Session
 from sync.code_camera import fit_camera
 from sync.code_current import beam_charge, fit_current
@@ -126,7 +126,7 @@ def _read(session: Session, columns: Columns, code: Played, window_ns: tuple[int
     try:
         current = fit_current(
             np.asarray(columns["t_ns"], np.int64)[rows],
-            np.round(np.asarray(columns["aperture_s"], np.float64)[rows] * 1e9).astype(np.int64),
+            _apertures_ns(session, columns)[0][rows],
             np.asarray(columns["current" if held else "voltage"], np.float64)[rows],
             code.edges_ns,
             edges_from=camera,
@@ -207,13 +207,36 @@ def _fit_frames(session: Session, code: Played, window_ns: tuple[int, int]) -> C
     return fit_camera(start_ns, stop_ns, bright, code.edges_ns, row_offset_ns=later_ns)
 
 
+def _apertures_ns(
+    session: Session, columns: Columns
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how long each reading integrated the current, and by how much it may stand aside.
+
+    An instrument that integrates voltage and current in turn does each in half of a
+    reading; which one comes first is not recorded.
+    """
+    whole_s = np.asarray(columns["aperture_s"], np.float64)
+    attributes = session.attributes(INSTRUMENT) if session.has(INSTRUMENT) else {}
+    nplc, line_Hz = (
+        float(str(attributes.get(name, NAN))) for name in ("nplc", "line_frequency_Hz")
+    )
+    in_turn = np.abs(whole_s - 2 * nplc / line_Hz) < 0.1 * whole_s
+    own_s = np.where(in_turn, 0.5 * whole_s, whole_s)
+    aside_s = 0.5 * (whole_s - own_s)
+    own_ns, aside_ns = (np.round(s * 1e9).astype(np.int64) for s in (own_s, aside_s))
+    return own_ns, aside_ns
+
+
 def _network(session: Session, rows: NDArray[np.intp]) -> tuple[float, float]:
     """Return sigma and hard bound of the delay between both clocks, in s.
 
     What the range of the current lags by is in the fitted time constant, or hidden beside it:
-    its limit counts to the bound.
+    its limit counts to the bound, and so does where in a reading the current stands.
     """
-    variance_ns2, bound_ns = 0.0, float(np.max(current_delay_ns(session)[rows], initial=0))
+    columns = session.sample_columns()
+    bound_ns = float(np.max(current_delay_ns(session)[rows], initial=0))
+    bound_ns += float(np.max(_apertures_ns(session, columns)[1][rows], initial=0))
+    variance_ns2 = 0.0
     for clock in (POTENTIOSTAT, *session.cameras[:1]):
         fits = session.clock_fits(clock) if clock in session.clocks else ()
         if fits:
@@ -221,7 +244,6 @@ def _network(session: Session, rows: NDArray[np.intp]) -> tuple[float, float]:
             bound_ns += max(float(fit.bound_ns) for fit in fits)
         elif clock == POTENTIOSTAT:
             # A reading lies anywhere between the host's stamps about it.
-            columns = session.sample_columns()
             width_ns = np.asarray(columns["read_end_ns"] - columns["read_start_ns"], np.float64)
             slack_ns = width_ns[rows] - columns["aperture_s"][rows] * 1e9
             bound_ns += 0.5 * float(np.max(slack_ns, initial=0.0))

@@ -78,27 +78,32 @@ def plan_code(settings: BlankingSettings, rhythm: Rhythm) -> CodePlan:
     ValueError
         No chip suits with this order.
     """
-    longest_s = PLAYED_SHARE * settings.every_s
-    for order in AUTO_ORDERS if settings.order is None else (settings.order,):
-        plan = check_code(
-            settings.chip_s,
-            frame_period_s=rhythm.frame_period_s,
-            duty=min(rhythm.duty, 1.0),
-            sample_interval_s=rhythm.sample_interval_s,
-            aperture_s=None if math.isnan(rhythm.aperture_s) else rhythm.aperture_s,
-            tau_s=settings.response_s,
-            rise_s=settings.rise_s,
-            order=order,
-            repeats=settings.repeats,
-        )
-        if plan.code.length_s <= longest_s:
+    orders = AUTO_ORDERS if settings.order is None else (settings.order,)
+    plans = [_plan_order(settings, rhythm, order) for order in orders]
+    for plan in plans:
+        if plan.code.length_s <= PLAYED_SHARE * settings.every_s:
             return plan
+    code = plans[-1].code
     reason = (
-        f"a code of {plan.code.length_s:.4g} s would be played more than half of the "
+        f"a code of {code.length_s:.4g} s would be played more than half of the "
         f"{settings.every_s:.4g} s from one to the next; leave at least "
-        f"{plan.code.length_s / PLAYED_SHARE:.4g} s"
+        f"{code.length_s / PLAYED_SHARE:.4g} s"
     )
-    raise CodeTooLong((reason,), plan.code.chip_ns / 1e9)
+    raise CodeTooLong((reason,), code.chip_ns / 1e9)
+
+
+def _plan_order(settings: BlankingSettings, rhythm: Rhythm, order: int) -> CodePlan:
+    return check_code(
+        settings.chip_s,
+        frame_period_s=rhythm.frame_period_s,
+        duty=min(rhythm.duty, 1.0),
+        sample_interval_s=rhythm.sample_interval_s,
+        aperture_s=None if math.isnan(rhythm.aperture_s) else rhythm.aperture_s,
+        tau_s=settings.response_s,
+        rise_s=settings.rise_s,
+        order=order,
+        repeats=settings.repeats,
+    )
 
 
 def blanking_settings(tables: ExperimentTable) -> BlankingSettings | None:
