@@ -261,22 +261,19 @@ def beam_of(session: Session, codes: Sequence[ReadCode], t_ns: NDArray[np.int64]
     The beam's current is the mean of what the codes found, taken as the same in the whole
     session. Where they differ by more than their sigmas, their spread widens it.
     """
-    known = [code for code in codes if math.isfinite(code.beam[0])]
+    known = [code.current for code in codes if code.current is not None and code.held_voltage]
     if not known or len(t_ns) == 0:
         return None
-    value = np.array([code.beam[0] for code in known])
-    sigma = np.array([code.beam[1] for code in known])
+    value = np.array([-fit.amplitude for fit in known])
+    sigma = np.array([fit.amplitude_sigma for fit in known])
     weight = 1 / sigma**2
     beam_A = float(np.sum(weight * value) / np.sum(weight))
     sigma_A = 1 / math.sqrt(float(np.sum(weight)))
     if len(known) >= SPREAD_FROM:
         misfit = float(np.sum(weight * (value - beam_A) ** 2)) / (len(known) - 1)
         sigma_A *= math.sqrt(max(1.0, misfit))
-    first = known[0].current
-    if first is None:  # cannot be: it has a beam
-        return None
     edges_ns, others = _all_edges(session, codes, int(t_ns[0]))
-    fit = replace(first, seen_ns=edges_ns, amplitude=-beam_A, amplitude_sigma=sigma_A)
+    fit = replace(known[0], seen_ns=edges_ns, amplitude=-beam_A, amplitude_sigma=sigma_A)
     charge = beam_charge(fit, t_ns)
     status = f"measured by {len(known)} code{'s' if len(known) > 1 else ''}, taken as constant"
     if others:

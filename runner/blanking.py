@@ -274,10 +274,6 @@ class _Undisturbed:
         self._last = state
         return state
 
-    async def blank(self, *, on: bool) -> BlankCommand:
-        """Keep the beam off the specimen, or let it on."""
-        return await self._microscope.blank(on=on)
-
 
 @asynccontextmanager
 async def beside_the_run(

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from cameras.microscope import BlankCommand, MicroscopeLost, MicroscopeState
-from runner.blanking import TRIES, BlankingPlayer, RhythmMeter, Unplayed, beside_the_run
+from runner.blanking import (
+    TRIES,
+    BlankingPlayer,
+    RhythmMeter,
+    Unplayed,
+    _Undisturbed,
+    beside_the_run,
+)
 from runner.blanking_settings import BlankingSettings, CodeTooLong, Rhythm, plan_code
 from runner.experiment import Experiment, ExperimentError
 from runner.lab import LabError, refuse_impossible_speed
@@ -303,6 +310,43 @@ async def test_a_code_is_no_news_of_the_microscope(beam, kept, clock):
     assert [message for *_, message, _ in kept.of("microscope")] == ["the microscope answers"]
 
 
+async def test_nothing_is_asked_between_the_edges_of_a_code(beam, kept, clock):
+    asked, plain = [], beam.blank
+
+    async def counted(*, on):
+        asked.append(beam.asked)
+        return await plain(on=on)
+
+    beam.blank = counted
+    async with asyncio.timeout(5), beside(beam, ONCE, kept, clock):
+        while not kept.of("beam"):
+            await asyncio.sleep(0)
+    assert asked[0] > 1
+    assert set(asked[1:]) == {asked[-1]}
+    assert asked[-1] - asked[0] <= 1  # one that was on its way
+
+
+async def test_a_state_that_was_asked_for_before_the_code_is_no_news(beam, kept, clock):
+    answer, plain = asyncio.Event(), beam.state
+
+    async def slow():
+        state = await plain()
+        if beam.asked == 2:
+            await answer.wait()  # it is on its way while the code begins
+            return MicroscopeState(beam_blanked=True)
+        return state
+
+    beam.state = slow
+    playing = player(beam, kept, clock)
+    watched = _Undisturbed(beam, playing)
+    assert (await watched.state()).beam_blanked is False
+    late = asyncio.create_task(watched.state())
+    await asyncio.sleep(0)
+    playing.playing = True
+    answer.set()
+    assert (await late).beam_blanked is False
+
+
 async def test_an_error_beside_the_run_is_told_and_the_run_goes_on(beam, kept, clock):
     beam.fails = {3: RuntimeError("a mistake")}
     async with asyncio.timeout(5), beside(beam, ONCE, kept, clock):
@@ -461,6 +505,21 @@ def test_all_mistakes_are_told_together_with_their_keys():
 def test_what_cannot_be_played_is_refused_with_its_key(pairs, key, says):
     found = problems_of(changed(*pairs))
     assert any(name.startswith(key) and says in p.what for name, p in found.items())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "key", "says"),
+    [
+        ([('frame_rate = "20 Hz"', 'frame_rate = "0 Hz"')], "camera.frame_rate", "more than"),
+        ([("height = 48", 'height = 48\nexposure = "1 s"')], "camera.exposure", "between frames"),
+        ([('resource = "mock"', 'resource = "mock"\nnplc = 0')], "potentiostat.nplc", "between"),
+        ([("height = 48", 'height = 48\nexposure = "0.1 ms"')], "blanker.code", "no chip suits"),
+    ],
+)
+def test_a_code_is_judged_by_what_can_be(pairs, key, says):
+    found = problems_of(changed(*pairs))
+    assert list(found) == [key]
+    assert says in found[key].what
 
 
 def without(name):
