@@ -78,11 +78,12 @@ def played_codes(session: Session) -> tuple[Played, ...]:
         if event.kind != "beam" or event.source != "blanker":
             continue
         sent_ns, done_ns = (
-            np.array(event.data[name], np.int64).reshape(-1) for name in ("sent_ns", "done_ns")
+            np.array(event.data.get(name, []), np.int64).reshape(-1)
+            for name in ("sent_ns", "done_ns")
         )
         edges_ns = sent_ns + (done_ns - sent_ns) // 2
         if len(edges_ns):
-            codes.append(Played(edges_ns=edges_ns, complete=event.data["complete"] is True))
+            codes.append(Played(edges_ns=edges_ns, complete=event.data.get("complete") is True))
     return tuple(sorted(codes, key=lambda code: int(code.edges_ns[0])))
 
 

@@ -188,6 +188,15 @@ def test_edges_stand_in_the_middle_of_their_commands_and_codes_in_order():
     assert np.array_equal(second.edges_ns, truth.edges_ns()[1])
 
 
+def test_events_that_hold_no_edges_and_those_of_others_are_no_codes():
+    record = Record(Truth())
+    record.truth.extra_events = [
+        SimpleNamespace(kind="beam", source="blanker", data={}),
+        SimpleNamespace(kind="beam", source="somebody", data={"sent_ns": [1], "done_ns": [2]}),
+    ]
+    assert len(played_codes(record)) == 1
+
+
 def test_both_delays_and_the_beam_are_found():
     _, (code,) = read()
     assert abs(code.camera.delay_s - 0.004) < 4 * code.camera.delay_sigma_s
