@@ -65,6 +65,23 @@ class Counted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Beam:
+    """What the beam added to the cell, from the first reading on; each of shape (n,).
+
+    Parameters
+    ----------
+    sigma_C
+        Of one number in all of them, the beam's current: it grows with the integral.
+    status
+        How it was found.
+    """
+
+    charge_C: NDArray[np.float64]
+    sigma_C: NDArray[np.float64]
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Cumulative charges in C against time, each shape (n,); NaN where unknown.
 
@@ -102,6 +119,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     counted: Counted | None = None,
     told: NDArray[np.bool_] | None = None,
     changed_F: float = 0.0,
+    beam: Beam | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -125,6 +143,8 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
         the data sheet, or exactly none of an open cell. None for nowhere.
     changed_F
         By how much the stray capacitance differed after the run.
+    beam
+        What the beam added; None where it was not measured, and then it is taken as none.
 
     Notes
     -----
@@ -158,6 +178,8 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     instrument_sigma = np.sqrt((gain_sigma * instrument) ** 2 + zero_sigma_C**2 + random_C**2)
     columns = {"instrument": instrument, "instrument_sigma": instrument_sigma}
     unknown = np.full(n, np.nan)
+    beam_C = np.zeros(n) if beam is None else beam.charge_C - beam.charge_C[:1]
+    beam_sigma_C = np.zeros(n) if beam is None else np.abs(beam.sigma_C - beam.sigma_C[:1])
     if holder is None:
         for term in ("capacitive", "leak", "dielectric", "ionic"):
             columns[term], columns[f"{term}_sigma"] = unknown, unknown
@@ -167,14 +189,16 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
             voltage,
             voltage_sigma_V,
             holder,
-            instrument,
-            np.hypot(random_C, zero_sigma_C),
+            instrument + beam_C,
+            np.sqrt(random_C**2 + zero_sigma_C**2 + beam_sigma_C**2),
             gain_sigma,
             changed_F,
         )
-    columns["beam"] = np.zeros(n)
-    columns["beam_sigma"] = np.zeros(n)
-    return Ledger(t_ns=t_ns, columns=columns, beam_status="not measured, taken as zero")
+    columns["beam"] = beam_C
+    # The same range has measured the beam's current, with the same error of its gain.
+    columns["beam_sigma"] = np.hypot(beam_sigma_C, gain_sigma * beam_C)
+    status = "not measured, taken as zero" if beam is None else beam.status
+    return Ledger(t_ns=t_ns, columns=columns, beam_status=status)
 
 
 def _with_counted(
@@ -245,8 +269,8 @@ def _holder_terms(
     voltage: NDArray[np.float64],
     voltage_sigma_V: NDArray[np.float64],
     holder: Holder,
-    instrument: NDArray[np.float64],
-    instrument_sigma_C: NDArray[np.float64],
+    given: NDArray[np.float64],
+    given_sigma_C: NDArray[np.float64],
     gain_sigma: float,
     changed_F: float,
 ) -> dict[str, NDArray[np.float64]]:
@@ -266,13 +290,13 @@ def _holder_terms(
     capacitive_sigma = np.hypot(capacitive_sigma, taken_C)
     leak_sigma = np.abs(holder.conductance_sigma_S * volt_seconds)
     dielectric_sigma = np.abs(holder.dielectric_sigma_F * slow_rise)
-    ionic = instrument - capacitive - leak - dielectric
+    ionic = given - capacitive - leak - dielectric
     # The same range measured holder and cell: a gain error scales all terms alike, so
     # the ionic charge carries it once. The zero of the range and the leakage were found
     # together; their errors are combined as if independent, which is on the safe side.
     ionic_sigma = np.sqrt(
         (gain_sigma * ionic) ** 2
-        + instrument_sigma_C**2
+        + given_sigma_C**2
         + capacitive_sigma**2
         + leak_sigma**2
         + dielectric_sigma**2

@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 from mocks.camera_server import CameraServer
 from mocks.instruments import Streaming, Triggered, simulated_smu
 from mocks.pace import LockstepPace, RealPace
+from mocks.temscript_server import TemscriptServer
 from mocks.world import World
 
 LOOPBACK = "127.0.0.1"
@@ -45,6 +46,7 @@ class Bench:
         self.smu = simulated_smu(driver, world, pace)
         self._triggered = self.smu if isinstance(self.smu, Triggered) else None
         self.camera = CameraServer(world, pace)
+        self.microscope = TemscriptServer(now_ns=pace.now_ns, move=self._move_blanker)
         self.refused_clients = 0
         self._attended = asyncio.Event()
         self._unattended = asyncio.Event()
@@ -72,6 +74,7 @@ class Bench:
         smu = await asyncio.start_server(serve_smu, LOOPBACK, self.smu_port)
         camera = await asyncio.start_server(serve_camera, LOOPBACK, self.camera_port)
         self._servers = [smu, camera]
+        await self.microscope.__aenter__()
         self.smu_port = smu.sockets[0].getsockname()[1]
         self.camera_port = camera.sockets[0].getsockname()[1]
         self._spawn(self._pace.run(), "mocks.pace")
@@ -84,6 +87,7 @@ class Bench:
         trace: TracebackType | None,
     ) -> None:
         """Close all sockets."""
+        await self.microscope.__aexit__(kind, error, trace)
         for server in self._servers:
             server.close()
         if self._udp is not None:
@@ -186,6 +190,16 @@ class Bench:
     async def open_holder(self) -> None:
         """Take the cell out of the holder."""
         self.world.open_holder()
+
+    def _move_blanker(self, blanked: bool) -> None:  # noqa: FBT001 - what the wire says
+        late = self.world.scenario.blanker
+        self.world.blanker.switch(
+            self._pace.now_ns(),
+            blanked=blanked,
+            latency_s=late.blanker_latency_s,
+            jitter_s=late.blanker_jitter_s,
+            rise_s=late.blanker_rise_s,
+        )
 
     # --- clock exchanges ---------------------------------------------------------------------
 

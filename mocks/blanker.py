@@ -71,6 +71,38 @@ class Blanker:
         self._rise_ns += [rise_ns] * len(real)
         self._longest_ns = max(self._longest_ns, rise_ns)
 
+    @property
+    def blanked(self) -> bool:
+        """Whether the last command was to take the beam off."""
+        return len(self.edges_ns) % 2 == 1
+
+    def switch(
+        self,
+        t_ns: int,
+        *,
+        blanked: bool,
+        latency_s: float = 0.0,
+        jitter_s: float = 0.0,
+        rise_s: float = 0.0,
+    ) -> None:
+        """Obey one command, late and in its own order; one that changes nothing is none.
+
+        Parameters
+        ----------
+        t_ns
+            Host time of the command; no edge comes before its command.
+        """
+        if blanked == self.blanked:
+            return
+        late_s = max(latency_s + jitter_s * self._rng.standard_normal(), 0.0)
+        real_ns, rise_ns = t_ns + round(late_s * 1e9), round(rise_s * 1e9)
+        if self.edges_ns:
+            real_ns = max(real_ns, self.edges_ns[-1] + rise_ns + 1)
+        self.commanded_ns.append(t_ns)
+        self.edges_ns.append(real_ns)
+        self._rise_ns.append(rise_ns)
+        self._longest_ns = max(self._longest_ns, rise_ns)
+
     def mean(self, from_ns: int, to_ns: int) -> float:
         """Return the share of beam that is on, mean over a window; at a moment if it is empty."""
         if to_ns <= from_ns:

@@ -17,6 +17,10 @@ Event = Callable[[int], Awaitable[None]]
 class Pace(Protocol):
     """Time on the bench."""
 
+    def now_ns(self) -> int:
+        """Return what time it is, which the world may not have reached yet."""
+        ...
+
     async def take(self, duration_ns: int) -> None:
         """Let an instrument work for a while."""
         ...
@@ -71,6 +75,10 @@ class LockstepPace:
         self._agenda = _Agenda()
         self._moving = asyncio.Lock()
         publish(world.now_ns)
+
+    def now_ns(self) -> int:
+        """Return what time it is."""
+        return self._world.now_ns
 
     def at(self, t_ns: int, event: Event) -> None:
         """Have an event when the world reaches ``t_ns``."""
@@ -127,6 +135,10 @@ class RealPace:
         self._speed = speed
         self._agenda = _Agenda()
         self._added = asyncio.Event()
+
+    def now_ns(self) -> int:
+        """Return what time it is, which the world may not have reached yet."""
+        return self._now_ns()
 
     def at(self, t_ns: int, event: Event) -> None:
         """Have an event when the world reaches ``t_ns``."""

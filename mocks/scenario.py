@@ -68,6 +68,18 @@ class CameraSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BlankerSettings:
+    """A simulated beam blanker: how late it obeys, always and at random, and how fast.
+
+    In virtual time a command is answered at once, and obeyed this much later.
+    """
+
+    blanker_latency_s: float = 0.0
+    blanker_jitter_s: float = 0.0
+    blanker_rise_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One simulated world."""
 
@@ -75,6 +87,7 @@ class Scenario:
     cell: CellParameters
     camera: CameraSettings = field(default_factory=CameraSettings)
     smu: SmuErrors = field(default_factory=SmuErrors)
+    blanker: BlankerSettings = field(default_factory=BlankerSettings)
 
 
 def _lco_lipon_li() -> Scenario:
@@ -187,7 +200,7 @@ def load(name: str, **overrides: float) -> Scenario:
 def _override(scenario: Scenario, key: str, value: float) -> Scenario:
     if not math.isfinite(value):
         raise ValueError(f"{key} of the simulated world must be finite, not {value}")
-    for part_name in ("cell", "camera", "smu"):
+    for part_name in ("cell", "camera", "smu", "blanker"):
         part = getattr(scenario, part_name)
         known = {f.name: getattr(part, f.name) for f in fields(part)}
         if key in known:

@@ -22,10 +22,19 @@ class TemscriptServer:
     latency_s
         From the arrival of a command to the movement of the blanker, and again to the
         answer.
+    move
+        Told of each command to the blanker, as that of a simulated world; None for nobody.
     """
 
-    def __init__(self, *, now_ns: NowNs, latency_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        now_ns: NowNs,
+        latency_s: float = 0.0,
+        move: Callable[[bool], None] | None = None,
+    ) -> None:
         self._now_ns = now_ns
+        self._move = move
         self.latency_s = latency_s
         self.values: dict[str, Any] = {
             "version": "2.1.0",
@@ -109,6 +118,8 @@ class TemscriptServer:
         await asyncio.sleep(self.latency_s)
         self.values[name] = bool(value)
         self.blanks.append((self._now_ns(), bool(value)))
+        if self._move is not None:
+            self._move(bool(value))
         await asyncio.sleep(self.latency_s)
 
 

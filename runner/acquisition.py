@@ -14,6 +14,7 @@ from cameras.records import Frame, FrameFault, FrameInfo
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
 from runner.arrivals import Arrivals
+from runner.blanking import RhythmMeter
 from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.control import Control
@@ -126,6 +127,7 @@ class Acquisition:
         self._camera_fit: ClockFit | None = None
         self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
         self._first_exposure_ns: int | None = None
+        self.rhythm = RhythmMeter()
         self.state = LiveState(
             steps=len(plan),
             planned_s=experiment.longest_s,
@@ -318,6 +320,8 @@ class Acquisition:
         missing = await self._note_missing(block)
         rows = session_rows(block, self._cycle)
         rows["left_out"][:1] = missing  # they are in the charge all the same
+        for row in rows:
+            self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
         if block.exchanges:
@@ -410,6 +414,7 @@ class Acquisition:
         info = frame.info
         if self._first_exposure_ns is None:
             self._first_exposure_ns = info.device_start_ns
+        self.rhythm.frame(info.index, info.device_start_ns, info.exposure_ns)
         # The beam stays on between exposures: dropped frames cost dose too.
         lit_ns = info.device_start_ns + info.exposure_ns - self._first_exposure_ns
         camera = self._experiment.camera

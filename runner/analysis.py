@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +12,14 @@ from rich.table import Table
 from correlate.faraday import faraday_balance
 from correlate.kinematics import mean_velocity
 from correlate.lag import LagResult, NotEnoughData, lag_correlation
-from correlate.ledger import Accuracy, Counted, Holder, Ledger, charge_ledger
+from correlate.ledger import Accuracy, Beam, Counted, Holder, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_from_data
+from runner.beam_code import ReadCode, beam_of, code_events, code_table, read_codes
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.frame_samples import thinned_of
 from runner.holder_record import HolderRecord
@@ -40,6 +41,7 @@ SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 SEED = 20_001
 SHORT_EVENT = "soft_short"
+BEAM_CHARGE, BEAM_SIGMA = "beam_charge", "beam_charge_sigma"  # beside the samples' columns
 
 
 def analyse_session(path: Path, holder: HolderRecord | None) -> None:
@@ -197,9 +199,11 @@ def correlate_session(path: Path) -> None:
                 "charge_ionic_sigma": ledger.columns["ionic_sigma"],
             },
         )
-        for t_ns, text, details in found.shorts.events():
-            if (t_ns, SHORT_EVENT) not in known:
-                editor.add_event(t_ns, SHORT_EVENT, "analysis", text, details)
+        shorts = ((t, SHORT_EVENT, text, data) for t, text, data in found.shorts.events())
+        for t_ns, kind, text, details in (*shorts, *code_events(found.codes)):
+            if (t_ns, kind) not in known:
+                editor.add_event(t_ns, kind, "analysis", text, details)
+        _put_codes(editor, found.codes)
         if found.steps:
             editor.put_table("correlation/kinematics", found.steps)
         for spectrum in found.spectra:
@@ -218,6 +222,12 @@ def correlate_session(path: Path) -> None:
             editor.put_table("correlation/faraday", {}, found.faraday)
 
 
+def _put_codes(editor: SessionEditor, codes: tuple[ReadCode, ...]) -> None:
+    if codes:
+        rows, units = code_table(codes)
+        editor.put_table("correlation/blanking", rows, units=units)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Findings:
     """All that `correlate_session` works out before it writes."""
@@ -229,6 +239,7 @@ class _Findings:
     faraday: dict[str, AttributeValue]
     spectra: tuple[Spectrum, ...]
     titrations: tuple[StepTitration, ...]
+    codes: tuple[ReadCode, ...]
 
     @classmethod
     def of(cls, session: Session, columns: Mapping[str, NDArray[np.generic]]) -> "_Findings":
@@ -237,7 +248,13 @@ class _Findings:
         change = holder_change_of(session)
         changed_F = 0.0 if change is None else change.capacitance_F
         shorts = find_shorts(columns)
+        codes = read_codes(session, columns)
+        beam = beam_of(session, codes, np.asarray(columns["t_ns"], np.int64))
+        if beam is not None:
+            columns = {**columns, BEAM_CHARGE: beam.charge_C, BEAM_SIGMA: beam.sigma_C}
         ledger = _ledger(columns, accuracy, holder, slice(None), changed_F)
+        if beam is not None:
+            ledger = replace(ledger, beam_status=beam.status)
         _widen(ledger.columns["ionic_sigma"], shorts.charge_C)
         front = session.table("tracks/front") if session.has("tracks/front") else None
         track = None if front is None else dict(front.columns)
@@ -248,6 +265,7 @@ class _Findings:
             lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
             titrations=_titrations(session, columns, holder, accuracy),
+            codes=codes,
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
         )
 
@@ -296,7 +314,16 @@ def _ledger(
         counted=_counted(part),
         told=(np.asarray(part["status"], np.uint32) & int(Status.TOLD)) != 0,
         changed_F=changed_F,
+        beam=_beam(part),
     )
+
+
+def _beam(columns: Mapping[str, NDArray[np.generic]]) -> Beam | None:
+    """Return what the beam added, where codes told it."""
+    if BEAM_CHARGE not in columns:
+        return None
+    charge_C, sigma_C = (np.asarray(columns[n], np.float64) for n in (BEAM_CHARGE, BEAM_SIGMA))
+    return Beam(charge_C=charge_C, sigma_C=sigma_C, status="measured")
 
 
 def _counted(columns: Mapping[str, NDArray[np.generic]]) -> Counted | None:

@@ -49,6 +49,7 @@ class BenchReady:
 
     potentiostat_resource: str
     camera_port: int
+    microscope_port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +104,11 @@ async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) ->
         if settings.holder_open:
             await bench.open_holder()
         connection.send(
-            BenchReady(potentiostat_resource=bench.smu_resource, camera_port=bench.camera_port)
+            BenchReady(
+                potentiostat_resource=bench.smu_resource,
+                camera_port=bench.camera_port,
+                microscope_port=bench.microscope.port,
+            )
         )
         await _obey(connection, bench)
     if settings.truth_path is not None:

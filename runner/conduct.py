@@ -7,11 +7,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cameras.microscope import Microscope, microscope_class
 from cameras.protocol import FrameSource
 from potentiostat.protocol import NO_LINES, SafeState
 from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
+from runner.blanking import beside_the_run
 from runner.bus import BusAddress, BusFeed
 from runner.bus_commands import Command
 from runner.calibrate import measure_holder
@@ -241,6 +243,7 @@ async def _play(
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)
+        microscope = await _enter_microscope(lab, stack)
         connected = cell.get_connected()
         plan = Plan(experiment.steps, range_A=experiment.range_A(connected.ranges))
         header = await asyncio.to_thread(
@@ -267,7 +270,14 @@ async def _play(
             watcher=watcher,
             show=_show_nobody if feed is None else feed.put,
         )
-        ending = refused or await acquisition.run()
+        async with beside_the_run(
+            microscope,
+            experiment.blanking,
+            recorder=recorder,
+            clock=lab.clock,
+            measured=acquisition.rhythm.rhythm,
+        ):
+            ending = refused or await acquisition.run()
         cell.reason = ending.reason
         if camera is not None:
             ring = recorder.ring_counters(CAMERA)
@@ -314,3 +324,12 @@ async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
         now_ns=lab.clock.now_ns,
     )
     return await stack.enter_async_context(camera)
+
+
+async def _enter_microscope(lab: Lab, stack: AsyncExitStack) -> Microscope | None:
+    """Connect to the microscope; a run that cannot have it does not begin."""
+    if (address := lab.microscope) is None:
+        return None
+    driver = await asyncio.to_thread(microscope_class, address.driver)
+    microscope: Microscope = driver.at(address.host, address.port, now_ns=lab.clock.now_ns)
+    return await stack.enter_async_context(microscope)

@@ -120,6 +120,26 @@ class TrackTable(Table):
     tracker: str
 
 
+class MicroscopeTable(Table):
+    """``[microscope]``: what is beside the camera."""
+
+    driver: str
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+class BlankerTable(Table):
+    """``[blanker]``: blank the beam in a code that camera and meter can read."""
+
+    code: Literal["auto"] | int = "auto"
+    chip: Time | None = None
+    every: Time | None = None
+    after: Time = 5.0
+    repeats: int = 1
+    response: Time = 0.0
+    rise: Time = 0.0
+
+
 class BusTable(Table):
     """``[bus]``."""
 
@@ -147,6 +167,8 @@ class ExperimentTable(Table):
     track: list[TrackTable] = Field(default_factory=list)
     step: list[StepTable]
     bus: BusTable | None = None
+    microscope: MicroscopeTable | None = None
+    blanker: BlankerTable | None = None
 
 
 _OWN_WORDS = {"for": "duration", "from": "start"}
@@ -214,6 +236,8 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("step",): StepTable,
     **{("step", name): table for name, table in TECHNIQUE_TABLES.items()},
     ("bus",): BusTable,
+    ("microscope",): MicroscopeTable,
+    ("blanker",): BlankerTable,
 }
 
 

@@ -13,6 +13,7 @@ from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
+from runner.blanking_settings import BlankingSettings, blanking_settings, check_blanking
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.config import CameraTable, ExperimentTable, read_tables
 from runner.plan import choose_range, longest_s
@@ -164,6 +165,15 @@ class BusSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MicroscopeSettings:
+    """Which microscope, and where its server listens; port 0 for the driver's own."""
+
+    driver: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
     """What a run is asked to do. Load one with `load` or `loads`."""
 
@@ -180,6 +190,8 @@ class Experiment:
     bus: BusSettings | None
     contact: ContactSettings | None = None
     stop_on_short: bool = False
+    microscope: MicroscopeSettings | None = None
+    blanking: BlankingSettings | None = None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -288,6 +300,14 @@ class Experiment:
             contact=None
             if tables.contact is None
             else ContactSettings(current_A=tables.contact.current),
+            microscope=None
+            if tables.microscope is None
+            else MicroscopeSettings(
+                driver=tables.microscope.driver,
+                host=tables.microscope.host,
+                port=tables.microscope.port,
+            ),
+            blanking=blanking_settings(tables),
         )
 
     @property
@@ -387,6 +407,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_limits(tables, cell),
         *_check_equipment(tables),
         *_check_contact(tables),
+        *check_blanking(tables),
         *check_steps(tables, cell.terms),
     ]
 

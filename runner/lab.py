@@ -30,6 +30,7 @@ from runner.process import PipedProcess, ProcessLost
 
 MOCK = "mock"
 ANY_SIMULATED = "keithley6430"  # stands on a bench whose camera alone is asked for
+SIMULATED_MICROSCOPE, LOOPBACK = "temscript", "127.0.0.1"
 MAX_SPEED = math.inf
 JOIN_TIMEOUT_S = 20.0
 
@@ -47,6 +48,15 @@ class CameraAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class MicroscopeAddress:
+    """Which microscope, and where its server listens."""
+
+    driver: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Lab:
     """Open equipment."""
 
@@ -54,6 +64,7 @@ class Lab:
     potentiostat_resource: str
     camera: CameraAddress | None
     bench: PipedProcess | None
+    microscope: MicroscopeAddress | None = None
 
     @property
     def simulated(self) -> bool:
@@ -78,8 +89,9 @@ def uses_mock(experiment: Experiment) -> bool:
 
 def refuse_impossible_speed(experiment: Experiment, speed: float) -> None:
     """Raise LabError where real hardware is asked to hurry."""
-    all_mock = experiment.potentiostat.resource == MOCK and (
-        experiment.camera is None or experiment.camera.driver == MOCK
+    others = (experiment.camera, experiment.microscope)
+    all_mock = experiment.potentiostat.resource == MOCK and all(
+        other is None or other.driver == MOCK for other in others
     )
     if speed != 1.0 and not all_mock:
         raise LabError(
@@ -213,4 +225,9 @@ def _with_bench(
             camera = CameraAddress("stream", CameraOptions(port=ready.camera_port))
         else:
             camera = CameraAddress(experiment.camera.driver, experiment.camera.options)
-    return Lab(clock, resource, camera, bench)
+    microscope = None
+    if (named := experiment.microscope) is not None:
+        microscope = MicroscopeAddress(named.driver, named.host, named.port)
+        if named.driver == MOCK and ready is not None:
+            microscope = MicroscopeAddress(SIMULATED_MICROSCOPE, LOOPBACK, ready.microscope_port)
+    return Lab(clock, resource, camera, bench, microscope)

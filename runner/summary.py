@@ -18,6 +18,13 @@ from runner.plan import ExitCode
 from runner.titration_summary import TitrationSummary, titration_summaries, titration_table
 from session.reader import Session
 
+DOUBTS = (
+    "calibration_doubted",
+    "holder_changed",
+    "clock_disagreement",
+    "code_refused",
+    "beam_left",
+)
 IMPORTED = "imported"  # exit reason of a session that was not run here
 LEDGER_TERMS = ("instrument", "capacitive", "leak", "dielectric", "beam", "ionic")
 
@@ -75,6 +82,28 @@ class CorrelationSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CodeSummary:
+    """What one code of the beam told.
+
+    Parameters
+    ----------
+    camera_delay_s, meter_delay_s
+        Of frames and readings after the commands to the blanker.
+    difference_s, bound_s
+        Of both, and what clock fits and instruments permit.
+    beam_current_A
+        Into the positive terminal while the beam is on.
+    """
+
+    camera_delay_s: Measured
+    meter_delay_s: Measured
+    difference_s: Measured
+    bound_s: float
+    beam_current_A: Measured
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """What came of a session.
 
@@ -111,6 +140,7 @@ class RunSummary:
     spectra: tuple[SpectrumSummary, ...]
     titrations: tuple[TitrationSummary, ...]
     warnings: tuple[str, ...] = ()
+    codes: tuple[CodeSummary, ...] = ()
 
 
 def summarise(
@@ -147,16 +177,13 @@ def summarise(
             spectra=_spectra(session),
             titrations=titration_summaries(session, _numbers(session)),
             warnings=_warnings(session),
+            codes=_codes(session),
         )
 
 
 def _warnings(session: Session) -> tuple[str, ...]:
     """Say what makes the numbers less sure: an old calibration, a changed holder, shorts."""
-    said = [
-        event.message
-        for event in session.events()
-        if event.kind in ("calibration_doubted", "holder_changed")
-    ]
+    said = [event.message for event in session.events() if event.kind in DOUBTS]
     shorts = [event for event in session.events() if event.kind == "soft_short"]
     if shorts:
         falls = sum(float(str(event.data["step_V"])) < 0 for event in shorts)
@@ -165,6 +192,29 @@ def _warnings(session: Session) -> tuple[str, ...]:
             f"{min(shorts, key=lambda event: event.t_ns).message}"
         )
     return tuple(said)
+
+
+def _codes(session: Session) -> tuple[CodeSummary, ...]:
+    if not session.has("correlation/blanking"):
+        return ()
+    table = session.table("correlation/blanking").columns
+    told = [e for e in session.events() if e.kind in ("blanking", "clock_disagreement")]
+    messages = [e.message for e in sorted(told, key=lambda e: e.t_ns)]
+
+    def measured(name: str, i: int) -> Measured:
+        return Measured(value=float(table[name][i]), sigma=float(table[f"{name}_sigma"][i]))
+
+    return tuple(
+        CodeSummary(
+            camera_delay_s=measured("camera_delay", i),
+            meter_delay_s=measured("meter_delay", i),
+            difference_s=measured("difference", i),
+            bound_s=float(table["difference_bound"][i]),
+            beam_current_A=measured("beam_current", i),
+            verdict=message,
+        )
+        for i, message in enumerate(messages)
+    )
 
 
 def _duration_s(session: Session) -> float:
@@ -312,6 +362,7 @@ def render_summary(summary: RunSummary) -> RenderableType:
     parts += [_spectrum_table(s) for s in summary.spectra]
     parts += [titration_table(t) for t in summary.titrations]
     parts += [_sentence(c) for c in summary.correlations]
+    parts += [_code_sentence(c) for c in summary.codes]
     parts += [Text(f"Warning: {warning}", style="yellow") for warning in summary.warnings]
     if summary.left_in == SafeState.S1:
         parts.append(
@@ -410,4 +461,13 @@ def _sentence(found: CorrelationSummary) -> Text:
     return Text(
         f"{found.name}: r = {found.r:.3f} at a lag of {found.lag_s:+.2f} s, "
         f"p = {found.p:.3g} ({found.null}). {found.verdict}"
+    )
+
+
+def _code_sentence(code: CodeSummary) -> Text:
+    camera, meter, beam = code.camera_delay_s, code.meter_delay_s, code.beam_current_A
+    return Text(
+        f"coded beam: frames {with_sigma(camera.value, camera.sigma, 's')} and readings "
+        f"{with_sigma(meter.value, meter.sigma, 's')} after the commands, beam current "
+        f"{with_sigma(beam.value, beam.sigma, 'A')}; {code.verdict}"
     )
