@@ -320,8 +320,9 @@ class Acquisition:
         missing = await self._note_missing(block)
         rows = session_rows(block, self._cycle)
         rows["left_out"][:1] = missing  # they are in the charge all the same
-        for row in rows:
-            self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
+        if self._experiment.blanking is not None:
+            for row in rows:
+                self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
         if block.exchanges:
@@ -398,6 +399,7 @@ class Acquisition:
             limit_e_m2 = self._experiment.dose_limit_e_m2
             if limit_e_m2 is not None and stamps.dose_per_m2 > limit_e_m2:
                 self._end_for_dose(limit_e_m2)
+            del frame  # its pixels hold a slot of the ring
 
     async def _note_fault(self, fault: FrameFault) -> None:
         await self._recorder.event(

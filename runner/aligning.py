@@ -41,7 +41,7 @@ from sync.shutter import exposure_starts
 By = Literal["auto", "code", "steps", "rates"]
 SOURCE = "align"
 ALIGNED, UNDONE = "aligned", "align_undone"
-BLANK = "beam_blank"
+BLANK, CODE = "beam_blank", "beam"
 METHOD_PREFIX = "align: "
 MIN_EXCHANGES = 2
 
@@ -299,6 +299,11 @@ def _recorded_edges(session: Session) -> Stamps | None:
     edges_ns: list[int] = []
     for event in session.events():
         sent, done, off = (event.data.get(k) for k in ("sent_ns", "done_ns", "blanked"))
+        if event.kind == CODE and isinstance(sent, list) and isinstance(done, list):
+            # The edges of a whole code; one that was cut short is let on again, too.
+            edges_ns += [a + (b - a) // 2 for a, b in zip(sent, done, strict=False)]
+            edges_ns = edges_ns[: len(edges_ns) // 2 * 2]
+            continue
         if event.kind != BLANK or not (isinstance(sent, int) and isinstance(done, int)):
             continue
         # A command that changes nothing is no edge; the first takes the beam off.

@@ -125,7 +125,7 @@ def stepped(path, *, offset_s=17.3, gaps_s=GAPS_S, by=(1.0,), begin_s=-40.0, end
     )
 
 
-def coded(path, *, offset_s, recorded=False, seen=True, by="current", **changes):
+def coded(path, *, offset_s, recorded="", seen=True, by="current", **changes):
     """Write a code that the beam was blanked with, over both records."""
     code = BlankingCode(order=6, chip_ns=107_000_000)
     blanker = Blanker(3)
@@ -140,10 +140,14 @@ def coded(path, *, offset_s, recorded=False, seen=True, by="current", **changes)
     noisy = wave + 0.3 * rng.standard_normal(len(sample_s))
     current = 1e-12 + (1e-13 * noisy if by == "current" else 0.0)
     voltage = 3.5 + (1e-4 * noisy if by == "voltage" else 0.0)
+    edges_ns = [int(t_ns) for t_ns in blanker.commanded_ns]
+    sent_ns, done_ns = [t - 200_000 for t in edges_ns], [t + 200_000 for t in edges_ns]
     events = [
-        (t_ns, "beam_blank", {"sent_ns": t_ns - 200_000, "done_ns": t_ns + 200_000, "blanked": off})
-        for off, t_ns in zip([True, False] * 99, blanker.commanded_ns, strict=False)
+        (sent, "beam_blank", {"sent_ns": sent, "done_ns": done, "blanked": off})
+        for off, sent, done in zip([True, False] * 99, sent_ns, done_ns, strict=False)
     ]
+    if recorded == "whole":
+        events = [(done_ns[-1], "beam", {"sent_ns": sent_ns, "done_ns": done_ns})]
     write(
         path,
         sample_s=sample_s,
@@ -243,8 +247,9 @@ def test_a_code_that_is_told_gives_the_offset(tmp_path, by):
     assert found.sigma_s < 0.005
 
 
-def test_recorded_blanking_is_the_code(tmp_path):
-    path, _ = coded(tmp_path / "a.h5", offset_s=4.2, recorded=True)
+@pytest.mark.parametrize("recorded", ["by command", "whole"])
+def test_recorded_blanking_is_the_code(tmp_path, recorded):
+    path, _ = coded(tmp_path / "a.h5", offset_s=4.2, recorded=recorded)
     found = align_session(path)
     assert (found.method, found.refusal) == ("code", "")
     assert covers(found, 4.2)
