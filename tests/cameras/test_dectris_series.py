@@ -1,12 +1,15 @@
 """From messages to frames: the counter, the stamps, and what is told in plain words."""
 
+import queue
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import cbor2
 import numpy as np
 import pytest
 
 from cameras.dectris_series import SeriesReader
+from cameras.dectris_stream import Film
 from cameras.records import CameraInfo, Frame, FrameFault
 from mocks.dectris_wire import array_item, image_message, message
 
@@ -332,3 +335,30 @@ def test_the_end_of_another_series_does_not_end_this_one():
 
 def test_the_end_of_a_series_whose_images_all_went_elsewhere_ends_it():
     assert Reading(end(7), armed=7).reader.ended
+
+
+# --- the end of listening -----------------------------------------------------------------------
+
+
+async def test_listening_ends_with_the_last_message_before_the_stop():
+    received = queue.Queue()
+    for image_id, arrival_ns in enumerate((50, 100, 101, 102)):
+        received.put((image(image_id), arrival_ns))
+    link = SimpleNamespace(received=received)
+    film = Film(link, SeriesReader(INFO, None), now_ns=lambda: 100)
+    film.stop(0)
+    film.stop(60)  # the first word counts
+    assert [frame.info.index async for frame in film.frames(None)] == [0, 1]
+    assert received.qsize() == 1  # of a microscope that goes on for ever
+
+
+async def test_a_film_that_we_end_takes_what_comes_until_the_end_of_the_series():
+    received = queue.Queue()
+    for raw in (image(0), image(1), end(), image(2)):
+        received.put((raw, 101))
+    film = Film(SimpleNamespace(received=received), SeriesReader(INFO, 1), now_ns=lambda: 100)
+    film.stop(60)
+    film.note("the lid is open")
+    items = [item async for item in film.frames(None)]
+    assert [item.reason for item in items if isinstance(item, FrameFault)] == ["the lid is open"]
+    assert [item.info.index for item in items if isinstance(item, Frame)] == [0, 1]
