@@ -192,7 +192,7 @@ def _times_by_arrival(
     except ValueError:  # neither stamps nor counter go on: they tell nothing
         return t_ns, sigma_ns
     end_ns, end_sigma_ns = record.to_host_ns(ends_ns)
-    t_ns[arrived], sigma_ns[arrived] = end_ns - exposure_ns, end_sigma_ns
+    t_ns[arrived], sigma_ns[arrived] = in_order(end_ns - exposure_ns, end_sigma_ns)
     fits[camera] = FittedClock(
         stretches=record.pieces,
         rows=record.rows(),
@@ -206,6 +206,18 @@ def _times_by_arrival(
         },
     )
     return t_ns, sigma_ns
+
+
+def in_order(
+    t_ns: NDArray[np.int64], sigma_ns: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Let no frame be earlier than the one before it, which came first.
+
+    Where a clock stepped, the pieces on both sides may overlap by what is not known of them:
+    by so much the frames that are moved are less sure.
+    """
+    risen_ns = np.maximum.accumulate(t_ns)
+    return risen_ns, np.hypot(sigma_ns, (risen_ns - t_ns).astype(np.float64))
 
 
 def _ends(table: Table, arrived: NDArray[np.bool_]) -> tuple[NDArray[np.int64], bool]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mocks.clock_pair import ClockPair, VirtualClock
-from runner.timebase import _times_by_arrival, fit_exchanges
+from runner.timebase import _times_by_arrival, fit_exchanges, in_order
 from session.tables import Table
 
 ASKED = np.arange(120.0)
@@ -67,3 +67,10 @@ def test_frames_without_a_clock_are_tied_by_their_arrivals(marks, on, shift_ns):
     assert fits["camera"].notes["method"] == "arrivals"
     assert fits["camera"].notes["abscissa"] == ("counter" if on == "host" else "stamps")
     assert all(np.isinf(row.bound_ns) for row in fits["camera"].rows)
+
+
+def test_no_frame_is_earlier_than_the_one_before_it():
+    t_ns = np.array([10, 20, 17, 19, 30], np.int64)
+    found_ns, sigma_ns = in_order(t_ns, np.array([1.0, 1.0, 4.0, 1.0, 2.0]))
+    assert found_ns.tolist() == [10, 20, 20, 20, 30]
+    assert sigma_ns.tolist() == pytest.approx([1.0, 1.0, 5.0, 2**0.5, 2.0])

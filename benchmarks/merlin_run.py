@@ -1,0 +1,123 @@
+"""A whole run with a Merlin detector: frames from its socket to the session, none lost.
+
+    python benchmarks/merlin_run.py [--rate 400] [--seconds 60] [--size 1024] [--folder .]
+
+The detector of `merlin_400fps.py`, in a process of its own, sends at a paced rate to `lamella
+run`, which reads a simulated potentiostat in real time, stamps each frame, and records both.
+Printed are the frames that were sent, stored and lost, how full the ring of the recorder was,
+by how much a sleep of 5 ms of the runner's event loop was late, and how many readings were
+stored. A minute of 1024 x 1024 at 400 a second is a file of 25 GB, which is removed again.
+"""
+
+import argparse
+import asyncio
+import multiprocessing
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from merlin_400fps import Job, detector, lag
+
+from runner import Experiment, run
+from session import Session
+
+BEFORE_S, AFTER_S = 0.5, 1.5  # of the plan, beside the time in which the detector sends
+
+PLAN = """
+title = "frames of a Merlin"
+[cell]
+stack = "Au | LiCoO2 | LiPON | Li | Cu"
+width = "5 um"
+depth = "2 um"
+working = {{ material = "LiCoO2", thickness = "500 nm" }}
+window = ["2.8 V", "4.2 V"]
+[potentiostat]
+driver = "keithley6430"
+resource = "mock"
+[camera]
+driver = "merlin"
+control_port = {control}
+data_port = {data}
+frame_rate = "{rate} Hz"
+pixel_size = "0.8 nm"
+dose_rate = "0.01 e/angstrom^2/s"
+[limits]
+voltage = ["2.5 V", "4.3 V"]
+current = "100 pA"
+charge = "8 nC"
+[[step]]
+ocv = {{ for = "{length} s" }}
+"""
+
+
+async def film(experiment: Experiment, output: Path) -> list[float]:
+    """Run it; return how late the event loop was, in s."""
+    lags_s: list[float] = []
+    measuring = asyncio.create_task(lag(lags_s))
+    try:
+        await run(experiment, output=output)
+    finally:
+        measuring.cancel()
+    return lags_s
+
+
+def tell(output: Path, job: Job) -> None:
+    """Print what the session holds."""
+    with Session.open(output) as session:
+        table = session.frame_table("camera")
+        index, sigma_ns = table["index"], table["t_sigma_ns"]
+        readings = len(session.samples())
+        ring = session.attributes("queues/recorder.camera")
+        way = session.attributes("instrument/camera").get("frames_written", "")
+        faults = [e.message for e in session.events() if e.kind in ("frame_fault", "gap", "fault")]
+    lost = job.frames - len(np.unique(index))
+    print(f"frames sent {job.frames}, stored {len(index)}, lost {lost}, faults {faults}")
+    print(f"time of a frame: sigma {np.median(sigma_ns) / 1e3:.1f} us in the middle")
+    used = f"most in use {ring['high_water']}, waits {ring['waits']}"
+    print(f"ring of {ring['slots']} slots, {used}; {way}")
+    print(f"readings stored {readings}")
+
+
+def main() -> None:
+    """Run it once."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rate", type=float, default=400.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--depth", type=int, default=6, choices=(1, 6, 12))
+    parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--folder", type=Path, default=Path())
+    asked = parser.parse_args()
+    job = Job(
+        size=asked.size,
+        depth=asked.depth,
+        rate_Hz=asked.rate,
+        frames=round(asked.rate * asked.seconds),
+    )
+    context = multiprocessing.get_context("spawn")
+    told: multiprocessing.Queue[object] = context.Queue()
+    process = context.Process(target=detector, args=(job, told))
+    process.start()
+    control, data = told.get()
+    length_s = BEFORE_S + asked.seconds + AFTER_S
+    text = PLAN.format(control=control, data=data, rate=asked.rate, length=length_s)
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        output = Path(folder) / "merlin.h5"
+        lags_s = asyncio.run(film(Experiment.loads(text), output))
+        tell(output, job)
+    sent, late_ms, _ = told.get()
+    process.join()
+    print(
+        "event loop late, ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(
+            *np.percentile(np.array(lags_s) * 1e3, [50, 99, 100])
+        )
+    )
+    print(
+        "sent {}, the sender late by ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(sent, *late_ms)
+    )
+    print(f"load before {before:.1f}, {os.cpu_count()} cores")
+
+
+if __name__ == "__main__":
+    main()
