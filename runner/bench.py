@@ -91,16 +91,17 @@ async def _serve(connection: "Connection[Any, Any]", settings: BenchSettings) ->
     try:
         chosen = scenario.load(settings.scenario, **dict(settings.overrides))
         instruments.refuse_unknown(settings.driver)
+        world = world_module.World(chosen, seed=settings.seed, start_ns=now_ns())
+        if settings.clock.path is not None:
+            shared = SharedTime(Path(settings.clock.path))
+            pace = pace_module.LockstepPace(world, shared.publish)
+        else:
+            pace = pace_module.RealPace(world, now_ns, settings.clock.speed)
+        made = mocks_bench.Bench(world, pace, driver=settings.driver)
     except ValueError as error:
         connection.send(BenchFailed(error=str(error)))
         return
-    world = world_module.World(chosen, seed=settings.seed, start_ns=now_ns())
-    if settings.clock.path is not None:
-        shared = SharedTime(Path(settings.clock.path))
-        pace = pace_module.LockstepPace(world, shared.publish)
-    else:
-        pace = pace_module.RealPace(world, now_ns, settings.clock.speed)
-    async with mocks_bench.Bench(world, pace, driver=settings.driver) as bench:
+    async with made as bench:
         if settings.holder_open:
             await bench.open_holder()
         connection.send(

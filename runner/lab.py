@@ -188,7 +188,8 @@ def _bench_settings(
     holder_open: bool,
 ) -> BenchSettings:
     overrides: dict[str, float] = dict(experiment.mock.overrides)
-    if (camera := experiment.camera) is not None:
+    # A real camera's settings say nothing of the simulated one, which nobody looks at then.
+    if (camera := experiment.camera) is not None and camera.driver == MOCK:
         overrides |= {
             "frame_rate_Hz": camera.frame_rate_Hz,
             "pixel_size_m": camera.pixel_size_m,

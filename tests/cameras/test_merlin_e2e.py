@@ -37,7 +37,7 @@ driver = "merlin"
 control_port = CONTROL
 data_port = DATA
 frame_rate = "40 Hz"
-pixel_size = "4 nm"
+pixel_size = "0.8 nm"
 dose_rate = "2 e/angstrom^2/s"
 [mock]
 seed = 3

@@ -248,6 +248,13 @@ async def test_an_instrument_that_is_not_there_leaves_no_file(plan, tmp_path):
     assert not (tmp_path / "a.h5").exists()
 
 
+async def test_a_film_that_does_not_fit_the_simulated_field_is_told(plan, tmp_path):
+    odd = plan(('pixel_size = "4 nm"', 'pixel_size = "0.1 nm"'))
+    with pytest.raises(LabError, match="does not fit into a field"):
+        await run(odd, output=tmp_path / "a.h5", speed=math.inf)
+    assert not (tmp_path / "a.h5").exists()
+
+
 async def test_an_unknown_scenario_is_told(plan, tmp_path):
     odd = plan(("seed = 3", 'seed = 3\nscenario = "lco_lipon"'))
     with pytest.raises(LabError, match="did you mean lco_lipon_li"):
