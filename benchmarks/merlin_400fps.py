@@ -169,33 +169,30 @@ async def take(job: Job, ports: tuple[int, int]) -> None:
     print(f"frames {len(index)} of {job.frames}, lost by the counter {dropped}, faults {faults}")
     print(f"pixels beyond what was sent: {wrong_pixels}")
     print(f"rate {(len(index) - 1) / seconds:.1f} /s over {seconds:.1f} s")
-    print(
-        "arrival after a perfect row, ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(
-            *np.percentile(early_ms, [50, 99, 100])
-        )
-    )
-    print(
-        "event loop late, ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(
-            *np.percentile(np.array(lags_s) * 1e3, [50, 99, 100])
-        )
-    )
+    say_in_ms("arrival after a perfect row", np.percentile(early_ms, [50, 99, 100]))
+    say_in_ms("event loop late", np.percentile(np.array(lags_s) * 1e3, [50, 99, 100]))
     print(f"CPU {cpu_s / len(index) * 1e3:.2f} ms a frame, {cpu_s / seconds:.2f} of a core")
+
+
+def asked_of(parser: argparse.ArgumentParser, *, seconds: float) -> tuple[argparse.Namespace, Job]:
+    """Read the command line; return it, and what the detector shall do."""
+    parser.add_argument("--rate", type=float, default=400.0)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--depth", type=int, default=6, choices=(1, 6, 12))
+    parser.add_argument("--size", type=int, default=1024)
+    asked = parser.parse_args()
+    frames = round(asked.rate * asked.seconds)
+    return asked, Job(size=asked.size, depth=asked.depth, rate_Hz=asked.rate, frames=frames)
+
+
+def say_in_ms(what: str, values_ms: np.ndarray) -> None:
+    """Print three percentiles."""
+    print("{}, ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(what, *values_ms))
 
 
 def main() -> None:
     """Run it once."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=400.0)
-    parser.add_argument("--seconds", type=float, default=15.0)
-    parser.add_argument("--depth", type=int, default=6, choices=(1, 6, 12))
-    parser.add_argument("--size", type=int, default=1024)
-    asked = parser.parse_args()
-    job = Job(
-        size=asked.size,
-        depth=asked.depth,
-        rate_Hz=asked.rate,
-        frames=round(asked.rate * asked.seconds),
-    )
+    _, job = asked_of(argparse.ArgumentParser(description=__doc__), seconds=15.0)
     context = multiprocessing.get_context("spawn")
     told: multiprocessing.Queue[object] = context.Queue()
     process = context.Process(target=detector, args=(job, told))
@@ -205,9 +202,7 @@ def main() -> None:
     asyncio.run(take(job, ports))
     sent, late_ms, cpu_s = told.get()
     process.join()
-    print(
-        "sent {}, the sender late by ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(sent, *late_ms)
-    )
+    say_in_ms(f"sent {sent}, the sender late", late_ms)
     print(f"sender CPU {cpu_s:.1f} s; load before {before:.1f}, {os.cpu_count()} cores")
 
 

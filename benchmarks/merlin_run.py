@@ -17,10 +17,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from merlin_400fps import Job, detector, lag
+from merlin_400fps import Job, asked_of, detector, lag, say_in_ms
 
 from runner import Experiment, run
 from session import Session
+from session.calibration_file import write_calibration
 
 BEFORE_S, AFTER_S = 0.5, 1.5  # of the plan, beside the time in which the detector sends
 
@@ -35,6 +36,7 @@ window = ["2.8 V", "4.2 V"]
 [potentiostat]
 driver = "keithley6430"
 resource = "mock"
+calibration = "holder.h5"
 [camera]
 driver = "merlin"
 control_port = {control}
@@ -49,6 +51,17 @@ charge = "8 nC"
 [[step]]
 ocv = {{ for = "{length} s" }}
 """
+
+
+def _holder(path: Path) -> None:
+    """Write terms of a holder that nobody measured: to measure one takes minutes."""
+    names = (
+        *("capacitance_F", "capacitance_sigma_F", "conductance_S", "conductance_sigma_S"),
+        *("dielectric_F", "dielectric_sigma_F", "dielectric_tau_s", "offset_A"),
+        *("offset_sigma_A", "noise_A", "chi2"),
+    )
+    attributes = {**dict.fromkeys(names, 1e-12), "range_A": 1e-10, "source": "made up"}
+    write_calibration(path, attributes, {"voltage": np.zeros(3)})
 
 
 async def film(experiment: Experiment, output: Path) -> list[float]:
@@ -82,18 +95,8 @@ def tell(output: Path, job: Job) -> None:
 def main() -> None:
     """Run it once."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rate", type=float, default=400.0)
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--depth", type=int, default=6, choices=(1, 6, 12))
-    parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--folder", type=Path, default=Path())
-    asked = parser.parse_args()
-    job = Job(
-        size=asked.size,
-        depth=asked.depth,
-        rate_Hz=asked.rate,
-        frames=round(asked.rate * asked.seconds),
-    )
+    asked, job = asked_of(parser, seconds=60.0)
     context = multiprocessing.get_context("spawn")
     told: multiprocessing.Queue[object] = context.Queue()
     process = context.Process(target=detector, args=(job, told))
@@ -104,18 +107,14 @@ def main() -> None:
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         output = Path(folder) / "merlin.h5"
-        lags_s = asyncio.run(film(Experiment.loads(text), output))
+        _holder(Path(folder) / "holder.h5")
+        experiment = Experiment.loads(text, folder=Path(folder))
+        lags_s = asyncio.run(film(experiment, output))
         tell(output, job)
     sent, late_ms, _ = told.get()
     process.join()
-    print(
-        "event loop late, ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(
-            *np.percentile(np.array(lags_s) * 1e3, [50, 99, 100])
-        )
-    )
-    print(
-        "sent {}, the sender late by ms: p50 {:.2f}, p99 {:.2f}, max {:.2f}".format(sent, *late_ms)
-    )
+    say_in_ms("event loop late", np.percentile(np.array(lags_s) * 1e3, [50, 99, 100]))
+    say_in_ms(f"sent {sent}, the sender late", late_ms)
     print(f"load before {before:.1f}, {os.cpu_count()} cores")
 
 

@@ -1,14 +1,13 @@
 """The microscope beside the camera: what it is set to, and its beam blanker."""
 
-import difflib
 import math
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from types import TracebackType
 from typing import Any, ClassVar, Protocol, Self
 
 from cameras.errors import CameraError
 from cameras.protocol import NowNs
+from cameras.registry import registered, registered_names
 
 GROUP = "lamella.microscopes"
 TIMEOUT_S = 5.0
@@ -127,7 +126,7 @@ class Microscope(Protocol):
 
 def microscope_names() -> tuple[str, ...]:
     """Return the names of all registered microscopes, sorted."""
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    return registered_names(GROUP)
 
 
 def microscope_class(name: str) -> Any:
@@ -138,10 +137,7 @@ def microscope_class(name: str) -> Any:
     UnknownMicroscope
         No microscope is registered under that name.
     """
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            return entry.load()
-    known = microscope_names()
-    near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    raise UnknownMicroscope(f"no microscope is called {name!r}; {hint}")
+    found, hint = registered(GROUP, name)
+    if found is None:
+        raise UnknownMicroscope(f"no microscope is called {name!r}; {hint}")
+    return found
