@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,16 @@ def test_of_many_that_come_and_go_one_has_it_at_a_time(tmp_path):
     inside, most, taken = [], [], []
 
     def come_and_go():
-        for _ in range(200):
+        had = 0
+        while had < 60:  # how often one comes in vain is the machine's affair
             try:
                 with Claim(RESOURCE, tmp_path):
                     inside.append(1)
+                    time.sleep(1e-4)  # the others would come in now, if they could
                     most.append(len(inside))
                     inside.pop()
                     taken.append(1)
+                    had += 1
             except LinkError:
                 pass
 
@@ -78,6 +82,6 @@ def test_of_many_that_come_and_go_one_has_it_at_a_time(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(taken) > 200
+    assert len(taken) == 240
     assert max(most) == 1
     assert list(tmp_path.iterdir()) == []
