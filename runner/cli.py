@@ -16,6 +16,7 @@ from rich.console import Console
 from runner.align_cli import align
 from runner.node_cli import node
 from runner.plan import ExitCode
+from runner.recover_cli import recover
 
 SCREEN = Console(stderr=True)
 PAGE = Console()
@@ -101,6 +102,7 @@ def main() -> None:
 
 main.add_command(node)
 main.add_command(align)
+main.add_command(recover)
 
 
 @main.command()

@@ -12,6 +12,12 @@ from types import TracebackType
 from typing import Self
 
 SYNC_INTERVAL_S = 2.0
+JOURNAL_SYNC_INTERVAL_S = 0.5
+
+
+def sync_content(descriptor: int) -> None:
+    """Have the disk keep what is in a file, not when it was changed last."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 class Syncer:
@@ -51,9 +57,14 @@ class Syncer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End the thread, without one more sync."""
-        self._end()
-        os.close(self._descriptor)
+        self.close()
+
+    def close(self) -> None:
+        """End the thread, without one more sync; what is closed stays closed."""
+        if self._descriptor >= 0:
+            self._end()
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def check(self) -> None:
         """Raise the error of a sync that failed: the disk has lost what it had taken."""

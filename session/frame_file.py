@@ -2,6 +2,7 @@
 
 import zlib
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,17 @@ class FrameFile:
         The file that ``group`` is in.
     group
         Of the camera.
+    note
+        Called with the row of each frame that is in the file, and where its pixels lie.
     """
 
-    def __init__(self, path: Path, group: h5py.Group) -> None:
+    def __init__(
+        self,
+        path: Path,
+        group: h5py.Group,
+        note: Callable[[NDArray[np.void], int], None] = lambda _row, _place: None,
+    ) -> None:
+        self._note = note
         self._data = group["data"]
         self._shape = self._data.shape[1:]
         self._dtype: np.dtype[Any] = self._data.dtype
@@ -46,7 +55,7 @@ class FrameFile:
         self._begun = 0
         self._collected = 0
         self._places: deque[int] = deque()
-        self._writing: deque[tuple[FrameHeader, Future[int]]] = deque()
+        self._writing: deque[tuple[FrameHeader, int, Future[int]]] = deque()
         self.table = GrowingTable(group, FRAME_ROW_DTYPE)
         self.way = STRAIGHT
         self._direct: DirectFile | None = None
@@ -76,17 +85,18 @@ class FrameFile:
         if self._begun >= self._room:
             self._grow()
         stored = np.ascontiguousarray(pixels, dtype=self._dtype)
+        place = self._places.popleft()
         if self._direct is None:
             self._data.id.write_direct_chunk((self._begun, 0, 0), stored)
-            self._add(header, zlib.crc32(stored.data))
+            self._add(header, place, zlib.crc32(stored.data))
         else:
             while len(self._writing) >= _AT_ONCE:
                 self._settle_first()
             if not is_aligned(stored):
                 stored = aligned_copy(stored)
             content = stored.reshape(-1).view(np.uint8)
-            job = self._pool.submit(_write, self._direct, self._places.popleft(), content)
-            self._writing.append((header, job))
+            job = self._pool.submit(_write, self._direct, place, content)
+            self._writing.append((header, place, job))
         self._begun += 1
 
     def collect(self, *, wait: bool) -> int:
@@ -97,7 +107,7 @@ class FrameFile:
         OSError
             One could not be written; none after it will ever be counted.
         """
-        while self._writing and (wait or self._writing[0][1].done()):
+        while self._writing and (wait or self._writing[0][2].done()):
             self._settle_first()
         new = self.count - self._collected
         self._collected = self.count
@@ -126,10 +136,10 @@ class FrameFile:
             self._direct = None
 
     def _settle_first(self) -> None:
-        header, job = self._writing[0]
+        header, place, job = self._writing[0]
         checksum = job.result()  # a failed one stays: its row must not go to the next
         self._writing.popleft()
-        self._add(header, checksum)
+        self._add(header, place, checksum)
 
     def _grow(self) -> None:
         # A short session does not leave a long block empty.
@@ -138,10 +148,10 @@ class FrameFile:
         self._room += more
         if self._direct is not None:
             self._direct.reserve(places)
-            self._places.extend(places)
+        self._places.extend(places)
 
-    def _add(self, header: FrameHeader, checksum: int) -> None:
-        row = (
+    def _add(self, header: FrameHeader, place: int, checksum: int) -> None:
+        values = (
             header.t_start_ns,
             header.exposure_ns,
             header.t_sigma_ns,
@@ -154,7 +164,9 @@ class FrameFile:
             checksum,
             NO_STAMP if header.arrival_ns is None else header.arrival_ns,
         )
-        self.table.append(np.array([row], dtype=FRAME_ROW_DTYPE))
+        row = np.array([values], dtype=FRAME_ROW_DTYPE)
+        self.table.append(row)
+        self._note(row, place)
 
 
 def _write(file: DirectFile, offset: int, content: NDArray[np.uint8]) -> int:

@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
-from session.durable import Syncer
+from session.durable import JOURNAL_SYNC_INTERVAL_S, Syncer, sync_content
 from session.errors import SessionError, SessionExists, SessionRefused
+from session.frame_gate import FrameGate
+from session.journal import Journal
+from session.journal_words import begin
 from session.messages import (
     Attributes,
     Event,
@@ -30,6 +34,7 @@ from session.messages import (
 )
 from session.records import RUNNER_LOST, SessionHeader
 from session.ring import FrameRing, RingSpec
+from session.space import Space
 from session.writer import SessionWriter, event_json
 
 if TYPE_CHECKING:
@@ -77,15 +82,65 @@ def record(
             for camera, spec in rings.items():
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
-            writer = SessionWriter(path, header)
-            syncer = stack.enter_context(Syncer(path))
+            files = stack.enter_context(_Files(path, header))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
         except (SessionRefused, OSError) as error:
             recorder.reply(Failed(str(error), refused=True))
         else:
             recorder.reply(Started())
-            recorder.run(writer, syncer, leave)
+            recorder.run(files, leave)
+
+
+class _Files:
+    """The session and its journal, open, each synced by a thread of its own."""
+
+    def __init__(self, path: Path, header: SessionHeader) -> None:
+        if path.exists():
+            raise SessionExists(
+                f"{path} exists already and is not overwritten; another name will do"
+            )
+        self.journal = Journal(path)
+        try:
+            begin(self.journal, header)
+            largest = max((camera.frame_bytes for camera in header.cameras), default=0)
+            self.gate = FrameGate(Space(path.parent, largest))
+            self.writer = SessionWriter(path, header, journal=self.journal)
+        except BaseException:
+            self.journal.remove()
+            raise
+        self._syncers = (
+            Syncer(path),
+            Syncer(self.journal.path, interval_s=JOURNAL_SYNC_INTERVAL_S, sync=sync_content),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Let go of the files; a journal that is still there stays."""
+        for syncer in self._syncers:
+            syncer.close()
+        with suppress(OSError):
+            self.journal.close()
+
+    def check(self) -> None:
+        """Raise the error of a sync that failed."""
+        for syncer in self._syncers:
+            syncer.check()
+
+    def finish(self, exit_reason: str, end_time: str) -> None:
+        """Close the session; the journal goes once the disk has all that it holds."""
+        self.writer.finish(exit_reason, end_time)
+        self._syncers[0].finish()
+        for syncer in self._syncers:
+            syncer.close()
+        self.journal.remove()
 
 
 class _Recording:
@@ -101,10 +156,11 @@ class _Recording:
         with suppress(OSError):
             self._connection.send(message)
 
-    def run(self, writer: SessionWriter, syncer: Syncer, leave: Callable[[], None]) -> None:
+    def run(self, files: _Files, leave: Callable[[], None]) -> None:
         """Serve; report what went wrong, and save what can be saved."""
+        writer = files.writer
         try:
-            self._serve(writer, syncer)
+            self._serve(files)
         except (SessionError, TypeError, ValueError) as error:
             # What was sent is wrong, the file is not.
             self._fail(writer, error)
@@ -113,6 +169,8 @@ class _Recording:
             # The disk failed; HDF5 says so with a RuntimeError at times. The last
             # flush is whole: closing would announce data that are not there.
             self._fail(writer, error)
+            with suppress(OSError):
+                files.journal.write()  # it may lie on a part of the disk that still works
             leave()
             writer.abandon()
 
@@ -120,25 +178,25 @@ class _Recording:
         why = " ".join(str(error).split())  # HDF5 errors come in lines
         self.reply(Failed(f"writing {writer.path} failed: {why}"))
 
-    def _serve(self, writer: SessionWriter, syncer: Syncer) -> None:
+    def _serve(self, files: _Files) -> None:
+        writer = files.writer
         while True:
-            syncer.check()
+            files.check()
             try:
                 message = self._receive(writer)
             except EOFError:
-                self._close_alone(writer)
-                syncer.finish()
+                self._close_alone(files)
                 return
             match message:
                 case None:
                     writer.flush()
                 case Finish(exit_reason, end_time):
-                    writer.finish(exit_reason, end_time)
-                    syncer.finish()
+                    files.gate.end(writer)
+                    files.finish(exit_reason, end_time)
                     self.reply(Finished())
                     return
                 case _:
-                    self._write(writer, message)
+                    self._write(files, message)
                     writer.flush_if_due()
 
     def _receive(self, writer: SessionWriter) -> ToRecorder | None:
@@ -156,14 +214,19 @@ class _Recording:
         with _end_of_pipe():
             return self._connection.poll(timeout_s)
 
-    def _write(self, writer: SessionWriter, message: ToRecorder) -> None:
+    def _write(self, files: _Files, message: ToRecorder) -> None:
+        writer = files.writer
         match message:
             case Samples(rows):
                 writer.append_samples(rows)
             case Frame(camera, slot, header):
-                pixels = self.rings[camera].slot_pixels(slot)
-                writer.begin_frame(camera, header, pixels)
-                self._done[camera] += writer.collect_frames(camera)
+                admitted = files.gate.admit(files.writer, camera, header)
+                if admitted is not None:
+                    pixels = self.rings[camera].slot_pixels(slot)
+                    writer.begin_frame(camera, admitted, pixels)
+                # One that is left out is done when all before it are: slots go back in order.
+                self._done[camera] += writer.collect_frames(camera, wait=admitted is None)
+                self._done[camera] += admitted is None
                 if self._done[camera] >= _RELEASE_FRAMES:
                     self._release()
             case Event(t_ns, kind, source, text, data_json):
@@ -191,8 +254,10 @@ class _Recording:
                 self.reply(Released(camera, count))
         self._done.clear()
 
-    def _close_alone(self, writer: SessionWriter) -> None:
+    def _close_alone(self, files: _Files) -> None:
         """Close the file in order although the runner is gone without a word."""
+        writer = files.writer
+        files.gate.end(writer)
         details = {"samples": writer.sample_count} | {
             f"frames of {camera}": writer.frame_count(camera) for camera in self.rings
         }
@@ -203,7 +268,7 @@ class _Recording:
             "the runner is gone; the session ends with what it had sent",
             event_json(details),
         )
-        writer.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
+        files.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
 

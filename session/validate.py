@@ -154,7 +154,8 @@ def _check_session(path: Path) -> Iterator[Problem]:
         if session.exit_reason == NOT_FINISHED:
             yield Problem(
                 path="exit_reason",
-                message="the session was never finished: the recorder was killed",
+                message="the session was never finished: the recorder was killed, or records"
+                " still; `lamella recover` makes it whole",
                 severity=Severity.WARNING,
             )
 

@@ -20,6 +20,7 @@ from session.attributes import write_attributes
 from session.columns import GrowingTable
 from session.errors import SessionExists, SessionRefused
 from session.frame_file import FrameFile
+from session.journal import Journal
 from session.layout import (
     check_header,
     check_name,
@@ -51,6 +52,8 @@ class SessionWriter:
         The file to create; it must not exist.
     header
         What is known before the first reading.
+    journal
+        Takes all that is appended, but for the pixels; whoever made it ends it.
     monotonic_ns
         Real time, for the flush interval only.
 
@@ -68,10 +71,12 @@ class SessionWriter:
         path: Path | str,
         header: SessionHeader,
         *,
+        journal: Journal | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self.path = Path(path)
         check_header(header)
+        self._journal = journal
         self._monotonic_ns = monotonic_ns
         self._file = _create(self.path)
         create_layout(self._file, header)
@@ -116,6 +121,7 @@ class SessionWriter:
     def append_samples(self, rows: NDArray[np.void]) -> None:
         """Append readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
         self._samples.append(rows)
+        self._say({"kind": "samples"}, rows)
         if len(rows):
             self._note(int(rows["t_ns"][-1]))
         if self._samples.is_full:
@@ -152,6 +158,7 @@ class SessionWriter:
         """Append an event; ``data_json`` holds its details."""
         row = (t_ns, kind, source, message.replace("\0", ""), data_json)
         self._events.append(np.array([row], dtype=EVENT_DTYPE))
+        self._say({"kind": "event", "row": row})
         self._note(t_ns)
         self.flush_if_due()
 
@@ -162,6 +169,7 @@ class SessionWriter:
             create_exchanges(self._entry, clock)
             self._clocks[clock] = self._clock_table(clock)
         self._clocks[clock].append(rows)
+        self._say({"kind": "exchanges", "clock": clock}, rows)
         self.flush_if_due()
 
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
@@ -169,6 +177,7 @@ class SessionWriter:
         check_name("queue", queue)
         group = ensure_group(self._entry, f"queues/{queue}")
         write_attributes(group, dict(counters))
+        self._say({"kind": "queue", "queue": queue, "counters": dict(counters)})
 
     def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Write attributes on a group that may carry more than the schema names.
@@ -184,6 +193,7 @@ class SessionWriter:
                 f"{path}: no attributes can be added here; 'sample' or 'instrument/<name>' will do"
             )
         write_attributes(ensure_group(self._entry, path), attributes)
+        self._say({"kind": "attributes", "path": path, "attributes": dict(attributes)})
 
     def seconds_until_flush(self) -> float:
         """Return the real time until a flush is due, at least 0."""
@@ -199,6 +209,8 @@ class SessionWriter:
         """Hand all that was appended to the operating system."""
         for camera in self._cameras.values():
             camera.settle()
+        if self._journal is not None:
+            self._journal.write()
         self._end.move_ahead(self._file.id.get_filesize())
         for camera in self._cameras.values():
             camera.flush_pixels()
@@ -242,7 +254,10 @@ class SessionWriter:
             camera.close()
 
     def _frame_file(self, camera: str) -> FrameFile:
-        frames = FrameFile(self.path, self._entry[f"frames/{camera}"])
+        def note(row: NDArray[np.void], place: int) -> None:
+            self._say({"kind": "frame", "camera": camera, "place": place}, row)
+
+        frames = FrameFile(self.path, self._entry[f"frames/{camera}"], note)
         group = ensure_group(self._entry, f"instrument/{camera}")
         write_attributes(group, {"frames_written": frames.way})
         return frames
@@ -255,6 +270,10 @@ class SessionWriter:
 
     def _clock_table(self, clock: str) -> GrowingTable:
         return GrowingTable(self._entry[f"clocks/{clock}/exchanges"], EXCHANGE_DTYPE)
+
+    def _say(self, said: Mapping[str, object], rows: NDArray[np.void] | None = None) -> None:
+        if self._journal is not None:
+            self._journal.add(said, rows)
 
     def _note(self, t_ns: int) -> None:
         self._last_t_ns = max(self._last_t_ns, t_ns)

@@ -118,10 +118,12 @@ def test_a_killed_recorder_leaves_a_file_that_opens(tmp_path, attempt):
     assert_frames_are_right(path, said, old_frames[-1])
     assert {problem.severity for problem in validate(path)} == {Severity.WARNING}
 
-    assert recover(path)
-    assert validate(path) == []
-    assert_frames_are_right(path, said, old_frames[-1])
-    with Session.open(path) as session:
+    recovered = recover(path)
+    assert recovered.missing == ()
+    assert validate(recovered.path) == []
+    assert_frames_are_right(recovered.path, said, old_frames[-1])
+    with Session.open(recovered.path) as session:
         assert session.exit_reason == "recorder lost"
         assert session.events()[-1].source == "recover"
-    assert recover(path) == ()
+        assert len(session.sample_columns()["step"]) >= old_samples[-1]
+    assert recover(recovered.path).done == ()
