@@ -285,7 +285,13 @@ async def _play(
             measured=acquisition.rhythm.rhythm,
         ):
             ending = refused or await _follow(
-                experiment, acquisition, cell, recorder=recorder, outputs=outputs, lab=lab
+                experiment,
+                acquisition,
+                cell,
+                recorder=recorder,
+                outputs=outputs,
+                lab=lab,
+                control=control,
             )
         cell.reason = ending.reason
         if camera is not None:
@@ -305,6 +311,7 @@ async def _follow(
     recorder: Recorder,
     outputs: Outputs,
     lab: Lab,
+    control: Control,
 ) -> Ending:
     """Play the plan, while a camera node films it where the experiment names one."""
     if experiment.camera is None or not experiment.camera.is_node:
@@ -320,8 +327,7 @@ async def _follow(
         # The cell does not wait for a network: it is made safe before the node is heard out.
         cell.reason = ending.reason
         await cell.close()
-        in_haste = ending.code is not ExitCode.DONE
-        await node.finish(HURRY_S if in_haste else FINISH_S)
+        await node.finish(HURRY_S if control.wish >= Wish.ABORT else FINISH_S)
     return ending
 
 

@@ -26,6 +26,7 @@ from session.records import EXCHANGE_DTYPE
 if TYPE_CHECKING:
     from runner.remote_orders import NodeOrders
 
+BROKER = "/broker"  # no topic: what the link says of itself
 INBOX_LENGTH = 1024  # messages; what does not fit is asked for again
 EXCHANGE_INTERVAL_S = 1.0
 AWAY = (None, "offline", "ended", "failed")
@@ -114,14 +115,16 @@ class RemoteCamera:
                 f"{self.prefix}/clock/answer/+",
             ),
             heard=self._hear,
+            turned=self._turn,
             first_pause_s=first_pause_s,
         )
         self._bus_clock = BusClock(self.link, self.prefix, now_ns=now_ns, timeout_s=self._timeout_s)
-        self.orders: "NodeOrders | None" = None
+        self.orders: NodeOrders | None = None
         self._udp_clock: UdpClock | None = None
         self._inbox: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(INBOX_LENGTH)
         self._numbers = _Numbers()
         self._tasks: list[asyncio.Task[None]] = []
+        self._away_ns: int | None = None
         self._news = asyncio.Event()
         self.status: dict[str, Any] = {}
         self.clock_path = ""
@@ -223,9 +226,30 @@ class RemoteCamera:
         except asyncio.QueueFull:
             self.counters.overrun += 1
 
+    def _turn(self) -> None:
+        """Note that the broker has come or gone, in the order of what is heard."""
+        with suppress(asyncio.QueueFull):
+            self._inbox.put_nowait(
+                (BROKER, b"back" if self.link.is_up else b"away", self._now_ns())
+            )
+
+    async def _note_broker(self, state: str, t_ns: int) -> None:
+        broker = self.link.address.broker
+        text = f"the broker at {broker} is {'there' if state == 'back' else 'away'}"
+        data: dict[str, object] = {"state": state}
+        if state == "away":
+            self._away_ns = t_ns
+        elif self._away_ns is not None:
+            data["away_s"] = (t_ns - self._away_ns) / 1e9
+        await self._recorder.event(t_ns, "broker", self.node, text, data)
+
     async def _record(self) -> None:
         while True:
             topic, payload, received_ns = await self._inbox.get()
+            if topic == BROKER:
+                await self._note_broker(payload.decode(), received_ns)
+                self._news.set()
+                continue
             try:
                 body = json.loads(payload)
                 if not isinstance(body, dict):

@@ -170,10 +170,11 @@ def _header_table(
     table: dict[str, Column] = {
         "t_ns": t_ns,
         "valid": np.ones(len(frames), np.uint8),
+        "index": columns["index"],  # first: a plot of it over time shows the gaps
         "t_start_ns": start_ns,
         "t_sigma_ns": sigma_ns,
         "recording": frames.recording,
-        **{n: columns[n] for n in ("index", "exposure_ns", "device_start_ns", "dropped_before")},
+        **{n: columns[n] for n in ("exposure_ns", "device_start_ns", "dropped_before")},
         "blanked": columns["blanked"],
     }
     return table, {"recordings": frames.recordings}
