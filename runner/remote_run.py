@@ -22,6 +22,7 @@ from session.errors import SessionError
 from session.recorder import Recorder
 
 READY, FILMING = "ready", "filming"
+Plain = str | int | float  # what an attribute of the session may be
 FIND_S = 10.0  # until a node is taken for missing
 START_S = 30.0  # from an order to the first exposure
 FINISH_S, HURRY_S = 120.0, 10.0  # for the last messages; the short one where a person waits
@@ -79,7 +80,8 @@ async def _until_ready(
 
 def _waits_for_order(status: Mapping[str, Any]) -> bool:
     # The first word of a node comes before it knows its numbers.
-    return status.get("state") == READY and "epoch" in status and status.get("on_command") is True
+    told = status.get("state") == READY and "epoch" in status
+    return told and status.get("on_command") is True and status.get("keeps") is True
 
 
 def _unfit(status: Mapping[str, Any]) -> str | None:
@@ -155,7 +157,8 @@ class NodeRun:
             camera.node, topic, camera.link, lambda: camera.status, camera.news, self._start_s
         )
         camera.count_from_here()
-        about = {k: v for k, v in camera.status["camera"].items() if v is not None}
+        said = camera.status.get("camera")
+        about = {k: v for k, v in said.items() if isinstance(v, Plain)} if said else {}
         await self._recorder.attributes(f"instrument/{camera.node}", about)
         await self._start()
         self._since_ns = self._now_ns()
