@@ -20,6 +20,7 @@ from cameras.protocol import ClockExchange, NowNs
 from runner.bus import FIRST_PAUSE_S, BusAddress, BusError, BusLink, BusMessage
 from runner.node_clock import TIMEOUT_S, BusClock, UdpClock
 from runner.node_resend import write_resend
+from runner.remote_numbers import Numbers
 from session.recorder import Recorder
 from session.records import EXCHANGE_DTYPE
 
@@ -32,8 +33,7 @@ EXCHANGE_INTERVAL_S = 1.0
 AWAY = (None, "offline", "ended", "failed")
 OVER = ("ended", "ready", "failed")
 ALL_TOLD = (*OVER, "tracking")  # all headers
-ASK_AGAIN = 64  # out of turn, before a question that may be lost is put again
-ASK_AGAIN_S = 3.0  # the same at the end, where nothing else comes
+ASK_AGAIN_S = 3.0  # at the end, before a question that may be lost is put again
 
 Seen = Callable[[int, int], None]
 """Told how many frames a node has, and how many were lost before them; must return at once."""
@@ -122,7 +122,7 @@ class RemoteCamera:
         self.orders: NodeOrders | None = None
         self._udp_clock: UdpClock | None = None
         self._inbox: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(INBOX_LENGTH)
-        self._numbers = _Numbers()
+        self._numbers = Numbers()
         self._tasks: list[asyncio.Task[None]] = []
         self._away_ns: int | None = None
         self._news = asyncio.Event()
@@ -161,7 +161,7 @@ class RemoteCamera:
 
     def count_from_here(self) -> None:
         """Take what the node says next for the first that is wanted of it."""
-        self._numbers = _Numbers(epoch=str(self.status["epoch"]), next=int(self.status["next"]))
+        self._numbers = Numbers(epoch=str(self.status["epoch"]), next=int(self.status["next"]))
 
     async def complete(self, timeout_s: float) -> bool:
         """Wait until the node has ended its recording and all of it is here.
@@ -293,7 +293,7 @@ class RemoteCamera:
         if self._numbers.epoch:
             text = f"{self.node} counts anew; what it said before and did not come is not known"
             await self._recorder.event(received_ns, "gap", self.node, text, {"epoch": epoch})
-        self._numbers = _Numbers(epoch=epoch, next=number)
+        self._numbers = Numbers(epoch=epoch, next=number)
 
     async def _skip_lost(self, oldest: int, received_ns: int) -> None:
         """Note what the node's spool no longer has."""
@@ -368,39 +368,6 @@ class RemoteCamera:
                 self._udp_clock.close()  # the node may listen elsewhere when it is back
                 self._udp_clock = None
         return "mqtt", await self._bus_clock.exchange()
-
-
-def read_status(payload: bytes) -> dict[str, Any]:
-    """Return what a node says of itself; nothing where that is unreadable."""
-    with suppress(ValueError, RecursionError):
-        body = json.loads(payload)
-        if isinstance(body, dict):
-            return body
-    return {}
-
-
-@dataclass(slots=True, kw_only=True)
-class _Numbers:
-    """The numbers of one node: which comes next, and what was asked for."""
-
-    epoch: str = ""
-    next: int = 0
-    asked_for: int = -1
-    waited: int = 0
-
-    def lacks(self, status: dict[str, Any]) -> int | None:
-        """Return the number from which messages lack, by what the node says of itself."""
-        if not self.epoch or status.get("epoch") != self.epoch:
-            return None
-        return self.next if int(status["next"]) > self.next else None
-
-    def may_ask(self) -> bool:
-        """Tell whether to ask for the next: once, and again when nothing comes of it."""
-        self.waited += 1
-        if self.asked_for == self.next and self.waited < ASK_AGAIN:
-            return False
-        self.asked_for, self.waited = self.next, 0
-        return True
 
 
 def _rows(stamps: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.void]]:

@@ -16,7 +16,8 @@ from cameras.protocol import NowNs
 from runner.bus import FIRST_PAUSE_S, BusAddress, BusLink, BusMessage
 from runner.bus_security import BadCredentials
 from runner.experiment import CameraSettings
-from runner.remote_camera import AWAY, OVER, RemoteCamera, read_status
+from runner.remote_camera import AWAY, OVER, RemoteCamera
+from runner.remote_numbers import read_status
 from runner.remote_orders import NodeOrders
 from session.errors import SessionError
 from session.recorder import Recorder

@@ -14,7 +14,8 @@ from runner.bus_commands import CommandGate
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.clock import real_now_ns
 from runner.experiment import CameraSettings
-from runner.remote_camera import RemoteCamera, read_status
+from runner.remote_camera import RemoteCamera
+from runner.remote_numbers import read_status
 from runner.remote_orders import NodeOrders
 from runner.remote_run import find_node, node_of_run
 from session import Session
@@ -153,6 +154,33 @@ async def test_a_node_films_from_arming_to_the_end_and_tells_every_frame(tmp_pat
     assert lit[-1] > 0  # the dose counts on by the run's clock
     states = [e.data["state"] for e in events_of(here, "node")]
     assert states == ["ready", "filming", "tracking", "ready"]
+
+
+async def test_a_node_that_was_started_anew_films_again_by_itself(tmp_path, key_file):
+    here, seen = tmp_path / "run.h5", []
+    bus = f'command_key_file = "{key_file}"'
+    async with asyncio.timeout(80), broker(tmp_path) as served, filmed() as bench:
+        text = config(
+            bench, tmp_path / "frames", bus=on_bus(served.port, bus), node='begin = "on command"'
+        )
+        async with a_run(here, served, key_file) as run:
+            async with serving(text) as (_, first):
+                await run.arm(lambda frames, *_: seen.append(frames))
+                await until(lambda: sum(seen) >= 5)
+                first.cancel()  # without a goodbye
+                await asyncio.wait([first])
+            async with serving(text):
+                before = sum(seen)
+                await until(lambda: sum(seen) >= before + 5)
+                assert await run.finish()
+    told = [
+        (e.data["recording"], i) for e in events_of(here, "remote_frames") for i in e.data["index"]
+    ]
+    assert len(told) == len(set(told)) == sum(seen)
+    kept = sorted(path.name for path in (tmp_path / "frames").glob("day1-*.h5"))
+    assert sorted({name for name, _ in told}) == kept
+    assert len(kept) == 2
+    assert any("films again" in e.message for e in events_of(here, "node"))
 
 
 @pytest.mark.parametrize(
