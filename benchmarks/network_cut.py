@@ -28,7 +28,7 @@ import numpy as np
 
 from mocks.udp_proxy import Path as NetworkPath
 from mocks.udp_proxy import Proxy
-from runner import Experiment, run
+from runner import Experiment, remote_run, run
 from runner.acquisition import LiveState
 from runner.clock import real_now_ns
 from runner.control import Control, Wish
@@ -194,6 +194,7 @@ async def fail_and_return(
 async def show(asked: argparse.Namespace, folder: Path) -> list[tuple[str, int]]:
     """Run it; return when broker and network were there again."""
     prepare(folder)
+    remote_run.FIND_S = 60.0  # programs start slowly on a busy machine
     camera, port = free_port(), free_port()
     lamella = (sys.executable, "-m", "runner.cli")
     conf, node_file = folder / "broker.conf", folder / "node.toml"

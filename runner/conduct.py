@@ -121,7 +121,11 @@ async def run(
     if contact is not None:
         await asyncio.to_thread(_put_contact, outputs.session, contact)
     if experiment.camera is not None and experiment.camera.is_node:
-        await asyncio.to_thread(put_remote, outputs.session, experiment.camera.options.node)
+        name = experiment.camera.options.node
+        frames = await asyncio.to_thread(put_remote, outputs.session, name)
+        stage(
+            f"{len(frames)} frames of {name}, whose computer keeps {', '.join(frames.recordings)}"
+        )
     await asyncio.to_thread(analyse_session, outputs.session, holder)
     if outputs.report is not None:
         stage("writing the report")
@@ -323,10 +327,15 @@ async def _follow(
         now_ns=lab.clock.now_ns,
     ) as node:
         await node.arm(acquisition.see_remote)
-        ending = await acquisition.run()
-        # The cell does not wait for a network: it is made safe before the node is heard out.
-        cell.reason = ending.reason
-        await cell.close()
+        try:
+            ending = await acquisition.run()
+            cell.reason = ending.reason
+        except BaseException as error:
+            cell.reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            # The cell does not wait for a network: it is made safe before the node is heard out.
+            await cell.close()
         await node.finish(HURRY_S if control.wish >= Wish.ABORT else FINISH_S)
     return ending
 

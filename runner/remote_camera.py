@@ -17,7 +17,7 @@ import numpy as np
 
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange, NowNs
-from runner.bus import FIRST_PAUSE_S, BusAddress, BusError, BusLink, BusMessage
+from runner.bus import ENDED, FIRST_PAUSE_S, GOODBYE_S, BusAddress, BusError, BusLink, BusMessage
 from runner.node_clock import TIMEOUT_S, BusClock, UdpClock
 from runner.node_resend import write_resend
 from runner.remote_numbers import Numbers
@@ -152,6 +152,9 @@ class RemoteCamera:
                 await task
         if self._udp_clock is not None:
             self._udp_clock.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self.link.say(ENDED)
         await self.link.__aexit__(kind, error, trace)
 
     async def news(self) -> None:

@@ -24,7 +24,7 @@ from session.recorder import Recorder
 
 READY, FILMING = "ready", "filming"
 Plain = str | int | float  # what an attribute of the session may be
-FIND_S = 10.0  # until a node is taken for missing
+FIND_S = 20.0  # until a node is taken for missing; one that was cut off tries every 10 s
 START_S = 30.0  # from an order to the first exposure
 FINISH_S, HURRY_S = 120.0, 10.0  # for the last messages; the short one where a person waits
 RETRY_S, LOOK_S, GOODBYE_S = 3.0, 1.0, 1.0
@@ -55,7 +55,7 @@ async def find_node(mine: BusAddress, camera: CameraSettings) -> None:
         await come.wait()
 
     async with BusLink(
-        replace(mine, node=f"{mine.node}-{name}-find"), topics=(topic,), heard=hear
+        replace(mine, node=f"{mine.node}-{name}"), topics=(topic,), heard=hear
     ) as link:
         await _until_ready(name, topic, link, lambda: status, news, FIND_S)
 
@@ -141,6 +141,7 @@ class NodeRun:
         self._now_ns = now_ns
         self._start_s = start_s
         self._run = secrets.token_hex(8)
+        self._ordered = False  # to film, and not seen to have ended
         self._since_ns: int | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -185,7 +186,7 @@ class NodeRun:
     async def close(self) -> None:
         """Let go of the node; where it may still film, it is told to end, without waiting."""
         await self._end_watch()
-        if self._since_ns is not None and self._films():
+        if self._ordered:
             with suppress(TimeoutError, CameraLost):
                 async with asyncio.timeout(GOODBYE_S):
                     await self._orders.order("stop", {"run": self._run})
@@ -210,8 +211,10 @@ class NodeRun:
 
     async def _start(self) -> None:
         order = {"session": self._session, "run": self._run}
+        self._ordered = True
         why = await self._orders.order("start", order)
         if why and not self._films():
+            self._ordered = False
             raise CameraLost(f"the camera node {self._camera.node} does not film: {why}")
         try:
             async with asyncio.timeout(self._start_s):
@@ -235,14 +238,12 @@ class NodeRun:
 
     async def _start_again(self) -> None:
         node = self._camera.node
+        text = f"{node} has ended its recording, and is ordered to film again"
+        await self._recorder.event(self._now_ns(), "node", node, text, {"run": self._run})
         try:
             await self._start()
-            text = f"{node} had ended its recording, and films again"
         except CameraLost as error:
-            text = str(error)
-        data = {"run": self._run, "recording": self._camera.status.get("recording")}
-        await self._recorder.event(self._now_ns(), "node", node, text, data)
-        if not self._films():
+            await self._recorder.event(self._now_ns(), "node", node, str(error), {"run": self._run})
             await asyncio.sleep(RETRY_S)
 
     async def _stop(self) -> None:
@@ -256,6 +257,7 @@ class NodeRun:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
                     await self._camera.news()
+        self._ordered = False
 
 
 @asynccontextmanager

@@ -70,19 +70,24 @@ class RemoteFrames:
         return len(self.recording)
 
 
-def put_remote(path: Path, node: str) -> None:
+def put_remote(path: Path, node: str) -> RemoteFrames:
     """Write when a node's frames were taken, what was read meanwhile, and the node's tracks.
 
     The frames go to ``tracks/<node>``, readings to ``frame_samples/<node>``, tracks to
     ``tracks/<node>.<name>`` and ``drift/<node>``. Without exchanges with the node's clock
     there are no times on ours: then an event says so, and there are no tables.
+
+    Returns
+    -------
+    RemoteFrames
+        All that the node told of.
     """
     base = fit_time_base(path)
     with Session.open(path) as session:
         events = [e for e in session.events() if e.source == node]
         frames = RemoteFrames.of([e for e in events if e.kind == HEADERS])
         if not len(frames):
-            return
+            return frames
         times = _host_times(session, node, frames)
         readings: dict[str, NDArray[np.generic]] = {}
         if times is not None:
@@ -92,13 +97,14 @@ def put_remote(path: Path, node: str) -> None:
         if times is None:
             why = f"the clock of {node} was never compared with ours: its frames have no times here"
             editor.add_event(events[-1].t_ns, "not_fitted", "analysis", why)
-            return
+            return frames
         t_ns = times[0] + frames.columns["exposure_ns"] // 2
         editor.put_table(f"tracks/{node}", *_header_table(frames, t_ns, *times))
         editor.put_table(f"frame_samples/{node}", readings)
         for name, columns, units in _tracks([e for e in events if e.kind == TRACK], frames, t_ns):
             where = f"drift/{node}" if name == "drift" else f"tracks/{node}.{name}"
             editor.put_table(where, columns, units=units)
+    return frames
 
 
 def _host_times(
