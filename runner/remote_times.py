@@ -5,6 +5,7 @@ camera, and from there onto the host's by those that the run made with the node.
 it stands in tables of results; the raw headers stay in the events.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.frame_samples import samples_over
-from runner.timebase import MIN_ARRIVALS, MIN_EXCHANGES, fit_exchanges, fit_time_base, in_order
+from runner.timebase import (
+    MIN_ARRIVALS,
+    MIN_EXCHANGES,
+    FittedClock,
+    fit_exchanges,
+    fit_time_base,
+    in_order,
+)
 from session.editor import SessionEditor
 from session.reader import Event, Session
 from session.records import AttributeValue
@@ -22,7 +30,7 @@ from sync.arrivals import counted_stamps, fit_arrivals
 from sync.clockfit import Stretch, to_host
 from sync.shutter import exposure_starts
 
-HEADERS, TRACK = "remote_frames", "remote_track"
+HEADERS, TRACK, PATH = "remote_frames", "remote_track", "clock_path"
 NUMBERS = ("index", "t_start_ns", "exposure_ns", "device_start_ns", "arrival_ns", "dropped_before")
 Column = NDArray[Any]
 
@@ -111,24 +119,36 @@ def _host_times(
     session: Session, node: str, frames: RemoteFrames
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """Return the starts of the exposures on our clock and their sigma; None where unknown."""
-    ours = _stretches(session, node)
+    ours = _fit(session, node)
     if ours is None:
         return None
     about = session.attributes(f"instrument/{node}")
-    there_ns, there_sigma_ns = _on_node(frames, _stretches(session, f"{node}.camera"), about)
-    start_ns, sigma_ns = to_host(ours, there_ns)
+    camera = _fit(session, f"{node}.camera")
+    there_ns, there_sigma_ns = _on_node(frames, None if camera is None else camera.stretches, about)
+    start_ns, sigma_ns = to_host(ours.stretches, there_ns)
     sigma_ns = np.hypot(sigma_ns, there_sigma_ns)
+    sigma_ns = np.hypot(sigma_ns, _asymmetry_ns(session, node, ours))
     for k in range(len(frames.recordings)):
         mine = frames.recording == k
         start_ns[mine], sigma_ns[mine] = in_order(start_ns[mine], sigma_ns[mine])
     return start_ns, sigma_ns
 
 
-def _stretches(session: Session, clock: str) -> tuple[Stretch, ...] | None:
+def _fit(session: Session, clock: str) -> FittedClock | None:
     if not session.has(f"clocks/{clock}/exchanges"):
         return None
     exchanges = session.clock_exchanges(clock)
-    return fit_exchanges(exchanges).stretches if len(exchanges) >= MIN_EXCHANGES else None
+    return fit_exchanges(exchanges) if len(exchanges) >= MIN_EXCHANGES else None
+
+
+def _asymmetry_ns(session: Session, node: str, ours: FittedClock) -> float:
+    """Return what both ways to a node may differ by, 1 sigma; 0 where it was asked over UDP.
+
+    Two programs and a broker stand in the way over MQTT, and the way back is another one: all
+    that is known is that the error lies within the bound, anywhere.
+    """
+    paths = {e.data.get("path") for e in session.events() if (e.kind, e.source) == (PATH, node)}
+    return max(row.bound_ns for row in ours.rows) / math.sqrt(3.0) if "mqtt" in paths else 0.0
 
 
 def _on_node(

@@ -9,7 +9,7 @@ import pytest
 
 from cameras.errors import CameraLost
 from cameras.options import CameraOptions
-from runner.bus import BusAddress
+from runner.bus import BusAddress, BusLink
 from runner.bus_commands import CommandGate
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.clock import real_now_ns
@@ -17,7 +17,7 @@ from runner.experiment import CameraSettings
 from runner.remote_camera import RemoteCamera
 from runner.remote_numbers import read_status
 from runner.remote_orders import NodeOrders
-from runner.remote_run import find_node, node_of_run
+from runner.remote_run import _missing, find_node, node_of_run
 from session import Session
 from session.recorder import Recorder
 from tests.runner.brokers import broker, free_port, until
@@ -189,19 +189,22 @@ async def test_a_node_that_was_started_anew_films_again_by_itself(tmp_path, key_
         (READY | {"keeps": False}, 'driver = "stream"'),
         (READY | {"on_command": False}, 'begin = "on command"'),
         (READY | {"state": "filming", "recording": "a.h5"}, "films already, into a.h5"),
-        ({"state": "offline"}, "it is offline"),
-        (READY | {"state": "tracking"}, "it is tracking"),
     ],
 )
-async def test_a_node_that_cannot_be_used_is_told_with_the_reason(
-    tmp_path, key_file, monkeypatch, status, says
-):
-    monkeypatch.setattr("runner.remote_run.FIND_S", 0.5)
+async def test_a_node_that_cannot_be_used_is_told_with_the_reason(tmp_path, key_file, status, says):
     async with asyncio.timeout(60), broker(tmp_path) as served, fake_node(served, **status) as node:
         with pytest.raises(CameraLost, match="merlin") as refused:
             await find_node(mine(served, key_file), camera())
     assert says in str(refused.value)
     assert node.words == []  # nothing was ordered
+
+
+async def test_a_node_that_is_not_there_is_told_from_a_broker_that_is_not(tmp_path):
+    link = BusLink(BusAddress(host="127.0.0.1", port=7, lab="em2", session="day 1"))
+    assert "127.0.0.1:7 is away: it was not asked yet" in _missing("a/status", link, None)
+    link._up.set()
+    assert "nothing was ever said under a/status" in _missing("a/status", link, None)
+    assert _missing("a/status", link, "offline") == "it is offline"
 
 
 async def test_nonsense_for_a_status_is_no_status(tmp_path):
@@ -218,6 +221,7 @@ async def test_a_start_that_is_refused_or_comes_to_nothing_is_an_error(tmp_path,
                 await node.arm(lambda *_: None)
         fake.answers["start"] = ""
         async with a_run(tmp_path / "b.h5", served, key_file) as node:
+            await until(lambda: node._camera.status.get("state") == "ready")
             node._start_s = 0.3
             node._films = lambda: False
             with pytest.raises(CameraLost, match="was ordered to film, and does not"):

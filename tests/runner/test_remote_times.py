@@ -146,6 +146,21 @@ def test_a_frame_gets_its_true_time_through_both_clocks(tmp_path, clocks):
     assert validate(path) == []
 
 
+def test_what_both_ways_over_mqtt_may_differ_by_is_in_the_sigma(tmp_path, clocks):
+    path = tmp_path / "a.h5"
+    late_ns = 600_000  # every question waits in the broker, no answer does: no exchange sees it
+    clocks["far"]["t0_ns"] -= late_ns
+    events = [("remote_frames", headers(TRUE_NS, 0, "one.h5"))]
+    record(path, [*events, ("clock_path", {"path": "mqtt"})], clocks)
+    put_remote(path, "far")
+    with Session.open(path) as session:
+        table = session.table("tracks/far")
+    error_ns = np.abs(table["t_start_ns"] - TRUE_NS)
+    assert error_ns.min() > 200_000
+    assert np.all(error_ns < 2 * table["t_sigma_ns"])
+    assert np.all(table["t_sigma_ns"] < 300_000)
+
+
 def test_a_stamp_of_the_end_is_moved_to_the_start(tmp_path, clocks):
     path = tmp_path / "a.h5"
     body = headers(TRUE_NS, 0, "one.h5")
