@@ -406,6 +406,18 @@ class Acquisition:
             fault.arrival_ns, "frame_fault", CAMERA, fault.reason, {"index": fault.index}
         )
 
+    def see_remote(self, frames: int, dropped: int, lit_ns: int) -> None:
+        """Take notice of frames whose pixels stay elsewhere, and count their dose."""
+        self.state.frames += frames
+        self.state.dropped += dropped
+        if frames:
+            self._end_wait("frame")
+        if (camera := self._experiment.camera) is not None:
+            self.state.dose_e_m2 = camera.dose_rate_e_m2_s * lit_ns / 1e9
+        limit_e_m2 = self._experiment.dose_limit_e_m2
+        if limit_e_m2 is not None and self.state.dose_e_m2 > limit_e_m2:
+            self._end_for_dose(limit_e_m2)
+
     def _end_for_dose(self, limit_e_m2: float) -> None:
         if self._plan.must_close:
             return

@@ -231,6 +231,9 @@ def _dump(message: object) -> str:
 Heard = Callable[[BusMessage], None]
 """Called with each message that came; must return at once."""
 
+Turned = Callable[[], None]
+"""Called when the broker has come or gone; must return at once."""
+
 
 class BusLink:
     """A connection that comes back by itself, and says on each return how we are.
@@ -245,6 +248,8 @@ class BusLink:
         Called with what comes.
     first_pause_s
         Before the first attempt to come back; it doubles up to ten seconds.
+    turned
+        Called when the broker comes and goes.
     """
 
     def __init__(
@@ -253,6 +258,7 @@ class BusLink:
         *,
         topics: Sequence[str] = (),
         heard: Heard | None = None,
+        turned: Turned | None = None,
         first_pause_s: float = FIRST_PAUSE_S,
         counters: BusCounters | None = None,
     ) -> None:
@@ -261,6 +267,7 @@ class BusLink:
         self.why_away = "it was not asked yet"
         self._topics = tuple(topics)
         self._heard = heard
+        self._turned = turned
         self._first_pause_s = first_pause_s
         self._status: dict[str, object] = {"state": RUNNING}
         self._bus: Bus | None = None
@@ -346,7 +353,10 @@ class BusLink:
     def _lose(self, bus: Bus) -> None:
         if self._bus is bus:
             self._bus = None
+            was_up = self._up.is_set()
             self._up.clear()
+            if was_up and self._turned is not None:
+                self._turned()
 
     async def _run(self) -> None:
         pause_s = self._first_pause_s
@@ -359,6 +369,8 @@ class BusLink:
                     self._present()  # it may have gone in the meantime
                     self.counters.connects += 1
                     self._up.set()
+                    if self._turned is not None:
+                        self._turned()
                     pause_s = self._first_pause_s
                     try:
                         await self._listen(bus)

@@ -51,6 +51,7 @@ class GuardedCell:
         self._guardian = self._new_guardian()
         self.connected: Connected | None = None
         self.left_in: SafeState | None = None
+        self._closed = False
         self.reason = "the plan is done"
 
     def _new_guardian(self) -> PipedProcess:
@@ -89,8 +90,14 @@ class GuardedCell:
         """Bring the cell to its last state, and say which in ``left_in``."""
         if error is not None:
             self.reason = f"{type(error).__name__}: {error}"
-        # A second interruption must not cut this short.
-        await asyncio.shield(self._finish())
+        await self.close()
+
+    async def close(self) -> None:
+        """Bring the cell to its last state now, before whatever else is to be waited for."""
+        if not self._closed:
+            # A second interruption must not cut this short.
+            await asyncio.shield(self._finish())
+            self._closed = True
 
     async def _finish(self) -> None:
         try:

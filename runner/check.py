@@ -62,6 +62,7 @@ def check(experiment: Experiment) -> CheckReport:
         *check_blocks(experiment, _driver(experiment)),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
+        *_node(experiment),
         *expected(experiment),
         *waits(experiment, datetime.now().astimezone()),
         *stored(experiment),
@@ -351,6 +352,31 @@ def _camera(experiment: Experiment) -> Iterator[Finding]:
             "size of the session",
             f"{frames:.0f} frames of {camera.width} x {camera.height} px: {in_unit(size, 'B', 3)}",
         )
+
+
+def _node(experiment: Experiment) -> Iterator[Finding]:
+    camera, bus = experiment.camera, experiment.bus
+    if camera is None or bus is None or not camera.is_node:
+        return
+    name, host = camera.options.node, camera.options.host
+    yield ok(
+        "camera node",
+        f"{name} of session {camera.node_session}, lab {bus.lab}, by the broker at "
+        f"{bus.host}:{bus.port}; its pixels stay there, headers and tracks come here",
+    )
+    yield Finding(
+        severity=Severity.OK if host else Severity.WARN,
+        what="clock of the camera node",
+        arithmetic=f"asked over UDP at {host}, over MQTT where that is blocked"
+        if host
+        else "is asked over MQTT, whose queues may differ by milliseconds; name its computer as "
+        "host under [camera] to ask it over UDP",
+        key=("camera", "host"),
+    )
+    yield ok(
+        "dose of the camera node",
+        "counts by the run's clock from the first exposure on, as if the beam were always on",
+    )
 
 
 def render_check(report: CheckReport) -> Table:

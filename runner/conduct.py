@@ -29,6 +29,8 @@ from runner.lab import MOCK, Lab, open_lab
 from runner.messages import LEASE_S, GuardianSettings, HolderTerms
 from runner.outputs import Outputs
 from runner.plan import Ending, ExitCode, Plan
+from runner.remote_run import FINISH_S, HURRY_S, find_node, node_of_run
+from runner.remote_times import put_remote
 from runner.report import write_report
 from runner.summary import RunSummary, summarise
 from session.editor import SessionEditor
@@ -102,6 +104,9 @@ async def run(
     holder = await asyncio.to_thread(load_holder, experiment)
     if holder is not None and (doubt := holder.doubt(datetime.now(UTC))) is not None:
         stage(f"warning: {doubt}")
+    if experiment.camera is not None and experiment.camera.is_node:
+        stage("looking for the camera node")
+        await find_node(_bus_address(experiment, outputs), experiment.camera)
     async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
             holder = await _load_holder_with_cell(experiment, lab, holder, stage)
@@ -115,6 +120,12 @@ async def run(
     await asyncio.to_thread(_note_left, outputs.session, left_ns, cell.left_in)
     if contact is not None:
         await asyncio.to_thread(_put_contact, outputs.session, contact)
+    if experiment.camera is not None and experiment.camera.is_node:
+        name = experiment.camera.options.node
+        frames = await asyncio.to_thread(put_remote, outputs.session, name)
+        stage(
+            f"{len(frames)} frames of {name}, whose computer keeps {', '.join(frames.recordings)}"
+        )
     await asyncio.to_thread(analyse_session, outputs.session, holder)
     if outputs.report is not None:
         stage("writing the report")
@@ -277,7 +288,15 @@ async def _play(
             clock=lab.clock,
             measured=acquisition.rhythm.rhythm,
         ):
-            ending = refused or await acquisition.run()
+            ending = refused or await _follow(
+                experiment,
+                acquisition,
+                cell,
+                recorder=recorder,
+                outputs=outputs,
+                lab=lab,
+                control=control,
+            )
         cell.reason = ending.reason
         if camera is not None:
             ring = recorder.ring_counters(CAMERA)
@@ -286,6 +305,53 @@ async def _play(
             await recorder.queue_counters("bus", asdict(feed.counters))
         await recorder.finish(ending.reason, datetime.now(UTC).isoformat())
     return ending, cell
+
+
+async def _follow(
+    experiment: Experiment,
+    acquisition: Acquisition,
+    cell: GuardedCell,
+    *,
+    recorder: Recorder,
+    outputs: Outputs,
+    lab: Lab,
+    control: Control,
+) -> Ending:
+    """Play the plan, while a camera node films it where the experiment names one."""
+    if experiment.camera is None or not experiment.camera.is_node:
+        return await acquisition.run()
+    async with node_of_run(
+        _bus_address(experiment, outputs),
+        experiment.camera,
+        recorder=recorder,
+        now_ns=lab.clock.now_ns,
+    ) as node:
+        await node.arm(acquisition.see_remote)
+        try:
+            ending = await acquisition.run()
+            cell.reason = ending.reason
+        except BaseException as error:
+            cell.reason = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            # The cell does not wait for a network: it is made safe before the node is heard out.
+            await cell.close()
+        await node.finish(HURRY_S if control.wish >= Wish.ABORT else FINISH_S)
+    return ending
+
+
+def _bus_address(experiment: Experiment, outputs: Outputs) -> BusAddress:
+    """Return where the run is shown, and where its camera node is."""
+    if (bus := experiment.bus) is None:
+        raise ValueError("the experiment names no broker")
+    return BusAddress(
+        host=bus.host,
+        port=bus.port,
+        lab=bus.lab,
+        session=outputs.session.stem,
+        security=bus.security,
+        version=bus.version,
+    )
 
 
 async def _enter_bus(
@@ -303,15 +369,7 @@ async def _enter_bus(
             return f"{command.word!r} is no command of a run; stop, abort, halt and resume are"
         return None
 
-    address = BusAddress(
-        host=experiment.bus.host,
-        port=experiment.bus.port,
-        lab=experiment.bus.lab,
-        session=outputs.session.stem,
-        security=experiment.bus.security,
-        version=experiment.bus.version,
-    )
-    return await stack.enter_async_context(BusFeed(address, obey=obey))
+    return await stack.enter_async_context(BusFeed(_bus_address(experiment, outputs), obey=obey))
 
 
 async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:

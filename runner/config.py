@@ -82,6 +82,7 @@ class CameraTable(Table):
     path: str = ""
     pattern: str = ""
     node: str = ""
+    node_session: str = "cameras"
     armed_by: Literal["lamella", "microscope"] = "lamella"
     exposure: Time | None = None
 

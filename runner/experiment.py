@@ -16,6 +16,7 @@ from potentiostat.technique import CLAMP_RATIO, Step
 from runner.blanking_settings import BlankingSettings, blanking_settings, check_blanking
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.config import CameraTable, ExperimentTable, read_tables
+from runner.node_checks import check_node
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.step_checks import check_steps
@@ -23,7 +24,7 @@ from runner.steps import CellTerms, build_steps
 
 __all__ = ["Experiment", "ExperimentError"]
 
-MOCK = "mock"
+MOCK, NODE = "mock", "node"
 MAX_FILE_BYTES = 1_000_000
 QUICK_S = 0.5  # settling of a range
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
@@ -118,7 +119,13 @@ class PotentiostatSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSettings:
-    """Which camera, where, and what it films. Height and width only shape a mock."""
+    """Which camera, where, and what it films. Height and width only shape a mock.
+
+    Parameters
+    ----------
+    node_session
+        What a camera node calls its session in its topics.
+    """
 
     driver: str
     frame_rate_Hz: float
@@ -127,6 +134,12 @@ class CameraSettings:
     height: int
     width: int
     options: CameraOptions = field(default_factory=CameraOptions)
+    node_session: str = "cameras"
+
+    @property
+    def is_node(self) -> bool:
+        """True for a camera of another computer, which keeps its pixels there."""
+        return self.driver == NODE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,6 +288,7 @@ class Experiment:
                 height=camera.height,
                 width=camera.width,
                 options=_camera_options(camera, folder),
+                node_session=camera.node_session,
             ),
             mock=MockSettings()
             if tables.mock is None
@@ -478,8 +492,10 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
 
 
 def _camera_options(camera: CameraTable, folder: Path) -> CameraOptions:
+    # A node's computer has no default: its clock is asked over UDP only where it is named.
+    unnamed = camera.driver == NODE and "host" not in camera.model_fields_set
     return CameraOptions(
-        host=camera.host,
+        host="" if unnamed else camera.host,
         port=camera.port,
         control_port=camera.control_port,
         data_port=camera.data_port,
@@ -541,7 +557,7 @@ def _check_equipment(tables: ExperimentTable) -> _Found:
             found.append((("camera", "dose_rate"), "cannot be negative"))
         if not (48 <= camera.height <= 4096 and 48 <= camera.width <= 4096):
             found.append((("camera",), "height and width lie between 48 and 4096 px"))
-        found += _check_address(camera)
+        found += check_node(tables) if camera.driver == NODE else _check_address(camera)
     elif tables.limits.dose is not None:
         found.append((("limits", "dose"), "has no camera to count for; leave it out"))
     return [*found, *_check_bus(tables)]

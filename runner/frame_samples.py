@@ -40,6 +40,16 @@ def frame_samples(
     start_ns, stop_ns = frame_windows(
         start_ns, table["exposure_ns"], row_time_ns=row_time_ns, rows=rows
     )
+    return samples_over(session, t_ns, start_ns, stop_ns)
+
+
+def samples_over(
+    session: Session,
+    t_ns: NDArray[np.int64],
+    start_ns: NDArray[np.int64],
+    stop_ns: NDArray[np.int64],
+) -> dict[str, NDArray[np.generic]]:
+    """Return the same from the first to the last moment of each frame, shape (n,)."""
     columns = session.sample_columns()
     aperture_ns = np.round(columns["aperture_s"] * 1e9).astype(np.int64)
     voltage = average_over_exposures(t_ns, aperture_ns, columns["voltage"], start_ns, stop_ns)

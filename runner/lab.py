@@ -222,7 +222,9 @@ def _with_bench(
     if resource == MOCK and ready is not None:
         resource = ready.potentiostat_resource
     if experiment.camera is not None:
-        if experiment.camera.driver == MOCK and ready is not None:
+        if experiment.camera.is_node:
+            pass  # it is reached over the bus, by the run
+        elif experiment.camera.driver == MOCK and ready is not None:
             camera = CameraAddress("stream", CameraOptions(port=ready.camera_port))
         else:
             camera = CameraAddress(experiment.camera.driver, experiment.camera.options)

@@ -7,7 +7,7 @@ headers, the exchanges with the camera's clock, and what trackers found.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -28,7 +28,7 @@ from runner.node_resend import read_resend
 from runner.node_spool import Spool
 from runner.node_stream import FrameServer
 
-READY, FILMING = "ready", "filming"
+READY, FILMING, TRACKING = "ready", "filming", "tracking"
 GOODBYE_S = 2.0
 
 Say = Callable[[str], None]
@@ -86,7 +86,7 @@ class CameraNode:
         self._outlet: Outlet | None = None
         self._keeper: Keeper | None = None
         self._server: FrameServer | None = None
-        self._session = ""
+        self._session = self._run = ""  # of the run that ordered the recording
         self._answers: set[asyncio.Task[None]] = set()
         self._spool: Spool | None = None
         self.frames_port = 0
@@ -166,7 +166,7 @@ class CameraNode:
         frames, counters = 0, {}
         while not self._end.is_set():
             if self._settings.on_command:
-                await self._tell(READY)
+                await self._tell(READY, run="", recording="")
                 await self._wanted.wait()
                 self._wanted.clear()
                 if self._end.is_set():
@@ -182,7 +182,9 @@ class CameraNode:
             self._keeper = keeper
             self._say(f"keeps its frames in {keeper.path}")
             try:
-                await keeper.record(started=lambda: self._tell(FILMING))
+                await keeper.record(
+                    started=self._tell_of(FILMING, keeper), ended=self._tell_of(TRACKING, keeper)
+                )
             finally:
                 self._keeper = None
             recordings.append(str(keeper.path))
@@ -196,6 +198,10 @@ class CameraNode:
             frames=frames,
             counters=counters | self._bus_counters(),
         )
+
+    def _tell_of(self, state: str, keeper: Keeper) -> Callable[[], Awaitable[None]]:
+        """Return what tells a state of a recording, and for which run it is."""
+        return lambda: self._tell(state, run=self._run, recording=keeper.path.name)
 
     def _put(self, topic: str, message: dict[str, object]) -> None:
         if self._outlet is not None:
@@ -261,6 +267,8 @@ class CameraNode:
                 for name, value in asdict(info).items()
             },
             "clock_port": self.clock_port,
+            "keeps": self._settings.keep is not None,
+            "on_command": self._settings.on_command,
         }
 
     async def _tell(self, state: str, **news: object) -> None:
@@ -321,13 +329,16 @@ class CameraNode:
         """Carry out a command; return why not."""
         match command.word:
             case "start":
-                if self._keeper is not None:
+                if self._keeper is not None or self._wanted.is_set():
                     return "it films already"
                 self._session = str(command.arguments.get("session", ""))
+                self._run = str(command.arguments.get("run", ""))
                 self._wanted.set()
             case "stop":
                 if self._keeper is None:
                     return "it does not film"
+                if command.arguments.get("run", self._run) != self._run:
+                    return "it films for another run"
                 self._keeper.stop()
             case word:
                 return f"{word!r} is no command of a camera node; there are start and stop"

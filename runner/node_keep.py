@@ -94,8 +94,18 @@ class Keeper:
     def _put(self, topic: str, message: Mapping[str, object]) -> None:
         self._put_on_bus(topic, {"recording": self.path.name, **message})
 
-    async def record(self, *, started: Callable[[], Awaitable[None]]) -> None:
+    async def record(
+        self,
+        *,
+        started: Callable[[], Awaitable[None]],
+        ended: Callable[[], Awaitable[None]],
+    ) -> None:
         """Film until stopped, or until the camera ends; then track the whole recording.
+
+        Parameters
+        ----------
+        started, ended
+            Called when the camera exposes, and when it does no more and all headers are told.
 
         Raises
         ------
@@ -122,6 +132,7 @@ class Keeper:
                 await recorder.finish(f"camera lost: {cause}")
                 raise cause from group
             await recorder.finish("stopped" if self._stopped.is_set() else "the camera ended")
+        await ended()
         if self.frames:
             for topic, message in await asyncio.to_thread(self._analyse):
                 self._put(topic, message)
@@ -264,11 +275,13 @@ class Keeper:
 
     def _track_messages(self, path: str) -> list[dict[str, object]]:
         with Session.open(self.path) as session:
-            columns = dict(session.table(path).columns)
+            table = session.table(path)
+            columns = dict(table.columns)
             columns["index"] = session.frame_table(CAMERA)["index"]
         return [
             {
                 "provisional": False,
+                "units": dict(table.units),
                 **{name: _plain(c[first : first + ROWS_TOGETHER]) for name, c in columns.items()},
             }
             for first in range(0, self.frames, ROWS_TOGETHER)

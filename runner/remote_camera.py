@@ -7,27 +7,40 @@ spool no longer holds becomes a gap in the session's events.
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange, NowNs
-from runner.bus import FIRST_PAUSE_S, BusAddress, BusError, BusLink, BusMessage
+from runner.bus import ENDED, FIRST_PAUSE_S, GOODBYE_S, BusAddress, BusError, BusLink, BusMessage
 from runner.node_clock import TIMEOUT_S, BusClock, UdpClock
 from runner.node_resend import write_resend
+from runner.remote_numbers import Numbers
 from session.recorder import Recorder
 from session.records import EXCHANGE_DTYPE
 
+if TYPE_CHECKING:
+    from runner.remote_orders import NodeOrders
+
+BROKER = "/broker"  # no topic: what the link says of itself
 INBOX_LENGTH = 1024  # messages; what does not fit is asked for again
 EXCHANGE_INTERVAL_S = 1.0
 AWAY = (None, "offline", "ended", "failed")
 OVER = ("ended", "ready", "failed")
-ASK_AGAIN = 64  # out of turn, before a question that may be lost is put again
+ALL_TOLD = (*OVER, "tracking")  # all headers
+ASK_AGAIN_S = 3.0  # at the end, before a question that may be lost is put again
+
+Seen = Callable[[int, int], None]
+"""Told how many frames a node has, and how many were lost before them; must return at once."""
+
+
+def _see_nothing(_frames: int, _dropped: int) -> None:
+    """Take no notice."""
 
 
 @dataclass(slots=True)
@@ -65,6 +78,13 @@ class RemoteCamera:
         For an exchange with the node's clock.
     first_pause_s
         Before the first attempt to come back to a broker.
+
+    Attributes
+    ----------
+    seen
+        Called with each message of headers.
+    orders
+        Told the answers to orders; None where none are given.
     """
 
     def __init__(
@@ -80,7 +100,8 @@ class RemoteCamera:
         first_pause_s: float = FIRST_PAUSE_S,
     ) -> None:
         self.node = node
-        self._prefix = replace(mine, node=node, session=session).prefix
+        self.seen: Seen = _see_nothing
+        self.prefix = replace(mine, node=node, session=session).prefix
         self._recorder = recorder
         self._now_ns = now_ns
         self._udp_host = udp_host
@@ -89,20 +110,21 @@ class RemoteCamera:
         self.link = BusLink(
             replace(mine, node=f"{mine.node}-{node}"),
             topics=(
-                *(f"{self._prefix}/{t}" for t in ("status", "frames", "faults", "clock")),
-                f"{self._prefix}/tracks/+",
-                f"{self._prefix}/clock/answer/+",
+                *(f"{self.prefix}/{t}" for t in ("status", "frames", "faults", "clock", "reply")),
+                f"{self.prefix}/tracks/+",
+                f"{self.prefix}/clock/answer/+",
             ),
             heard=self._hear,
+            turned=self._turn,
             first_pause_s=first_pause_s,
         )
-        self._bus_clock = BusClock(
-            self.link, self._prefix, now_ns=now_ns, timeout_s=self._timeout_s
-        )
+        self._bus_clock = BusClock(self.link, self.prefix, now_ns=now_ns, timeout_s=self._timeout_s)
+        self.orders: NodeOrders | None = None
         self._udp_clock: UdpClock | None = None
         self._inbox: asyncio.Queue[tuple[str, bytes, int]] = asyncio.Queue(INBOX_LENGTH)
-        self._numbers = _Numbers()
+        self._numbers = Numbers()
         self._tasks: list[asyncio.Task[None]] = []
+        self._away_ns: int | None = None
         self._news = asyncio.Event()
         self.status: dict[str, Any] = {}
         self.clock_path = ""
@@ -130,7 +152,19 @@ class RemoteCamera:
                 await task
         if self._udp_clock is not None:
             self._udp_clock.close()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self.link.say(ENDED)
         await self.link.__aexit__(kind, error, trace)
+
+    async def news(self) -> None:
+        """Return when something has come from the node, or its clock was asked."""
+        self._news.clear()
+        await self._news.wait()
+
+    def count_from_here(self) -> None:
+        """Take what the node says next for the first that is wanted of it."""
+        self._numbers = Numbers(epoch=str(self.status["epoch"]), next=int(self.status["next"]))
 
     async def complete(self, timeout_s: float) -> bool:
         """Wait until the node has ended its recording and all of it is here.
@@ -143,15 +177,31 @@ class RemoteCamera:
         try:
             async with asyncio.timeout(timeout_s):
                 while not self._is_complete():
-                    self._news.clear()
-                    await self._news.wait()
+                    await self._news_or_ask()
         except TimeoutError:
-            lacking = int(self.status.get("next", 0)) - self._numbers.next
+            lacking = max(int(self.status.get("next", 0)) - self._numbers.next, 0)
+            state = self.status.get("state")
             text = f"the last messages of {self.node} did not come; its own file has the frames"
-            data = {"state": self.status.get("state"), "missing": max(lacking, 0)}
+            if state in ALL_TOLD and not lacking:
+                text = f"the tracks of {self.node} did not come in time; its own file has them"
+            data = {"state": state, "missing": lacking}
             await self._recorder.event(self._now_ns(), "gap", self.node, text, data)
             return False
         return True
+
+    async def _news_or_ask(self) -> None:
+        """Wait for news; when none come, what was asked for or sent may be lost."""
+        try:
+            async with asyncio.timeout(ASK_AGAIN_S):
+                await self.news()
+        except TimeoutError:
+            if self._lacks_last(self.status):
+                await self._ask_again(self._numbers.epoch, self._numbers.next)
+
+    def _lacks_last(self, body: dict[str, Any]) -> bool:
+        """Tell whether messages lack after which no other comes."""
+        # While it films, the next message tells; after the last one, only this does.
+        return body.get("state") in ALL_TOLD and self._numbers.lacks(body) is not None
 
     def _is_complete(self) -> bool:
         return (
@@ -167,7 +217,11 @@ class RemoteCamera:
         if message.topic == self._bus_clock.answer_topic:
             self._bus_clock.take(message)
             return
-        topic = message.topic.removeprefix(f"{self._prefix}/")
+        topic = message.topic.removeprefix(f"{self.prefix}/")
+        if topic == "reply":
+            if self.orders is not None:
+                self.orders.take(message.payload)
+            return
         if topic.startswith("clock/"):
             return  # the answer to somebody else
         try:
@@ -175,9 +229,30 @@ class RemoteCamera:
         except asyncio.QueueFull:
             self.counters.overrun += 1
 
+    def _turn(self) -> None:
+        """Note that the broker has come or gone, in the order of what is heard."""
+        with suppress(asyncio.QueueFull):
+            self._inbox.put_nowait(
+                (BROKER, b"back" if self.link.is_up else b"away", self._now_ns())
+            )
+
+    async def _note_broker(self, state: str, t_ns: int) -> None:
+        broker = self.link.address.broker
+        text = f"the broker at {broker} is {'there' if state == 'back' else 'away'}"
+        data: dict[str, object] = {"state": state}
+        if state == "away":
+            self._away_ns = t_ns
+        elif self._away_ns is not None:
+            data["away_s"] = (t_ns - self._away_ns) / 1e9
+        await self._recorder.event(t_ns, "broker", self.node, text, data)
+
     async def _record(self) -> None:
         while True:
             topic, payload, received_ns = await self._inbox.get()
+            if topic == BROKER:
+                await self._note_broker(payload.decode(), received_ns)
+                self._news.set()
+                continue
             try:
                 body = json.loads(payload)
                 if not isinstance(body, dict):
@@ -196,10 +271,8 @@ class RemoteCamera:
             await self._recorder.event(
                 received_ns, "node", self.node, f"{self.node} is {body.get('state')}", body
             )
-        lacking = self._numbers.lacks(body)
-        # While it films, the next message tells; after the last one, only this does.
-        if lacking is not None and body.get("state") in OVER:
-            await self._ask_again(str(body["epoch"]), lacking)
+        if self._lacks_last(body):
+            await self._ask_again(self._numbers.epoch, self._numbers.next)
 
     async def _take(self, topic: str, body: dict[str, Any], received_ns: int) -> None:
         epoch, number = str(body["epoch"]), int(body["number"])
@@ -223,7 +296,7 @@ class RemoteCamera:
         if self._numbers.epoch:
             text = f"{self.node} counts anew; what it said before and did not come is not known"
             await self._recorder.event(received_ns, "gap", self.node, text, {"epoch": epoch})
-        self._numbers = _Numbers(epoch=epoch, next=number)
+        self._numbers = Numbers(epoch=epoch, next=number)
 
     async def _skip_lost(self, oldest: int, received_ns: int) -> None:
         """Note what the node's spool no longer has."""
@@ -243,7 +316,7 @@ class RemoteCamera:
     async def _ask_again(self, epoch: str, first: int) -> None:
         self.counters.asked += 1
         with suppress(BusError):  # a link that is away brings the next message after it is back
-            await self.link.publish_to(f"{self._prefix}/resend", write_resend(epoch, first))
+            await self.link.publish_to(f"{self.prefix}/resend", write_resend(epoch, first))
 
     async def _store(self, topic: str, body: dict[str, Any], received_ns: int) -> None:
         if topic == "clock":
@@ -253,6 +326,7 @@ class RemoteCamera:
         if topic == "frames":
             self.counters.headers += len(body["index"])
             kind, text = "remote_frames", f"{len(body['index'])} frames of {self.node}"
+            self.seen(len(body["index"]), sum(body.get("dropped_before", ())))
         elif topic == "faults":
             kind, text = "frame_fault", str(body["reason"])
         else:
@@ -267,8 +341,7 @@ class RemoteCamera:
         while True:
             await self.link.connected()
             while self.status.get("state") in AWAY:  # nobody is there to answer
-                self._news.clear()
-                await self._news.wait()
+                await self.news()
             try:
                 path, answer = await self._exchange()
             except CameraLost:
@@ -298,30 +371,6 @@ class RemoteCamera:
                 self._udp_clock.close()  # the node may listen elsewhere when it is back
                 self._udp_clock = None
         return "mqtt", await self._bus_clock.exchange()
-
-
-@dataclass(slots=True, kw_only=True)
-class _Numbers:
-    """The numbers of one node: which comes next, and what was asked for."""
-
-    epoch: str = ""
-    next: int = 0
-    asked_for: int = -1
-    waited: int = 0
-
-    def lacks(self, status: dict[str, Any]) -> int | None:
-        """Return the number from which messages lack, by what the node says of itself."""
-        if not self.epoch or status.get("epoch") != self.epoch:
-            return None
-        return self.next if int(status["next"]) > self.next else None
-
-    def may_ask(self) -> bool:
-        """Tell whether to ask for the next: once, and again when nothing comes of it."""
-        self.waited += 1
-        if self.asked_for == self.next and self.waited < ASK_AGAIN:
-            return False
-        self.asked_for, self.waited = self.next, 0
-        return True
 
 
 def _rows(stamps: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.void]]:

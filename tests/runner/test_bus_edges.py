@@ -97,7 +97,7 @@ async def test_a_run_that_is_flooded_counts_what_it_could_not_take():
         address(type("S", (), {"port": free_port()})), node="merlin", recorder=None, now_ns=int
     )
     for topic in ("frames", "clock/answer/somebody"):
-        message = type("M", (), {"topic": f"{remote._prefix}/{topic}", "payload": b"{}"})
+        message = type("M", (), {"topic": f"{remote.prefix}/{topic}", "payload": b"{}"})
         for _ in range(INBOX_LENGTH + 2):
             remote._hear(message)
     assert remote.counters.overrun == 2

@@ -149,8 +149,11 @@ async def recorded(tmp_path, camera):
     async def started():
         told.append(("started", {}))
 
+    async def ended():
+        pass
+
     try:
-        await keeper.record(started=started)
+        await keeper.record(started=started, ended=ended)
     finally:
         keeper.told = told
     return keeper
