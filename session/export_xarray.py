@@ -1,0 +1,96 @@
+"""A session's tables and frames as xarray has them; pixels stay on disk until asked for."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from session.errors import SessionRefused
+from session.export_tables import TIME_NAME, export_table
+
+if TYPE_CHECKING:
+    from session.reader import Session
+
+_NEEDS = "xarray is not installed; pip install 'lamella[export]' brings it"
+
+
+def table_dataset(session: "Session", path: str) -> Any:
+    """Return a table as a `xarray.Dataset` over ``time``, in s since the start.
+
+    The stamps in ns stay beside it. Columns of more than one dimension are left out.
+
+    Raises
+    ------
+    SessionRefused
+        The session has no such table, or xarray is missing.
+    """
+    xarray = _xarray()
+    table = export_table(session, path)
+    columns = {c.name: c for c in table.columns}
+    time = columns.pop(TIME_NAME, None)
+    dimension = "row" if time is None else "time"
+    variables = {
+        name: (dimension, c.values, _described(c.unit, c.meaning)) for name, c in columns.items()
+    }
+    coords = {} if time is None else {"time": ("time", time.values, _described("s", time.meaning))}
+    return xarray.Dataset(variables, coords, {"title": session.title, "path": path})
+
+
+def frames_array(session: "Session", camera: str) -> Any:
+    """Return a camera's frames as a lazy `xarray.DataArray` over time, y and x.
+
+    Only what is selected is read; ``.chunk()`` makes a Dask array of it. The session
+    must stay open.
+
+    Raises
+    ------
+    SessionRefused
+        The session has no such camera, or xarray is missing.
+    """
+    xarray = _xarray()
+    from xarray.backends import BackendArray  # noqa: PLC0415 - optional
+    from xarray.core import indexing  # noqa: PLC0415 - optional
+
+    stack = session.frames(camera)
+
+    class OnDisk(BackendArray):  # type: ignore[misc] # xarray may be missing
+        """What xarray asks for pixels."""
+
+        shape, dtype = stack.shape, stack.dtype
+
+        def __getitem__(self, key: Any) -> Any:
+            return indexing.explicit_indexing_adapter(
+                key, stack.shape, indexing.IndexingSupport.BASIC, stack.__getitem__
+            )
+
+    table = export_table(session, f"frames/{camera}")
+    from_start = table.column(TIME_NAME)
+    size = session.attributes(f"frames/{camera}").get("pixel_size", np.nan)
+    known = isinstance(size, float) and size > 0
+    step, unit = (size, "m") if known else (1.0, "px")
+    _, height, width = stack.shape
+    coords: dict[str, Any] = {
+        "y": ("y", np.arange(height) * step, {"units": unit}),
+        "x": ("x", np.arange(width) * step, {"units": unit}),
+    }
+    if from_start is not None:
+        coords["time"] = ("time", from_start.values, _described("s", from_start.meaning))
+    for column in table.columns:
+        if column.name != TIME_NAME:
+            described = _described(column.unit, column.meaning)
+            coords[column.name] = ("time", column.values, described)
+    variable = xarray.Variable(
+        ("time", "y", "x"), indexing.LazilyIndexedArray(OnDisk()), {"units": "counts"}
+    )
+    return xarray.DataArray(variable, coords, name=camera)
+
+
+def _xarray() -> Any:
+    try:
+        import xarray  # noqa: PLC0415 - optional, and half a second
+    except ImportError:
+        raise SessionRefused(_NEEDS) from None
+    return xarray
+
+
+def _described(unit: str, meaning: str) -> dict[str, str]:
+    return {key: text for key, text in (("units", unit), ("long_name", meaning)) if text}
