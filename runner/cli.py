@@ -409,7 +409,7 @@ def report(session: Path, output: Path, *, overwrite: bool, as_json: bool) -> No
 @click.option("--frames", is_flag=True, help="Copy the pixels into a nexus file too.")
 @overwrite_option
 @json_option
-def export(  # noqa: PLR0913 - one argument for each option
+def export(
     session: Path,
     to: str,
     output: Path,

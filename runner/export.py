@@ -1,7 +1,7 @@
 """`lamella export`: what a session holds, in the formats that others read."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -101,13 +101,19 @@ def export_session(
     to, wanted = Format(to), wanted or Wanted()
     _refuse_options(to, wanted)
     with Session.open(session) as opened:
-        if to is Format.HSPY:
-            return _hspy(opened, output, wanted, overwrite=overwrite)
-        if to is Format.NEXUS:
-            return _nexus(opened, output, wanted, overwrite=overwrite)
-        if to is Format.BDF:
-            return _bdf(opened, output, overwrite=overwrite)
-        return _tables(opened, output, to, wanted, overwrite=overwrite)
+        try:
+            if to is Format.HSPY:
+                return _hspy(opened, output, wanted, overwrite=overwrite)
+            if to is Format.NEXUS:
+                return _nexus(opened, output, wanted, overwrite=overwrite)
+            if to is Format.BDF:
+                return _bdf(opened, output, overwrite=overwrite)
+            return _tables(opened, output, to, wanted, overwrite=overwrite)
+        except OSError as error:  # a full disk, a folder that may not be written
+            raise OutputRefused(
+                f"{output} was not written: {error}; a disk with room and the right to write"
+                " there will do"
+            ) from error
 
 
 def render_export(summary: ExportSummary) -> Table:
@@ -142,10 +148,11 @@ def _tables(
     session: Session, output: Path, to: Format, wanted: Wanted, *, overwrite: bool
 ) -> ExportSummary:
     suffix = _TABLES[to]
-    _need_for(output if wanted.table else Path(suffix))
+    _need_writer(to)
     is_file = output.suffix.lower() == suffix
     if wanted.table is not None or is_file:
-        return _one_table(session, output, to, wanted.table or "samples", overwrite=overwrite)
+        path = "samples" if wanted.table is None else wanted.table
+        return _one_table(session, output, to, path, overwrite=overwrite)
     described = session_metadata(session)
     tables: list[dict[str, Any]] = []
     left_out = []
@@ -162,7 +169,7 @@ def _tables(
     return ExportSummary(
         session=str(session.path),
         format=to,
-        files=tuple(str(output / t["file"]) for t in tables) + (str(output / CONTENTS),),
+        files=(*(str(output / t["file"]) for t in tables), str(output / CONTENTS)),
         left_out=(*left_out, *_pixels(session)),
         remarks=_no_zone(described),
     )
@@ -185,7 +192,7 @@ def _one_table(
 
 def _bdf(session: Session, output: Path, *, overwrite: bool) -> ExportSummary:
     to = Format.PARQUET if output.suffix.lower() == _PARQUET else Format.CSV
-    _need_for(output)
+    _need_writer(to)
     frame, table = bdf_frame(session), export_table(session, "samples")
     files = _write_with_side(session, output, to, table, frame, overwrite=overwrite)
     return ExportSummary(
@@ -197,7 +204,7 @@ def _bdf(session: Session, output: Path, *, overwrite: bool) -> ExportSummary:
     )
 
 
-def _write_with_side(  # noqa: PLR0913 - a file, its side file, and what is in both
+def _write_with_side(
     session: Session,
     output: Path,
     to: Format,
@@ -233,8 +240,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False), "utf-8")
 
 
-def _need_for(output: Path) -> None:
-    if output.suffix.lower() == _PARQUET and find_spec("pyarrow") is None:
+def _need_writer(to: Format) -> None:
+    if to is Format.PARQUET and find_spec("pyarrow") is None:
         raise OutputRefused(
             "pyarrow is not installed, which writes Parquet; pip install 'lamella[export]'"
             " brings it, or choose csv"

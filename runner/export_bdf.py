@@ -47,7 +47,7 @@ def bdf_frame(session: Session) -> "pd.DataFrame":
         raise SessionRefused(
             f"{session.path} has no readings, which is all that the Battery Data Format holds"
         )
-    values = {column.name: column.values for column in table.columns}
+    values = {column.name: column.data for column in table.columns}
     found: dict[str, NDArray[np.generic]] = {
         "test_time_second": values["session_time_s"],
         "voltage_volt": values["voltage"],
@@ -56,7 +56,9 @@ def bdf_frame(session: Session) -> "pd.DataFrame":
     start = start_utc_ns(session)
     if start is not None:
         # Nanoseconds since 1970 are beyond a double, which is good to 0.3 us here.
-        found["unix_time_second"] = values["utc"].astype(np.int64) / 1e9
+        moments = values["utc"]
+        seconds = moments.astype(np.int64) / 1e9
+        found["unix_time_second"] = np.where(np.isnat(moments), np.nan, seconds)
     found["cycle_count"] = values["cycle"]
     found["step_count"] = _steps_played(values["step"], values["cycle"])
     if np.any(np.isfinite(values["charge"])):

@@ -40,7 +40,8 @@ def staged(session: Path, outputs: list[Path], *, overwrite: bool) -> Iterator[l
             _sync(part)
         for path in outputs:  # another program may have been quicker
             refuse_existing(path, overwrite=overwrite)
-        for part, path in zip(parts, outputs, strict=True):
+        # Last comes the first: where it is, what describes it is there too.
+        for part, path in reversed(list(zip(parts, outputs, strict=True))):
             part.replace(path)
 
 

@@ -3,7 +3,7 @@
 RosettaSciIO is GPL-3: it is imported only here and only when asked for.
 """
 
-from collections.abc import Callable
+import math
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runner.outputs import OutputRefused
-from session.export_metadata import plain, session_metadata
-from session.export_nexus import pixel_step
+from session.export_metadata import session_metadata
+from session.export_nexus import frames_at_once, pixel_step
 from session.export_tables import TIME_NAME, export_table
 from session.reader import Session
 
-FRAMES_AT_ONCE = 16
 # Stamps that leave a straight line by less than this share of an interval are one.
 UNIFORM_WITHIN = 0.01
 
@@ -37,11 +36,11 @@ def write_hspy(session: Session, camera: str, target: Path) -> tuple[str, ...]:
     stack = session.frames(camera)
     stamps = export_table(session, f"frames/{camera}")
     time = stamps.column(TIME_NAME)
-    seconds = np.arange(len(stack)) * 1.0 if time is None else time.values
+    seconds = np.arange(len(stack)) * 1.0 if time is None else time.data
     axis, remark = time_axis(seconds, _is_whole(session, camera))
     step, unit = pixel_step(session, camera)
     pixels = dask.from_array(
-        stack, chunks=(FRAMES_AT_ONCE, *stack.shape[1:]), name=False, asarray=True, lock=True
+        stack, chunks=(frames_at_once(stack), *stack.shape[1:]), name=False, lock=True
     )
     writer(
         str(target),
@@ -59,7 +58,7 @@ def write_hspy(session: Session, camera: str, target: Path) -> tuple[str, ...]:
                 "Signal": {"signal_type": "", "quantity": "TEM intensity (counts)"},
             },
             "original_metadata": {
-                "lamella": plain_text(session),
+                "lamella": _description(session),
                 "frames": _columns(session, f"frames/{camera}"),
                 "frame_samples": _columns(session, f"frame_samples/{camera}"),
             },
@@ -67,8 +66,11 @@ def write_hspy(session: Session, camera: str, target: Path) -> tuple[str, ...]:
             "tmp_parameters": {},
             "attributes": {"_lazy": True, "ragged": False},
             "package_info": {},
+            "models": {},
         },
         chunks=(1, *stack.shape[1:]),
+        compression=None,  # noise does not shrink, and gzip is slower than any disk
+        shuffle=False,
         show_progressbar=False,
     )
     return remark
@@ -102,15 +104,20 @@ def time_axis(seconds: NDArray[Any], whole: bool) -> tuple[dict[str, Any], tuple
     return axis, ("frames are not evenly spaced: the time axis is not uniform",)
 
 
-def plain_text(session: Session) -> dict[str, Any]:
-    """Return the description of a session without what HyperSpy cannot keep."""
-    kept: dict[str, Any] = _without_none(session_metadata(session))
+def _description(session: Session) -> dict[str, Any]:
+    described = session_metadata(session)
+    # HyperSpy keeps a text in 64 kB, a list of them in as much as it takes.
+    described["experiment"] = session.experiment_text.splitlines()
+    kept: dict[str, Any] = _without_none(described)
     return kept
 
 
 def _without_none(value: Any) -> Any:
+    """Leave out unknown numbers, or write NaN where they stand in a list."""
     if isinstance(value, dict):
         return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [math.nan if item is None else item for item in value]
     return value
 
 

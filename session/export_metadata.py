@@ -13,9 +13,7 @@ SIGN = "a positive current charges the cell; voltage is positive electrode again
 
 def session_metadata(session: Session) -> dict[str, Any]:
     """Return all that describes a session but its tables; unknown numbers are None."""
-    described = {
-        path: session.attributes(path) for path in _DESCRIBED if session.has(path)
-    }
+    described = {path: session.attributes(path) for path in _DESCRIBED if session.has(path)}
     provenance = session.provenance
     found: dict[str, Any] = {
         "title": session.title,

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,11 @@ from session.attributes import write_attributes
 from session.columns import describe_column
 from session.export_metadata import session_metadata
 from session.export_tables import TIME_NAME, UTC_NAME, ExportTable, export_table, table_paths
+from session.frames import FrameStack
 from session.reader import Session
 from session.schema import find_group
 
-FRAMES_AT_ONCE = 16
+_MOST_FRAMES, _MOST_BYTES = 16, 64 * 2**20  # in memory at once, of a copy
 _TIME = "time"
 _NM = 1e9  # viewers that show the number as it is are read in nm
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_]")
@@ -29,24 +30,19 @@ def write_nexus(
     session: Session,
     target: Path,
     *,
-    tables: Iterable[str] | None = None,
     frames: bool = False,
-    progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> None:
     """Write the tables of a session, and its frames if asked for, into a new file.
 
     Parameters
     ----------
-    tables
-        Paths below ``/entry``; all where None.
     frames
         Copy the pixels too. They are copied, not linked to: the file stands alone.
-    progress
-        Called with frames done and their number.
     """
     with h5py.File(target, "x") as file:
         write_attributes(
-            file, {"NX_class": "NXroot", "default": "entry", "creator": f"lamella {_version()}"}
+            file,
+            {"NX_class": "NXroot", "default": "entry", "creator": f"lamella {version('lamella')}"},
         )
         entry = _group(file, "entry", "NXentry")
         entry["title"] = session.title
@@ -55,11 +51,11 @@ def write_nexus(
                 entry[name] = text
         _write_descriptions(entry, session)
         names = _Names()
-        for path in table_paths(session) if tables is None else tables:
+        for path in table_paths(session):
             table = export_table(session, path)
             group = _write_table(entry, names.take(table.name), table)
             if frames and path.startswith("frames/"):
-                _add_frames(group, session, path.partition("/")[2], progress)
+                _add_frames(group, session, path.partition("/")[2])
         if "samples" in entry:
             entry.attrs["default"] = "samples"
 
@@ -78,10 +74,6 @@ class _Names:
             name = f"{plain}_{number}"
         self._taken.add(name)
         return name
-
-
-def _version() -> str:
-    return version("lamella")
 
 
 def _group(parent: h5py.Group, name: str, nx_class: str) -> h5py.Group:
@@ -117,7 +109,7 @@ def _write_descriptions(entry: h5py.Group, session: Session) -> None:
 
 def _write_table(entry: h5py.Group, name: str, table: ExportTable) -> h5py.Group:
     time = table.column(TIME_NAME)
-    numbers = {c.name: c for c in table.columns if c.values.dtype.kind in "biuf"}
+    numbers = {c.name: c for c in table.columns if c.data.dtype.kind in "biuf"}
     spec = find_group(table.path)
     signal = _signal(spec.signal if spec else "", numbers)
     is_plot = time is not None and signal is not None and not table.path.startswith("frames/")
@@ -129,7 +121,7 @@ def _write_table(entry: h5py.Group, name: str, table: ExportTable) -> h5py.Group
             continue  # HDF5 has no such type; start_time and seconds say the same
         wanted = _TIME if column.name == TIME_NAME else _errors_name(column.name, numbers)
         written[column.name] = names.take(wanted)
-        dataset = group.create_dataset(written[column.name], data=_storable(column.values))
+        dataset = group.create_dataset(written[column.name], data=_storable(column.data))
         describe_column(dataset, column.unit, column.meaning)
     if is_plot and signal is not None:
         write_attributes(
@@ -147,7 +139,7 @@ def _write_table(entry: h5py.Group, name: str, table: ExportTable) -> h5py.Group
 def _signal(listed: str, numbers: Mapping[str, Any]) -> str | None:
     if listed in numbers:
         return listed
-    plotted = [n for n, c in numbers.items() if c.values.dtype.kind == "f" and n != TIME_NAME]
+    plotted = [n for n, c in numbers.items() if c.data.dtype.kind == "f" and n != TIME_NAME]
     return plotted[0] if plotted else None
 
 
@@ -163,19 +155,16 @@ def _storable(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.uint8) if values.dtype.kind == "b" else values
 
 
-def _add_frames(
-    group: h5py.Group, session: Session, camera: str, progress: Callable[[int, int], None]
-) -> None:
+def _add_frames(group: h5py.Group, session: Session, camera: str) -> None:
     """Copy the pixels beside their stamps, in pieces, and make a plot of the group."""
     stack = session.frames(camera)
-    count, height, width = stack.shape
+    _, height, width = stack.shape
     data = group.create_dataset(
         "data", shape=stack.shape, dtype=stack.dtype, chunks=(1, height, width)
     )
     describe_column(data, "counts", "TEM intensity")
-    for start, frames in stack.chunks(FRAMES_AT_ONCE):
+    for start, frames in stack.chunks(frames_at_once(stack)):
         data[start : start + len(frames)] = frames
-        progress(start + len(frames), count)
     step, unit = pixel_step(session, camera)
     for name, length in (("y", height), ("x", width)):
         axis = group.create_dataset(name, data=np.arange(length) * step)
@@ -187,6 +176,12 @@ def _add_frames(
         group.attrs[f"{name}_indices"] = dimension
         group[name].make_scale(name)
         data.dims[dimension].attach_scale(group[name])
+
+
+def frames_at_once(stack: FrameStack) -> int:
+    """Return how many frames a copy may hold in memory."""
+    frame_bytes = max(1, int(np.prod(stack.shape[1:])) * stack.dtype.itemsize)
+    return max(1, min(_MOST_FRAMES, _MOST_BYTES // frame_bytes))
 
 
 def pixel_step(session: Session, camera: str) -> tuple[float, str]:

@@ -27,13 +27,13 @@ _MOST_NS = 2**61  # 73 years: what is further from 0 is no time of a host clock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportColumn:
-    """One column: its name in the session, its heading outside, its values, shape (n,)."""
+    """One column: its name in the session, its heading outside, its data, shape (n,)."""
 
     name: str
     label: str
     unit: str
     meaning: str
-    values: NDArray[Any]
+    data: NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class ExportTable:
     left_out: tuple[str, ...]
 
     def __len__(self) -> int:
-        return len(self.columns[0].values) if self.columns else 0
+        return len(self.columns[0].data) if self.columns else 0
 
     def column(self, name: str) -> ExportColumn | None:
         """Return the column of that name in the session; None when there is none."""
@@ -89,7 +89,8 @@ def export_table(session: Session, path: str) -> ExportTable:
         )
     table = session.table(path)
     flat = {name: values for name, values in table.columns.items() if values.ndim == 1}
-    columns = [*_times(table, session), *_columns(table, flat)]
+    rows = min(map(len, flat.values()), default=0)
+    columns = [*_times(table, session, rows), *_columns(table, flat, rows)]
     return ExportTable(
         path=path,
         name=path.replace("/", "_"),
@@ -133,11 +134,11 @@ def _candidates(session: Session) -> Iterator[str]:
         yield f"clocks/{clock}/fit"
 
 
-def _times(table: Table, session: Session) -> Iterator[ExportColumn]:
+def _times(table: Table, session: Session, rows: int) -> Iterator[ExportColumn]:
     name = next((name for name in _HOST_STAMPS if name in table), None)
     if name is None:
         return
-    stamps, begin = table[name].astype(np.int64), session.host_start_ns
+    stamps, begin = table[name][:rows].astype(np.int64), session.host_start_ns
     if abs(begin) >= _MOST_NS:
         raise SessionRefused(f"{session.path}: host_start_ns is {begin}, which is no time")
     known = (stamps > -_MOST_NS) & (stamps < _MOST_NS)
@@ -150,21 +151,20 @@ def _times(table: Table, session: Session) -> Iterator[ExportColumn]:
             label="UTC",
             unit="",
             meaning=f"{name} as wall clock: start_time plus what the host clock counted",
-            values=np.where(known, moments, np.datetime64("NaT", "ns")),
+            data=np.where(known, moments, np.datetime64("NaT", "ns")),
         )
     yield ExportColumn(
         name=TIME_NAME,
         label=label_of(TIME_NAME, "s").replace("_", " "),
         unit="s",
         meaning=f"{name} since start_time",
-        values=np.where(known, passed / _NS, np.nan),
+        data=np.where(known, passed / _NS, np.nan),
     )
 
 
-def _columns(table: Table, flat: Mapping[str, NDArray[Any]]) -> Iterator[ExportColumn]:
+def _columns(table: Table, flat: Mapping[str, NDArray[Any]], rows: int) -> Iterator[ExportColumn]:
     spec = find_group(table.path)
     meanings = {} if spec is None else {c.name: c.meaning for c in spec.columns}
-    rows = min(map(len, flat.values()), default=0)
     taken: set[str] = set()
     for name, values in flat.items():
         unit = table.units.get(name, "")
@@ -177,7 +177,7 @@ def _columns(table: Table, flat: Mapping[str, NDArray[Any]]) -> Iterator[ExportC
             label=label,
             unit=unit,
             meaning=meanings.get(name, ""),
-            values=values[:rows],
+            data=values[:rows],
         )
 
 
@@ -189,7 +189,7 @@ def label_of(name: str, unit: str) -> str:
 def _series(column: ExportColumn) -> Any:
     import pandas as pd  # noqa: PLC0415 - as above
 
-    values = column.values
+    values = column.data
     if values.dtype.kind == "M":
         return pd.Series(values).dt.tz_localize("UTC")
     if values.dtype == np.dtype("<i8") and np.any(values == NO_STAMP):

@@ -1,5 +1,6 @@
 """A session's tables and frames as xarray has them; pixels stay on disk until asked for."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,9 +30,9 @@ def table_dataset(session: "Session", path: str) -> Any:
     time = columns.pop(TIME_NAME, None)
     dimension = "row" if time is None else "time"
     variables = {
-        name: (dimension, c.values, _described(c.unit, c.meaning)) for name, c in columns.items()
+        name: (dimension, c.data, _described(c.unit, c.meaning)) for name, c in columns.items()
     }
-    coords = {} if time is None else {"time": ("time", time.values, _described("s", time.meaning))}
+    coords = {} if time is None else {"time": ("time", time.data, _described("s", time.meaning))}
     return xarray.Dataset(variables, coords, {"title": session.title, "path": path})
 
 
@@ -47,12 +48,11 @@ def frames_array(session: "Session", camera: str) -> Any:
         The session has no such camera, or xarray is missing.
     """
     xarray = _xarray()
-    from xarray.backends import BackendArray  # noqa: PLC0415 - optional
-    from xarray.core import indexing  # noqa: PLC0415 - optional
+    indexing: Any = import_module("xarray.core.indexing")
 
     stack = session.frames(camera)
 
-    class OnDisk(BackendArray):  # type: ignore[misc] # xarray may be missing
+    class OnDisk(xarray.backends.BackendArray):  # type: ignore[misc] # known when run
         """What xarray asks for pixels."""
 
         shape, dtype = stack.shape, stack.dtype
@@ -73,11 +73,11 @@ def frames_array(session: "Session", camera: str) -> Any:
         "x": ("x", np.arange(width) * step, {"units": unit}),
     }
     if from_start is not None:
-        coords["time"] = ("time", from_start.values, _described("s", from_start.meaning))
+        coords["time"] = ("time", from_start.data, _described("s", from_start.meaning))
     for column in table.columns:
         if column.name != TIME_NAME:
             described = _described(column.unit, column.meaning)
-            coords[column.name] = ("time", column.values, described)
+            coords[column.name] = ("time", column.data, described)
     variable = xarray.Variable(
         ("time", "y", "x"), indexing.LazilyIndexedArray(OnDisk()), {"units": "counts"}
     )
@@ -86,10 +86,9 @@ def frames_array(session: "Session", camera: str) -> Any:
 
 def _xarray() -> Any:
     try:
-        import xarray  # noqa: PLC0415 - optional, and half a second
+        return import_module("xarray")  # optional, and half a second
     except ImportError:
         raise SessionRefused(_NEEDS) from None
-    return xarray
 
 
 def _described(unit: str, meaning: str) -> dict[str, str]:
