@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import re
+import shutil
 
 import h5py
 import numpy as np
@@ -90,9 +91,14 @@ def write_session(
     return path
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_session(tmp_path_factory.mktemp("written") / "first.h5")
+
+
 @pytest.fixture
-def session(tmp_path):
-    return write_session(tmp_path / "first.h5")
+def session(tmp_path, written):
+    return shutil.copyfile(written, tmp_path / "first.h5")
 
 
 @pytest.fixture
