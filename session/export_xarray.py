@@ -52,7 +52,9 @@ def frames_array(session: "Session", camera: str) -> Any:
 
     stack = session.frames(camera)
 
-    class OnDisk(xarray.backends.BackendArray):  # type: ignore[misc] # known when run
+    base: Any = xarray.backends.BackendArray
+
+    class OnDisk(base):  # type: ignore[misc] # known when run
         """What xarray asks for pixels."""
 
         shape, dtype = stack.shape, stack.dtype

@@ -389,6 +389,21 @@ def test_without_rosettasciio_hspy_names_the_extra(session, out, monkeypatch):
     assert names(out) == []
 
 
+def test_the_camera_that_is_asked_for_is_taken(tmp_path, out, monkeypatch):
+    two = write_session(tmp_path / "2.h5", cameras=("a", "b"))
+    taken = []
+
+    def write(_session, camera, target):
+        taken.append(camera)
+        target.write_bytes(b"x")
+        return ()
+
+    monkeypatch.setattr(export, "write_hspy", write)
+    lamella(two, "--to", "hyperspy", "--camera", "b", "-o", out / "a.hspy")
+    assert taken == ["b"]
+    assert names(out) == ["a.hspy"]
+
+
 def test_hspy_wants_its_ending_and_one_camera(tmp_path, session, out):
     two = write_session(tmp_path / "2.h5", cameras=("a", "b"))
     none = write_session(tmp_path / "0.h5", cameras=())
@@ -528,3 +543,7 @@ def test_what_is_no_session_is_refused(tmp_path, out):
 def test_the_summary_is_a_table(session, out):
     summary = export_session(session, out / "s.csv", "csv")
     assert render_export(summary).row_count == len(summary.files) + len(summary.left_out)
+
+
+def test_the_help_has_an_example():
+    assert "Example: lamella export" in " ".join(lamella("--help").stdout.split())

@@ -168,3 +168,19 @@ def test_unknown_numbers_are_null(tmp_path, make):
     with Session.open(path) as session:
         assert session_metadata(session)["cameras"]["camera"]["pixel_size"] is None
         assert len(export_table(session, "samples")) == 0
+
+
+def test_a_track_without_times_and_with_a_short_column_keeps_whole_rows(write_session):
+    path = write_session()
+    with h5py.File(path, "r+") as file:
+        group = file.create_group("entry/tracks/odd")
+        group["valid"] = np.ones(3, np.uint8)
+        group["position"] = np.arange(2.0)
+        timed = file.create_group("entry/tracks/timed")
+        timed["t_ns"] = np.arange(3)
+        timed["position"] = np.arange(2.0)
+    with Session.open(path) as session:
+        odd, timed = (export_table(session, f"tracks/{name}") for name in ("odd", "timed"))
+    assert [c.name for c in odd.columns] == ["valid", "position"]
+    assert len(odd.to_pandas()) == 2
+    assert len(timed.to_pandas()) == 2
