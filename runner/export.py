@@ -15,7 +15,7 @@ from runner.export_bdf import bdf_frame
 from runner.export_files import CONTENTS, side_path, staged, staged_folder
 from runner.export_hspy import write_hspy
 from runner.outputs import OutputRefused
-from session.export_metadata import session_metadata, table_metadata
+from session.export_metadata import only_described, session_metadata, table_metadata
 from session.export_nexus import write_nexus
 from session.export_tables import ExportTable, export_table, table_paths
 from session.reader import Session
@@ -170,7 +170,7 @@ def _tables(
         session=str(session.path),
         format=to,
         files=(*(str(output / t["file"]) for t in tables), str(output / CONTENTS)),
-        left_out=(*left_out, *_pixels(session)),
+        left_out=(*left_out, *only_described(session), *_pixels(session)),
         remarks=_no_zone(described),
     )
 
@@ -254,11 +254,12 @@ def _need_writer(to: Format) -> None:
 def _nexus(session: Session, output: Path, wanted: Wanted, *, overwrite: bool) -> ExportSummary:
     with staged(session.path, [output], overwrite=overwrite) as (part,):
         write_nexus(session, part, frames=wanted.frames)
+    pixels = () if wanted.frames else _pixels(session, "; --frames copies them")
     return ExportSummary(
         session=str(session.path),
         format=Format.NEXUS,
         files=(str(output),),
-        left_out=() if wanted.frames else _pixels(session, "; --frames copies them"),
+        left_out=(*only_described(session), *pixels),
     )
 
 

@@ -7,7 +7,8 @@ from session.export_tables import ExportTable, describe_columns, start_utc_ns
 from session.reader import Session
 from session.schema import ROOT
 
-_DESCRIBED = ("sample", "calibration", "contact", "queues")
+_RESULTS = ("calibration", "calibration_after", "contact")
+_DESCRIBED = ("sample", *_RESULTS)
 SIGN = "a positive current charges the cell; voltage is positive electrode against negative"
 
 
@@ -29,6 +30,9 @@ def session_metadata(session: Session) -> dict[str, Any]:
             name: session.attributes(f"instrument/{name}") for name in session.instruments
         },
         "cameras": {name: session.attributes(f"frames/{name}") for name in session.cameras},
+        "correlation": {
+            name: session.attributes(f"correlation/{name}") for name in session.correlations
+        },
         "status_flags": session.attributes("samples/status").get("flags", ()),
         "provenance": {
             "versions": dict(provenance.versions),
@@ -40,6 +44,12 @@ def session_metadata(session: Session) -> dict[str, Any]:
     }
     cleaned: dict[str, Any] = plain(found)
     return cleaned
+
+
+def only_described(session: Session) -> tuple[str, ...]:
+    """Return what is described by its results alone: its columns are no table of rows."""
+    tested = (f"correlation/{name}" for name in session.correlations)
+    return tuple(f"columns of {path}" for path in (*filter(session.has, _RESULTS), *tested))
 
 
 def table_metadata(table: ExportTable, file: str) -> dict[str, Any]:

@@ -182,6 +182,11 @@ class Session:
         return self._names("tracks")
 
     @property
+    def correlations(self) -> tuple[str, ...]:
+        """Names of what was tested."""
+        return self._names("correlation")
+
+    @property
     def clocks(self) -> tuple[str, ...]:
         """Names of the clocks other than the host's."""
         return self._names("clocks")

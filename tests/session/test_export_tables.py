@@ -9,7 +9,7 @@ import pytest
 
 from session import Session
 from session.errors import SessionRefused
-from session.export_metadata import session_metadata, table_metadata
+from session.export_metadata import only_described, session_metadata, table_metadata
 from session.export_tables import export_table, label_of, start_utc_ns, table_paths
 from session.schema import NO_STAMP
 from session.writer import SessionWriter
@@ -184,3 +184,15 @@ def test_a_track_without_times_and_with_a_short_column_keeps_whole_rows(write_se
     assert [c.name for c in odd.columns] == ["valid", "position"]
     assert len(odd.to_pandas()) == 2
     assert len(timed.to_pandas()) == 2
+
+
+def test_results_are_described_and_their_columns_named_as_missing(write_session):
+    path = write_session()
+    with h5py.File(path, "r+") as file:
+        file.create_group("entry/correlation/front").attrs["p"] = 0.01
+        file.create_group("entry/contact").attrs["verdict"] = "cell"
+    with Session.open(path) as session:
+        described, missing = session_metadata(session), only_described(session)
+    assert described["correlation"] == {"front": {"p": 0.01}}
+    assert described["contact"]["verdict"] == "cell"
+    assert missing == ("columns of contact", "columns of correlation/front")
