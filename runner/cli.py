@@ -393,6 +393,54 @@ def report(session: Path, output: Path, *, overwrite: bool, as_json: bool) -> No
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@click.option(
+    "--to",
+    required=True,
+    type=click.Choice(["csv", "parquet", "bdf", "nexus", "hspy", "hyperspy"]),
+    help="hyperspy is hspy.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="A folder for all tables, or a file.",
+)
+@click.option("--table", help="One table alone, such as samples or tracks/front.")
+@click.option("--camera", help="Whose frames go into an hspy file, where there are several.")
+@click.option("--frames", is_flag=True, help="Copy the pixels into a nexus file too.")
+@overwrite_option
+@json_option
+def export(
+    session: Path,
+    to: str,
+    output: Path,
+    table: str | None,
+    camera: str | None,
+    *,
+    frames: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    """Write a SESSION, or a part of it, in a format that other programs read.
+
+    Example: lamella export first_charge.h5 --to csv -o first_charge
+    """
+    with _exit_codes():
+        from runner.export import Wanted, export_session, render_export  # noqa: PLC0415
+
+        written = export_session(
+            session,
+            output,
+            "hspy" if to == "hyperspy" else to,
+            wanted=Wanted(table=table, camera=camera, frames=frames),
+            overwrite=overwrite,
+        )
+        _conclude(written, render_export, as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
 @json_option
 def verify(session: Path, *, as_json: bool) -> None:
     """Check a SESSION against its schema, its checksums and its own stamps.

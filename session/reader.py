@@ -172,9 +172,19 @@ class Session:
         return self._names("frames")
 
     @property
+    def instruments(self) -> tuple[str, ...]:
+        """Names of what measured, cameras too."""
+        return self._names("instrument")
+
+    @property
     def tracks(self) -> tuple[str, ...]:
         """Names of the tracks."""
         return self._names("tracks")
+
+    @property
+    def correlations(self) -> tuple[str, ...]:
+        """Names of what was tested."""
+        return self._names("correlation")
 
     @property
     def clocks(self) -> tuple[str, ...]:
@@ -224,6 +234,21 @@ class Session:
         if spec is None or not path or not isinstance(group, h5py.Group):
             raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
         return read_table(group, spec, path)
+
+    def to_xarray(self, path: str = SAMPLES.path) -> Any:
+        """Return a table, or for ``"frames/<camera>"`` its pixels, as xarray has them.
+
+        Pixels stay on disk until they are asked for; needs the extra ``export``.
+
+        Raises
+        ------
+        SessionRefused
+            The file has no such table, or xarray is missing.
+        """
+        from session.export_xarray import frames_array, table_dataset  # noqa: PLC0415
+
+        group, _, camera = path.partition("/")
+        return frames_array(self, camera) if group == "frames" else table_dataset(self, path)
 
     @property
     def calibration(self) -> Table | None:
