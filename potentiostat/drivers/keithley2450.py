@@ -29,7 +29,7 @@ from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, Unsa
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import SOURCE_FIRST, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.trigger_model import Fetched, TriggerModel
@@ -98,6 +98,7 @@ class Keithley2450:
 
     model = "2450"
     ranges = RANGES
+    apertures = SOURCE_FIRST  # source read-back comes immediately before the measurement
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     noise = NOISE

@@ -29,7 +29,7 @@ from potentiostat.keysight_trigger import Fetched, KeysightTrigger
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.visa import Reply
@@ -103,6 +103,7 @@ class KeysightB2900:
 
     model = "B2900"
     ranges: tuple[RangeSpec, ...] = RANGES  # less 10 nA once a B2901 or B2902 has answered
+    apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     noise = NOISE

@@ -62,7 +62,7 @@ from potentiostat.protocol import (
     Setpoint,
     TriggerLines,
 )
-from potentiostat.records import Identity
+from potentiostat.records import UNKNOWN_ORDER, Identity
 
 LEVEL_STEP_V = 1e-3  # a level reads back to this
 LEVEL_STEP_RATIO = 1e-3  # or to this share of the current range
@@ -104,6 +104,7 @@ class PalmsensMethodscript:
 
     model = "MethodSCRIPT"
     ranges = RANGES
+    apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = INPUT_OHM
     unconfirmed = UNCONFIRMED
