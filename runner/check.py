@@ -21,7 +21,7 @@ from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
-from runner.plan_checks import stored, waits
+from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
 from session.errors import SessionRefused
 
@@ -64,6 +64,7 @@ def check(experiment: Experiment) -> CheckReport:
         *_camera(experiment),
         *expected(experiment),
         *waits(experiment, datetime.now().astimezone()),
+        *titrations(experiment),
         *stored(experiment),
     ]
     return CheckReport(title=experiment.title, findings=tuple(findings))

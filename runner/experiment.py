@@ -340,10 +340,17 @@ class Experiment:
             if not known:
                 there = ", ".join(f"{r.full_scale_A:g}" for r in ranges)
                 raise ValueError(f"there is no range of {named_A:g} A; there is {there}")
+            if not next(r for r in ranges if r.full_scale_A == known[0]).sources:
+                there = ", ".join(f"{r.full_scale_A:g}" for r in ranges if r.sources)
+                raise ValueError(
+                    f"the range of {named_A:g} A only measures, and a plan rests at a sourced "
+                    f"0 A; there is {there}"
+                )
             return known[0]
         if self.largest_current_A == 0:
-            quick = (r for r in ranges if r.settling_s < QUICK_S)
-            return next(quick, ranges[0]).full_scale_A
+            sourcing = [r for r in ranges if r.sources]
+            quick = (r for r in sourcing if r.settling_s < QUICK_S)
+            return next(quick, sourcing[0]).full_scale_A
         return choose_range(self.largest_current_A, ranges).full_scale_A
 
 
