@@ -13,7 +13,7 @@ nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,7 @@ class KeithleyScpi:
     """
 
     model: str
+    models: Mapping[str, tuple[RangeSpec, ...]]
     ranges: tuple[RangeSpec, ...]
     apertures = VOLTAGE_FIRST  # of one conversion pair
     off_states: tuple[SafeState, ...]

@@ -1,6 +1,6 @@
 """The seam every potentiostat driver fills; all of it blocking, on one owner's thread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -84,6 +84,7 @@ class Potentiostat(Protocol):
 
     model: str  # as in the table of hazards
     ranges: tuple[RangeSpec, ...]
+    models: Mapping[str, tuple[RangeSpec, ...]]  # by the name that each answers: its ranges
     apertures: Apertures  # where in a reading voltage and current stand
     off_states: tuple[SafeState, ...]  # rest states that the model has
     input_ohm: float  # of the voltmeter across the cell, as the data sheet guarantees it

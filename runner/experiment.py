@@ -104,7 +104,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PotentiostatSettings:
-    """Which instrument, where, and how it reads."""
+    """Which instrument, where, and how it reads; a model where the file names one."""
 
     driver: str
     resource: str
@@ -112,6 +112,7 @@ class PotentiostatSettings:
     nplc: float
     line_frequency_Hz: float
     range_A: float | None = None
+    model: str | None = None
     block: int = 1
     lines: TriggerLines = NO_LINES
 
@@ -260,6 +261,7 @@ class Experiment:
                 nplc=float(potentiostat.nplc),
                 line_frequency_Hz=potentiostat.line_frequency,
                 range_A=potentiostat.range,
+                model=potentiostat.model,
                 block=potentiostat.block,
                 lines=TriggerLines(
                     exposure_in=potentiostat.exposure_line, mark_out=potentiostat.mark_line

@@ -170,11 +170,10 @@ def _group_delay_s(
     full_A = np.atleast_1d(np.asarray(attributes["range_full_scale_A"], np.float64))
     used_A = float(np.median(np.asarray(columns["range"], np.float64)[rows]))
     nearest = int(np.argmin(np.abs(full_A - used_A)))
-    known_s = attributes.get("range_group_delay_s")
-    if known_s is None:
-        settling_s = np.asarray(attributes["range_settling_s"], np.float64)
-        known_s = settling_s / SETTLED_TO_10_PERCENT
-    return float(np.atleast_1d(np.asarray(known_s, np.float64))[nearest])
+    if (known_s := attributes.get("range_group_delay_s")) is not None:
+        return float(np.atleast_1d(np.asarray(known_s, np.float64))[nearest])
+    settling_s = np.atleast_1d(np.asarray(attributes["range_settling_s"], np.float64))
+    return float(settling_s[nearest]) / SETTLED_TO_10_PERCENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ voltmeter may draw hundreds of picoamperes, and no current limit is below 1 nA.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +97,10 @@ class Keithley2450:
     """
 
     model = "2450"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {
+        name: tuple(r for r in RANGES if r.full_scale_A >= least)
+        for name, least in SMALLEST_RANGE_A.items()
+    }
     ranges = RANGES
     apertures = SOURCE_FIRST  # source read-back comes immediately before the measurement
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
@@ -189,6 +193,7 @@ class Keithley2450:
                     "restart without the cell: a restarted instrument is a 0 V source"
                 )
             self._identity = identity
+            self.ranges = self.models[identity.model]
         return self._identity
 
     @property

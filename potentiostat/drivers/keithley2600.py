@@ -15,7 +15,7 @@ promise of the instrument's alone, also at rest, where the source may be off by 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +102,7 @@ class Keithley2600:
     """
 
     model = "2636B"
+    models: Mapping[str, tuple[RangeSpec, ...]] = dict.fromkeys(MODELS, RANGES)
     ranges: tuple[RangeSpec, ...] = RANGES
     apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)

@@ -17,7 +17,7 @@ of the timer's zero, and 100 ms after 28 hours. The timer starts anew with each 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -102,6 +102,9 @@ class KeysightB2900:
     """
 
     model = "B2900"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {
+        name: RANGES[1:] if name.startswith(WITHOUT_10_NA) else RANGES for name in MODELS
+    }
     ranges: tuple[RangeSpec, ...] = RANGES  # less 10 nA once a B2901 or B2902 has answered
     apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)

@@ -21,7 +21,7 @@ elements, status bits and timer are taken to hold here.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,7 @@ class KeysightB298x:
     """
 
     model = "B298x"
+    models: Mapping[str, tuple[RangeSpec, ...]] = dict.fromkeys(MODELS, RANGES)
     ranges: tuple[RangeSpec, ...] = RANGES
     apertures = TOGETHER  # one quantity is read, the other told
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
