@@ -36,10 +36,17 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Data-sheet limits of the current range: even within them, so sigma is limit/sqrt(3)."""
+    """Data-sheet limits of the current range: even within them, so sigma is limit/sqrt(3).
+
+    Parameters
+    ----------
+    delay_s
+        Group delay by which a current that is measured is late.
+    """
 
     gain_ratio: float
     offset_A: float
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
