@@ -5,6 +5,7 @@ import math
 from correlate.titration import Titration
 
 LONGEST_SHARE = 0.1  # of L**2 / D that a pulse may last
+SHORTEST_REST = 0.4  # of L**2 / D, until a rest is within 5 % of its end
 LARGEST_CHANGE = 0.03  # of the slope against the root of time, from 0 to the end
 LARGEST_BIAS = 0.05  # of a diffusivity that is called valid
 LARGEST_REST = 0.05  # of the step, that may still be to come at the end of a rest

@@ -149,6 +149,18 @@ def with_lag(found: Impedance, bound_s: float) -> Impedance:
     return Impedance(frequency_Hz=found.frequency_Hz, z_ohm=found.z_ohm, z_sigma_ohm=sigma_ohm)
 
 
+def without_delay(found: Impedance, delay_s: float, delay_sigma_s: float) -> Impedance:
+    """Take out that the current was read by ``delay_s`` later than the voltage.
+
+    A delay turns the phase of the current by ``-w delay``, and so that of the impedance by
+    the same the other way; the uncertainty of the delay is carried along.
+    """
+    omega = 2 * np.pi * found.frequency_Hz
+    z_ohm = found.z_ohm * np.exp(-1j * omega * delay_s)
+    sigma_ohm = np.hypot(found.z_sigma_ohm, np.abs(z_ohm) * omega * delay_sigma_s)
+    return Impedance(frequency_Hz=found.frequency_Hz, z_ohm=z_ohm, z_sigma_ohm=sigma_ohm)
+
+
 def with_gain(found: Impedance, limit_ratio: float) -> Impedance:
     """Carry along a gain error of the meter, as likely anywhere within its limit."""
     own_ohm = np.abs(found.z_ohm) * limit_ratio / np.sqrt(3.0)

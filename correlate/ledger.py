@@ -36,10 +36,17 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Data-sheet limits of the current range: even within them, so sigma is limit/sqrt(3)."""
+    """Data-sheet limits of the current range: even within them, so sigma is limit/sqrt(3).
+
+    Parameters
+    ----------
+    delay_s
+        Group delay by which a current that is measured is late.
+    """
 
     gain_ratio: float
     offset_A: float
+    delay_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +69,25 @@ class Counted:
     thinned: NDArray[np.bool_]
     readings: NDArray[np.float64]
     single: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lagging:
+    """Readings of a current that a range follows late, while a voltage is held.
+
+    Parameters
+    ----------
+    held
+        Which they are, shape (n,): a current that is sourced is known at once.
+    unsettled
+        Those of them within the settling time after a change, shape (n,).
+    delay_s
+        Group delay of the range, at most: a first-order one is late by anything up to it.
+    """
+
+    held: NDArray[np.bool_]
+    unsettled: NDArray[np.bool_]
+    delay_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +146,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     told: NDArray[np.bool_] | None = None,
     changed_F: float = 0.0,
     beam: Beam | None = None,
+    lagging: Lagging | None = None,
 ) -> Ledger:
     """Part the instrument's charge into its terms.
 
@@ -145,9 +172,18 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
         By how much the stray capacitance differed after the run.
     beam
         What the beam added; None where it was not measured, and then it is taken as none.
+    lagging
+        Which readings a range delays; None for none.
 
     Notes
     -----
+    A first-order range that is late by T has read, of any current, ``T dI`` less than
+    flowed, where ``dI`` is by how much its reading has risen. So readings that have not
+    settled are integrated like others; half of that at most is added, and the other half is
+    the limit of an even spread. Of the charge of a stray capacitance they have seen
+    anything between none and all. The delay is the same at every step, so what it leaves
+    adds up one by one.
+
     A held voltage that is moved charges the stray capacitance within milliseconds,
     between two readings. That charge is added to the instrument's, which really gave it.
 
@@ -170,8 +206,16 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     if counted is not None:
         instrument = _with_counted(instrument, seconds, zero_A, counted)
     random_C = _random_of_integral(seconds, current, current_sigma_A, counted)
+    if lagging is not None:
+        late_C, late_sigma_C = _still_to_come(current, lagging)
+        instrument, random_C = instrument + late_C, np.hypot(random_C, late_sigma_C)
     if moved_V is not None and holder is not None:
         unseen_C = holder.capacitance_F * moved_V
+        if lagging is not None:
+            seen_C = np.where(lagging.unsettled, 0.5 * unseen_C, 0.0)
+            instrument = instrument - np.cumsum(seen_C)
+            # An even spread of as much to both sides.
+            random_C = np.hypot(random_C, np.cumsum(np.abs(seen_C)) / math.sqrt(3.0))
         instrument = instrument + np.cumsum(unseen_C)
         random_C = np.hypot(random_C, _partly_seen(unseen_C, moved_V / readings))
         random_C = np.hypot(random_C, _late_seen(seconds, current, moved_V, readings))
@@ -231,6 +275,20 @@ def _zero_of(
         zero_A[told] = 0.0
         sigma_A[told] = np.where(current[told] == 0, 0.0, within_A)
     return zero_A, sigma_A
+
+
+def _still_to_come(
+    current: NDArray[np.float64], lagging: Lagging
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return what had flowed and was not read yet, up to each reading, and its sigma."""
+    late_A = np.zeros(len(current))
+    edges = np.diff(np.concatenate([[False], lagging.held, [False]]).astype(np.int8))
+    for first, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
+        risen = current[first:end] - current[max(int(first) - 1, 0)]
+        late_A[first:end] += risen
+        late_A[end:] += risen[-1]
+    late_C = 0.5 * lagging.delay_s * late_A
+    return late_C, np.abs(late_C) / math.sqrt(3.0)
 
 
 def _partly_seen(

@@ -478,6 +478,7 @@ class Keithley2450:
             window_s=self._numbers[f"{self._sense_function}:NPLC"] / LINE_HZ,
             range_A=self._measuring_range_A(),
             edge_ns=edge_ns,
+            current_first=self._source_function == "CURR",  # what is sourced comes first
         )
         measured = {"VOLT": got.voltage_V, "CURR": got.current_A}
         source = self._source_function

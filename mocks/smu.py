@@ -17,7 +17,7 @@ LONGEST_WAIT_NS = int(EDGE_WAIT_S * 1e9)  # then time stands still until somebod
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One reading of voltage and current, the current's window after the voltage's.
+    """One reading of voltage and current, in windows of which one follows the other.
 
     Parameters
     ----------
@@ -132,12 +132,19 @@ class Terminals:
     # --- meter ---------------------------------------------------------------------------
 
     async def measure(
-        self, *, window_s: float, range_A: float, edge_ns: int | None = None
+        self,
+        *,
+        window_s: float,
+        range_A: float,
+        edge_ns: int | None = None,
+        current_first: bool = False,
     ) -> Measured:
         """Integrate the voltage, then the current, and remember the truth of it.
 
         Parameters
         ----------
+        current_first
+            Integrate the current, then the voltage.
         edge_ns
             When the edge came that begins it; None to begin by itself.
         """
@@ -150,7 +157,9 @@ class Terminals:
             # The world may have gone on since; what it was is remembered.
             start_ns = edge_ns + round(self.model.trigger_s * 1e9)
         await self.pace.take(max(0, start_ns + 2 * window_ns - self.world.now_ns))
-        reading = self._reading(start_ns, window_ns, self.model.range_for(range_A / 1.05))
+        reading = self._reading(
+            start_ns, window_ns, self.model.range_for(range_A / 1.05), current_first=current_first
+        )
         await self.pace.take(round(self.errors.latency_s(overhead_s) * 1e9))
         return reading
 
@@ -177,16 +186,19 @@ class Terminals:
             current_ionic=self.world.mean("ion", start_ns, end_ns),
         )
 
-    def _reading(self, start_ns: int, window_ns: int, model: RangeModel) -> Measured:
+    def _reading(
+        self, start_ns: int, window_ns: int, model: RangeModel, *, current_first: bool
+    ) -> Measured:
         middle_ns, end_ns = start_ns + window_ns, start_ns + 2 * window_ns
-        voltage_V = self.errors.voltage_V(
-            self.world.mean("voltage", start_ns, middle_ns), window_ns / 1e9
-        )
+        voltage_of, current_of = (start_ns, middle_ns), (middle_ns, end_ns)
+        if current_first:
+            voltage_of, current_of = current_of, voltage_of
+        voltage_V = self.errors.voltage_V(self.world.mean("voltage", *voltage_of), window_ns / 1e9)
         self._record(start_ns, end_ns)
         return Measured(
             start_ns=start_ns,
             voltage_V=voltage_V,
-            current_A=self._current_A(middle_ns, end_ns, model),
+            current_A=self._current_A(*current_of, model),
             compliance=self.in_compliance,
         )
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
+from potentiostat.errors import InstrumentError
+
 LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
 HOLD_S = 15.0
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
@@ -84,6 +86,10 @@ def staircase() -> tuple[HolderStep, ...]:
     return tuple(HolderStep(voltage_V=v, hold_s=HOLD_S) for v in LEVELS_V)
 
 
+class HolderNotCalibrated(InstrumentError):
+    """The readings of a staircase tell nothing of the holder; says what to change."""
+
+
 def fit_holder(
     t_s: NDArray[np.float64],
     voltage_V: NDArray[np.float64],
@@ -110,7 +116,7 @@ def fit_holder(
 
     Raises
     ------
-    ValueError
+    HolderNotCalibrated
         Too few readings, no voltage step in them, or a voltage that is never steady.
     """
     good = np.isfinite(voltage_V) & np.isfinite(current_A)
@@ -118,14 +124,14 @@ def fit_holder(
     i, sigma = current_A[good], current_sigma_A[good]
     volt_sigma = voltage_sigma_V[good]
     if len(t) < MIN_READINGS or np.ptp(v) < 0.1:
-        raise ValueError(
+        raise HolderNotCalibrated(
             f"{len(t)} readings over {np.ptp(v) if len(v) else 0.0:.2g} V are no "
             "calibration: at least 50 readings and a step of voltage are needed"
         )
     smooth = _away_from_corners(v, t, volt_sigma)
     slope, slope_modes = _slopes(v, t, smooth, volt_sigma, t_sigma_s)
     if np.count_nonzero(smooth) < MIN_READINGS:
-        raise ValueError(
+        raise HolderNotCalibrated(
             "the voltage is too unsteady for a calibration: open the holder, and keep it "
             "away from movement and mains"
         )

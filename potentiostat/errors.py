@@ -8,6 +8,7 @@ InstrumentError
 +-- InstrumentRefused      the instrument put an error into its queue
 +-- NotApplied             a setting reads back as something else
 +-- UnsafeRequest          we refuse to send it: it could harm a cell
++-- HolderNotCalibrated    an open holder's readings tell nothing (`potentiostat.calibration`)
 """
 
 

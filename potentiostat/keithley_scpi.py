@@ -13,7 +13,7 @@ nothing.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from potentiostat.keithley_trigger import ABORT, ONE_READING, Fetched, KeithleyT
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import One, Raw, ReadingNoise, sample_row, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import VOLTAGE_FIRST, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_number, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 
@@ -63,7 +63,9 @@ class KeithleyScpi:
     """
 
     model: str
+    models: Mapping[str, tuple[RangeSpec, ...]]
     ranges: tuple[RangeSpec, ...]
+    apertures = VOLTAGE_FIRST  # of one conversion pair
     off_states: tuple[SafeState, ...]
     input_ohm: float
     unconfirmed: str = ""

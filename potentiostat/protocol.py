@@ -1,6 +1,6 @@
 """The seam every potentiostat driver fills; all of it blocking, on one owner's thread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.limits import Envelope
-from potentiostat.records import Identity, RangeSpec
+from potentiostat.records import Apertures, Identity, RangeSpec
 
 NowNs = Callable[[], int]
 """Reads the host clock in integer nanoseconds; handed in, never global."""
@@ -84,6 +84,8 @@ class Potentiostat(Protocol):
 
     model: str  # as in the table of hazards
     ranges: tuple[RangeSpec, ...]
+    models: Mapping[str, tuple[RangeSpec, ...]]  # by the name that each answers: its ranges
+    apertures: Apertures  # where in a reading voltage and current stand
     off_states: tuple[SafeState, ...]  # rest states that the model has
     input_ohm: float  # of the voltmeter across the cell, as the data sheet guarantees it
     unconfirmed: str  # which of these figures were not read in a data sheet; "" for none

@@ -70,6 +70,47 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Apertures:
+    """Where in a reading its voltage and its current were integrated.
+
+    In shares of the reading's ``aperture_s``, from its middle: -0.25 with a width of 0.5 is
+    the first half. Pairs are for a held current and for a held voltage.
+
+    Parameters
+    ----------
+    order
+        In words, for who reads a file.
+    confirmed
+        True when a manual says so.
+    width
+        Share over which each of the two is integrated.
+    """
+
+    order: str
+    confirmed: bool = True
+    width: float = 1.0
+    voltage_offset: tuple[float, float] = (0.0, 0.0)
+    current_offset: tuple[float, float] = (0.0, 0.0)
+
+
+TOGETHER = Apertures(order="together")
+UNKNOWN_ORDER = Apertures(order="unknown", confirmed=False)  # taken as the whole reading
+VOLTAGE_FIRST = Apertures(
+    order="voltage, then current",
+    confirmed=False,
+    width=0.5,
+    voltage_offset=(-0.25, -0.25),
+    current_offset=(0.25, 0.25),
+)
+SOURCE_FIRST = Apertures(
+    order="what is sourced, then what is measured",
+    width=0.5,
+    voltage_offset=(0.25, -0.25),
+    current_offset=(-0.25, 0.25),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RangeSpec:
     """One current range of a model, with its data-sheet accuracy (1 year, as a limit).
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
-from runner.plan_checks import stored, waits
+from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
 from session.errors import SessionRefused
 
@@ -60,11 +61,13 @@ def check(experiment: Experiment) -> CheckReport:
     findings = [
         *_cell(experiment),
         *check_blocks(experiment, _driver(experiment)),
+        *_model(experiment),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
         *_node(experiment),
         *expected(experiment),
         *waits(experiment, datetime.now().astimezone()),
+        *titrations(experiment),
         *stored(experiment),
     ]
     return CheckReport(title=experiment.title, findings=tuple(findings))
@@ -98,7 +101,39 @@ def _driver(experiment: Experiment) -> type[Potentiostat]:
 
 
 def _ranges(experiment: Experiment) -> tuple[RangeSpec, ...]:
-    return _driver(experiment).ranges
+    """Return the ranges of the model that is named, or of the largest of the driver's."""
+    driver = _driver(experiment)
+    return driver.models.get(experiment.potentiostat.model or "", driver.ranges)
+
+
+def _model(experiment: Experiment) -> Iterator[Finding]:
+    """See that the model is one of the driver's, or that it does not matter which it is."""
+    driver, named = _driver(experiment), experiment.potentiostat.model
+    key, there = ("potentiostat", "model"), ", ".join(driver.models)
+    if named is not None:
+        known = named in driver.models
+        yield Finding(
+            severity=Severity.OK if known else Severity.REFUSE,
+            what="model of the instrument",
+            arithmetic=named if known else f"{named!r} is none of this driver's: {there}",
+            key=key,
+        )
+        return
+    with suppress(ValueError):  # a range that there is not is told of with the steps
+        range_A = experiment.range_A(driver.ranges)
+        without = [
+            name
+            for name, ranges in driver.models.items()
+            if range_A not in {r.full_scale_A for r in ranges}
+        ]
+        if without:
+            yield Finding(
+                severity=Severity.WARN,
+                what="model of the instrument",
+                arithmetic=f"{', '.join(without)} has no range of {in_unit(range_A, 'A')}; name "
+                f'yours, such as model = "{next(n for n in driver.models if n not in without)}"',
+                key=key,
+            )
 
 
 def _cell(experiment: Experiment) -> Iterator[Finding]:

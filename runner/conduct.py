@@ -10,6 +10,7 @@ from pathlib import Path
 from cameras.microscope import Microscope, microscope_class
 from cameras.protocol import FrameSource
 from potentiostat.protocol import NO_LINES, SafeState
+from potentiostat.records import Identity
 from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
@@ -17,7 +18,7 @@ from runner.blanking import beside_the_run
 from runner.bus import BusAddress, BusFeed
 from runner.bus_commands import Command
 from runner.calibrate import measure_holder
-from runner.cell import GuardedCell
+from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.check import refuse_unfit
 from runner.contact import ContactRecord, find_contact
 from runner.control import Control, Wish
@@ -240,6 +241,16 @@ async def _note_before(
     return None if contact.is_cell else Ending(code=ExitCode.LIMIT, reason=f"contact {reason}")
 
 
+def _refuse_other_model(experiment: Experiment, found: Identity) -> None:
+    """Raise InstrumentUnavailable where the plan was checked for another model."""
+    named = experiment.potentiostat.model
+    if named is not None and named != found.model:
+        raise InstrumentUnavailable(
+            f"{experiment.potentiostat.resource} is a {found.model}, and the plan is for a "
+            f"{named}: correct [potentiostat] model, and check the plan again"
+        )
+
+
 async def _play(
     experiment: Experiment,
     lab: Lab,
@@ -256,6 +267,7 @@ async def _play(
         camera = await _enter_camera(lab, stack)
         microscope = await _enter_microscope(lab, stack)
         connected = cell.get_connected()
+        _refuse_other_model(experiment, connected.identity)
         plan = Plan(experiment.steps, range_A=experiment.range_A(connected.ranges))
         header = await asyncio.to_thread(
             session_header,

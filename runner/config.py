@@ -57,6 +57,7 @@ class PotentiostatTable(Table):
 
     driver: str
     resource: str
+    model: str | None = None
     calibration: str | None = None
     range: Current | None = None
     nplc: float | int = 1.0

@@ -105,7 +105,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PotentiostatSettings:
-    """Which instrument, where, and how it reads."""
+    """Which instrument, where, and how it reads; a model where the file names one."""
 
     driver: str
     resource: str
@@ -113,6 +113,7 @@ class PotentiostatSettings:
     nplc: float
     line_frequency_Hz: float
     range_A: float | None = None
+    model: str | None = None
     block: int = 1
     lines: TriggerLines = NO_LINES
 
@@ -273,6 +274,7 @@ class Experiment:
                 nplc=float(potentiostat.nplc),
                 line_frequency_Hz=potentiostat.line_frequency,
                 range_A=potentiostat.range,
+                model=potentiostat.model,
                 block=potentiostat.block,
                 lines=TriggerLines(
                     exposure_in=potentiostat.exposure_line, mark_out=potentiostat.mark_line
@@ -354,10 +356,17 @@ class Experiment:
             if not known:
                 there = ", ".join(f"{r.full_scale_A:g}" for r in ranges)
                 raise ValueError(f"there is no range of {named_A:g} A; there is {there}")
+            if not next(r for r in ranges if r.full_scale_A == known[0]).sources:
+                there = ", ".join(f"{r.full_scale_A:g}" for r in ranges if r.sources)
+                raise ValueError(
+                    f"the range of {named_A:g} A only measures, and a plan rests at a sourced "
+                    f"0 A; there is {there}"
+                )
             return known[0]
         if self.largest_current_A == 0:
-            quick = (r for r in ranges if r.settling_s < QUICK_S)
-            return next(quick, ranges[0]).full_scale_A
+            sourcing = [r for r in ranges if r.sources]
+            quick = (r for r in sourcing if r.settling_s < QUICK_S)
+            return next(quick, sourcing[0]).full_scale_A
         return choose_range(self.largest_current_A, ranges).full_scale_A
 
 

@@ -24,8 +24,9 @@ def frame_samples(
 ) -> dict[str, NDArray[np.generic]]:
     """Return voltage and current over each exposure, and the charge since the last one.
 
-    With a rolling shutter, a frame lasts from its first row to the end of its last. A
-    current that is measured, not sourced, counts before the group delay of its range.
+    With a rolling shutter, a frame lasts from its first row to the end of its last. Voltage
+    and current count when they were integrated, and a current that is measured, not sourced,
+    before the group delay of its range.
 
     Parameters
     ----------
@@ -51,10 +52,16 @@ def samples_over(
 ) -> dict[str, NDArray[np.generic]]:
     """Return the same from the first to the last moment of each frame, shape (n,)."""
     columns = session.sample_columns()
+    # A value stands for its whole reading, as nothing else tells of that time, but about the
+    # middle of its own aperture.
     aperture_ns = np.round(columns["aperture_s"] * 1e9).astype(np.int64)
-    voltage = average_over_exposures(t_ns, aperture_ns, columns["voltage"], start_ns, stop_ns)
+    voltage_ns, current_ns = (
+        t_ns + aperture_offset_ns(session, name) for name in ("voltage", "current")
+    )
+    voltage = average_over_exposures(voltage_ns, aperture_ns, columns["voltage"], start_ns, stop_ns)
+    delay_ns = current_delay_ns(session)
     current = average_with_delays(
-        t_ns, aperture_ns, columns["current"], current_delay_ns(session), start_ns, stop_ns
+        current_ns, aperture_ns, columns["current"], delay_ns, start_ns, stop_ns
     )
     middle_ns = start_ns + (stop_ns - start_ns) // 2
     return {
@@ -65,8 +72,30 @@ def samples_over(
         "current_std": current.std,
         "count": current.count,
         "coverage": current.coverage,
-        "charge_since_last": _charge_since_last(t_ns, columns, middle_ns),
+        "charge_since_last": _charge_since_last(current_ns, columns, middle_ns),
     }
+
+
+def aperture_offset_ns(session: Session, name: str) -> NDArray[np.int64]:
+    """Return the middle of the ``voltage``'s or the ``current``'s own aperture in each reading.
+
+    From the middle of the reading, which its stamp means; int64, shape (n_samples,). 0 where
+    the order within a reading is not known, and in a session that does not tell it.
+    """
+    columns = session.sample_columns()
+    attributes = session.attributes(INSTRUMENT) if session.has(INSTRUMENT) else {}
+    told = attributes.get(f"{name}_aperture_offset_ratio")
+    if told is None:
+        return np.zeros(len(columns["t_ns"]), np.int64)
+    of_held_A, of_held_V = (float(share) for share in np.asarray(told, np.float64))
+    share = np.where(_holds_voltage(columns), of_held_V, of_held_A)
+    whole_ns = np.asarray(columns["aperture_s"], np.float64) * 1e9
+    return np.asarray(np.round(share * whole_ns), dtype=np.int64)
+
+
+def _holds_voltage(columns: Columns) -> NDArray[np.bool_]:
+    status = np.asarray(columns["status"], np.uint32)
+    return np.asarray((status & Status.POTENTIOSTATIC.value) != 0)
 
 
 def current_delay_ns(session: Session) -> NDArray[np.int64]:
@@ -85,8 +114,7 @@ def current_delay_ns(session: Session) -> NDArray[np.int64]:
         of_range_s = np.atleast_1d(np.asarray(known_s, np.float64))
         range_A = np.nan_to_num(np.asarray(columns["range"], np.float64))
         nearest = np.argmin(np.abs(range_A[:, None] - full_A[None, :]), axis=1)
-        held_V = (np.asarray(columns["status"], np.uint32) & Status.POTENTIOSTATIC.value) != 0
-        delay_s = np.where(held_V, of_range_s[nearest], 0.0)
+        delay_s = np.where(_holds_voltage(columns), of_range_s[nearest], 0.0)
     return np.asarray(np.round(delay_s * 1e9), dtype=np.int64)
 
 

@@ -578,6 +578,7 @@ def _guard(
             Connected(
                 identity=identity,
                 ranges=instrument.ranges,
+                apertures=instrument.apertures,
                 off_states=instrument.off_states,
                 t_ns=now_ns(),
             )

@@ -4,6 +4,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cameras.records import CameraInfo
+from potentiostat.records import Apertures
 from runner.acquisition import CAMERA
 from runner.experiment import Experiment
 from runner.messages import Connected
@@ -103,4 +104,16 @@ def _instrument(experiment: Experiment, connected: Connected) -> dict[str, Attri
         "range_resolution_A": tuple(r.resolution_A for r in ranges),
         "range_settling_s": tuple(r.settling_s for r in ranges),
         "range_group_delay_s": tuple(r.group_delay_s for r in ranges),
+        **aperture_attributes(connected.apertures),
+    }
+
+
+def aperture_attributes(apertures: Apertures) -> dict[str, AttributeValue]:
+    """Return where in a reading voltage and current stand, in shares of its ``aperture_s``."""
+    return {
+        "aperture_order": apertures.order,
+        "aperture_order_confirmed": apertures.confirmed,
+        "aperture_width_ratio": apertures.width,
+        "voltage_aperture_offset_ratio": apertures.voltage_offset,
+        "current_aperture_offset_ratio": apertures.current_offset,
     }

@@ -13,13 +13,16 @@ from correlate.impedance import (
     impedance,
     with_gain,
     with_lag,
+    without_delay,
     without_holder,
 )
 from correlate.ledger import Holder
 from potentiostat.records import Status
 from potentiostat.segments import Segment, Step
+from runner.frame_samples import aperture_offset_ns
 from session.reader import Session
 
+INSTRUMENT = "instrument/potentiostat"
 PREFIX = "impedance_step_"
 SETTLED_TO_10_PERCENT = 2.3  # time constants
 UNUSABLE = int(Status.INVALID | Status.OVERFLOW | Status.COMPLIANCE)
@@ -89,9 +92,9 @@ def spectra(
         except TooFewReadings:
             continue
         whole = with_gain(whole, gain_ratio)
-        # A held voltage is moved between two readings: what the stray capacitance takes
-        # is over before the current is read, so only the leakage is in it.
-        cell = None if holder is None else _without(whole, holder, stray=segment.voltage is None)
+        cell = None
+        if holder is not None:
+            cell = _without(whole, holder, _stray_share(session, segment, columns, rows))
         found.append(Spectrum(step=index, whole=whole, cell=cell))
     return tuple(found)
 
@@ -126,37 +129,94 @@ def _impedance(
     frequency_Hz = np.array(segment.sines.frequencies_Hz)
     t_ns = np.asarray(columns["t_ns"])[rows]
     t_s = (t_ns - t_ns[0]) / 1e9
+    # The current that is held stands still in a reading; the voltage, which the capacitance
+    # across it smooths, is that of its own aperture.
+    voltage_s = t_s
+    if segment.voltage is None:
+        voltage_s = t_s + aperture_offset_ns(session, "voltage")[rows] / 1e9
     found = impedance(
-        fit_amplitudes(t_s, np.asarray(columns["voltage"], np.float64)[rows], frequency_Hz),
+        fit_amplitudes(voltage_s, np.asarray(columns["voltage"], np.float64)[rows], frequency_Hz),
         fit_amplitudes(t_s, np.asarray(columns["current"], np.float64)[rows], frequency_Hz),
     )
-    return with_lag(found, _lag_bound_s(session, columns, rows))
+    found = with_lag(found, _apart_s(session, columns, rows))
+    delay_s = _group_delay_s(session, columns, rows)
+    return without_delay(found, delay_s / 2, delay_s / np.sqrt(12.0))
 
 
-def _lag_bound_s(
+def _apart_s(
     session: Session, columns: Mapping[str, NDArray[np.generic]], rows: NDArray[np.int_]
 ) -> float:
-    """Return by how much the current may seem later than the voltage, at most.
+    """Return by how much voltage and current may be apart within a reading, at most.
 
     The meter integrates one after the other while the level stands still. What follows
     the level at once (a resistance) has the same time in both, what follows it smoothly
-    (a capacitance) has not; and the range has not quite settled.
+    (a capacitance) has not.
     """
-    attributes = session.attributes("instrument/potentiostat")
+    attributes = session.attributes(INSTRUMENT)
     window_s = float(str(attributes["nplc"])) / float(str(attributes["line_frequency_Hz"]))
-    apart_s = float(np.median(np.asarray(columns["aperture_s"], np.float64)[rows])) - window_s
+    whole_s = float(np.median(np.asarray(columns["aperture_s"], np.float64)[rows]))
+    return max(whole_s - window_s, 0.0)
+
+
+def _group_delay_s(
+    session: Session, columns: Mapping[str, NDArray[np.generic]], rows: NDArray[np.int_]
+) -> float:
+    """Return by how much the range delays the current that is read, at most.
+
+    It comes from the settling of the data sheet, which is a limit: the true delay is as
+    likely anywhere from 0 to it. So the middle is taken out, and the rest is uncertainty.
+    """
+    attributes = session.attributes(INSTRUMENT)
     full_A = np.atleast_1d(np.asarray(attributes["range_full_scale_A"], np.float64))
-    settling_s = np.atleast_1d(np.asarray(attributes["range_settling_s"], np.float64))
     used_A = float(np.median(np.asarray(columns["range"], np.float64)[rows]))
-    of_range_s = float(settling_s[int(np.argmin(np.abs(full_A - used_A)))])
-    return float(np.hypot(apart_s, of_range_s / SETTLED_TO_10_PERCENT))
+    nearest = int(np.argmin(np.abs(full_A - used_A)))
+    if (known_s := attributes.get("range_group_delay_s")) is not None:
+        return float(np.atleast_1d(np.asarray(known_s, np.float64))[nearest])
+    settling_s = np.atleast_1d(np.asarray(attributes["range_settling_s"], np.float64))
+    return float(settling_s[nearest]) / SETTLED_TO_10_PERCENT
 
 
-def _without(whole: Impedance, holder: Holder, *, stray: bool) -> Impedance:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Share:
+    """Share of the stray capacitance's current that is in the readings."""
+
+    value: float
+    sigma: float
+
+
+def _stray_share(
+    session: Session,
+    segment: Segment,
+    columns: Mapping[str, NDArray[np.generic]],
+    rows: NDArray[np.int_],
+) -> _Share:
+    """Return how much of what the stray capacitance takes is read as current.
+
+    All of it at a held current. A held voltage is moved between two readings, which charges
+    the capacitance at once; but a range that lags still shows a part of it in the reading:
+    anything from nothing to what a first-order range with the settling of the data sheet
+    would show in the last part of a reading.
+    """
+    if segment.voltage is None:
+        return _Share(value=1.0, sigma=0.0)
+    tau_s = _group_delay_s(session, columns, rows)
+    end_s = float(np.median(np.asarray(columns["aperture_s"], np.float64)[rows]))
+    begin_s = _apart_s(session, columns, rows)
+    every_s = float(np.median(np.diff(np.asarray(columns["t_ns"])[rows]))) / 1e9
+    most = 0.0
+    if tau_s > 0 and end_s > begin_s:
+        left = np.exp(-begin_s / tau_s) - np.exp(-end_s / tau_s)
+        most = every_s / (end_s - begin_s) * left / (1 - np.exp(-every_s / tau_s))
+    return _Share(value=float(most) / 2, sigma=float(most) / np.sqrt(12.0))
+
+
+def _without(whole: Impedance, holder: Holder, stray: _Share) -> Impedance:
     return without_holder(
         whole,
-        capacitance_F=holder.capacitance_F if stray else 0.0,
-        capacitance_sigma_F=holder.capacitance_sigma_F if stray else 0.0,
+        capacitance_F=stray.value * holder.capacitance_F,
+        capacitance_sigma_F=float(
+            np.hypot(stray.value * holder.capacitance_sigma_F, stray.sigma * holder.capacitance_F)
+        ),
         conductance_S=holder.conductance_S,
         conductance_sigma_S=holder.conductance_sigma_S,
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, TriggerLines
-from potentiostat.records import Identity, RangeSpec
+from potentiostat.records import Apertures, Identity, RangeSpec
 from potentiostat.segments import Step
 from runner.clock import ClockSpec
 
@@ -109,6 +109,7 @@ class Connected:
 
     identity: Identity
     ranges: tuple[RangeSpec, ...]
+    apertures: Apertures
     off_states: tuple[SafeState, ...]
     t_ns: int
 

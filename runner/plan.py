@@ -32,16 +32,20 @@ class Ending:
 def choose_range(current_A: float, ranges: Sequence[RangeSpec]) -> RangeSpec:
     """Return the smallest range that holds ``current_A`` with a tenth to spare.
 
+    One that only measures is none: between its steps every plan rests at a sourced 0 A.
+
     Raises
     ------
     ValueError
         No range of the instrument is large enough.
     """
-    fitting = [r for r in ranges if abs(current_A) <= 0.9 * r.full_scale_A]
+    sourcing = [r for r in ranges if r.sources]
+    fitting = [r for r in sourcing if abs(current_A) <= 0.9 * r.full_scale_A]
     if not fitting:
-        largest = max(r.full_scale_A for r in ranges)
+        largest = max((r.full_scale_A for r in sourcing), default=0.0)
         raise ValueError(
-            f"{current_A:.4g} A is beyond the largest range of the instrument, {largest:.4g} A"
+            f"{current_A:.4g} A is beyond the largest range that the instrument can source, "
+            f"{largest:.4g} A"
         )
     return min(fitting, key=lambda r: r.full_scale_A)
 

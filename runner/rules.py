@@ -213,7 +213,8 @@ def _unknown(text: str, name: str, column: int) -> str:
         )
     if name == "T" and re.search(r"[KC]\s*$", text):
         return (
-            f"{text!r}, column {column}: nothing here measures a temperature; a step ends on "
+            f"{text!r}, column {column}: nothing here measures a temperature (a B2985 or B2987 "
+            "has an input for a thermocouple, which its driver does not read); a step ends on "
             f"{_EXAMPLES}"
         )
     near = {"v": "V", "i": "I", "q": "Q", "T": "t"}.get(name)

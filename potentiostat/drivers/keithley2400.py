@@ -4,6 +4,8 @@ For learning and for larger cells: its smallest range is 1 uA and its voltmeter 
 hundreds of picoamperes. It can open its output relay (HIMP, p. 13-9), so it ends there.
 """
 
+from collections.abc import Mapping
+
 from potentiostat.keithley_scpi import KeithleyScpi
 from potentiostat.protocol import SafeState
 from potentiostat.readings import ReadingNoise
@@ -33,6 +35,7 @@ class Keithley2400(KeithleyScpi):
     """A 2400 on one link, used by one thread."""
 
     model = "2400"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {"2400": RANGES}
     ranges = RANGES
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10

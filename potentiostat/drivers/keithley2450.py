@@ -19,7 +19,7 @@ voltmeter may draw hundreds of picoamperes, and no current limit is below 1 nA.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, Unsa
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import SOURCE_FIRST, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.trigger_model import Fetched, TriggerModel
@@ -97,7 +97,12 @@ class Keithley2450:
     """
 
     model = "2450"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {
+        name: tuple(r for r in RANGES if r.full_scale_A >= least)
+        for name, least in SMALLEST_RANGE_A.items()
+    }
     ranges = RANGES
+    apertures = SOURCE_FIRST  # source read-back comes immediately before the measurement
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     noise = NOISE
@@ -188,6 +193,7 @@ class Keithley2450:
                     "restart without the cell: a restarted instrument is a 0 V source"
                 )
             self._identity = identity
+            self.ranges = self.models[identity.model]
         return self._identity
 
     @property

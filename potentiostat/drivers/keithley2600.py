@@ -15,7 +15,7 @@ promise of the instrument's alone, also at rest, where the source may be off by 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, Unsa
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, read_number
 from potentiostat.settings import identify
 from potentiostat.tsp import END_CHUNK, Chunks, refuse_unsafe_tsp
@@ -102,7 +102,9 @@ class Keithley2600:
     """
 
     model = "2636B"
+    models: Mapping[str, tuple[RangeSpec, ...]] = dict.fromkeys(MODELS, RANGES)
     ranges: tuple[RangeSpec, ...] = RANGES
+    apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e14
     unconfirmed = "accuracy, voltmeter, settling, noise"

@@ -5,6 +5,8 @@ switched off: it rests at 0 A with its voltage clamped. Its output-off is a 0 V 
 with a limit of 0.5 % of the current range, 5 fA in the smallest one.
 """
 
+from collections.abc import Mapping
+
 from potentiostat.keithley_scpi import COMPLIANCE_BIT, TICK_RATIO, KeithleyScpi
 from potentiostat.protocol import SafeState
 from potentiostat.records import RangeSpec
@@ -35,6 +37,7 @@ class Keithley6430(KeithleyScpi):
     """A 6430 on one link, used by one thread."""
 
     model = "6430"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {"6430": RANGES}
     ranges = RANGES
     off_states: tuple[SafeState, ...] = (SafeState.S1,)
     input_ohm = 1e16

@@ -17,7 +17,7 @@ of the timer's zero, and 100 ms after 28 hours. The timer starts anew with each 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +29,7 @@ from potentiostat.keysight_trigger import Fetched, KeysightTrigger
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.readings import Raw, ReadingNoise, sample_rows
-from potentiostat.records import Identity, RangeSpec, Status
+from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.visa import Reply
@@ -102,7 +102,11 @@ class KeysightB2900:
     """
 
     model = "B2900"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {
+        name: RANGES[1:] if name.startswith(WITHOUT_10_NA) else RANGES for name in MODELS
+    }
     ranges: tuple[RangeSpec, ...] = RANGES  # less 10 nA once a B2901 or B2902 has answered
+    apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = 1e10
     noise = NOISE

@@ -21,7 +21,7 @@ elements, status bits and timer are taken to hold here.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ from potentiostat.keysight_electrometer import (
 from potentiostat.limits import Envelope
 from potentiostat.noise import current_sigma_A
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
-from potentiostat.records import SAMPLE_DTYPE, Identity, RangeSpec, Status
+from potentiostat.records import SAMPLE_DTYPE, TOGETHER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, refuse_unsafe
 from potentiostat.settings import Settings, identify
 
@@ -79,7 +79,9 @@ class KeysightB298x:
     """
 
     model = "B298x"
+    models: Mapping[str, tuple[RangeSpec, ...]] = dict.fromkeys(MODELS, RANGES)
     ranges: tuple[RangeSpec, ...] = RANGES
+    apertures = TOGETHER  # one quantity is read, the other told
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = INPUT_OHM
     unconfirmed = (

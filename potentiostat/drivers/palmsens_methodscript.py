@@ -27,7 +27,7 @@ can set and read them between readings, but none begins a reading.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,7 +62,7 @@ from potentiostat.protocol import (
     Setpoint,
     TriggerLines,
 )
-from potentiostat.records import Identity
+from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec
 
 LEVEL_STEP_V = 1e-3  # a level reads back to this
 LEVEL_STEP_RATIO = 1e-3  # or to this share of the current range
@@ -103,7 +103,12 @@ class PalmsensMethodscript:
     """
 
     model = "MethodSCRIPT"
+    models: Mapping[str, tuple[RangeSpec, ...]] = {
+        model.name: tuple(r for r in RANGES if r.full_scale_A in model.range_numbers)
+        for model in MODELS.values()
+    }
     ranges = RANGES
+    apertures = UNKNOWN_ORDER
     off_states: tuple[SafeState, ...] = (SafeState.S1, SafeState.S2)
     input_ohm = INPUT_OHM
     unconfirmed = UNCONFIRMED

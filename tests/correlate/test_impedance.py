@@ -9,6 +9,7 @@ from correlate.impedance import (
     TooFewReadings,
     fit_amplitudes,
     impedance,
+    without_delay,
     without_holder,
 )
 
@@ -132,3 +133,19 @@ def test_amplitudes_are_those_of_a_cosine():
         t_s, 3 + 2 * np.cos(2 * np.pi * 0.1 * t_s + 0.5), np.array([0.1])
     )
     assert found.value[0] == pytest.approx(2 * np.exp(0.5j))
+
+
+@pytest.mark.parametrize("delay_s", [0.022, 0.4])
+def test_a_delay_of_the_current_is_taken_out_of_the_phase(delay_s):
+    t_s, voltage, late_s, current = signals(1)
+    z_ohm = z_of(FREQUENCY_HZ)
+    # The current that is read now is the one of a while ago.
+    late = impedance(
+        fit_amplitudes(t_s, voltage, FREQUENCY_HZ),
+        fit_amplitudes(late_s + delay_s, current, FREQUENCY_HZ),
+    )
+    found = without_delay(late, delay_s, 0.1 * delay_s)
+    assert found.z_ohm == pytest.approx(z_ohm, rel=1e-6)
+    assert np.max(np.abs(late.z_ohm / z_ohm - 1)) > 0.5 * delay_s
+    turn = 2 * np.pi * FREQUENCY_HZ * 0.1 * delay_s
+    assert found.z_sigma_ohm == pytest.approx(np.abs(z_ohm) * turn, rel=1e-3)

@@ -1,5 +1,6 @@
-"""`lamella run` that says "charging" on its standard output once the first step is on."""
+"""`lamella run` that says "charging", and who guards the cell, once the first step is on."""
 
+import multiprocessing
 import sys
 from contextlib import contextmanager
 
@@ -18,7 +19,9 @@ class TellingScreen(terminal.Screen):
                 watcher(state)
                 if state.step == 0 and state.step_elapsed_s > 0.5 and not told:
                     told.append(state.step)
-                    sys.stdout.write("charging\n")
+                    children = multiprocessing.active_children()
+                    guardians = [child.pid for child in children if child.name == "guardian"]
+                    sys.stdout.write("charging\n" + "".join(f"{pid}\n" for pid in guardians))
                     sys.stdout.flush()
 
             yield tell

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,10 @@ geis = { amplitude = "6 pA", SINES }
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     path = tmp_path_factory.mktemp("impedance") / "a.h5"
-    summary = asyncio.run(run(Experiment.loads(PLAN), output=path, speed=math.inf))
+    plan = Experiment.loads(PLAN)
+    # A meter that lags as its data sheet lets it: what is not corrected is 8 sigma off.
+    mock = replace(plan.mock, overrides={"current_lag_ratio": 1.0})
+    summary = asyncio.run(run(replace(plan, mock=mock), output=path, speed=math.inf))
     return path, summary
 
 
@@ -70,17 +74,17 @@ def true_impedance(path, step, frequency_Hz):
     return p.electrolyte_ohm + transfer_ohm + per_C / (2j * np.pi * frequency_Hz)
 
 
-@pytest.mark.parametrize("step", [2, 3], ids=["peis", "geis"])
-def test_the_cells_impedance_is_found_within_its_uncertainty(measured, step):
+@pytest.mark.parametrize(("step", "within"), [(2, 0.06), (3, 0.02)], ids=["peis", "geis"])
+def test_the_cells_impedance_is_found_within_its_uncertainty(measured, step, within):
     path, _ = measured
     with Session.open(path) as session:
         found = session.table(f"correlation/impedance_step_{step + 1}").columns
     z_ohm = found["cell_real"] + 1j * found["cell_imag"]
     error = z_ohm - true_impedance(path, step, found["frequency"])
-    assert np.max(np.abs(error / z_ohm)) < 0.015
+    assert np.max(np.abs(error / z_ohm)) < within
     assert np.max(np.abs(error.real / found["cell_sigma"])) < 3
     assert np.max(np.abs(error.imag / found["cell_sigma"])) < 3
-    assert np.max(found["cell_sigma"] / np.abs(z_ohm)) < 0.03
+    assert np.max(found["cell_sigma"] / np.abs(z_ohm)) < within
 
 
 def test_the_holder_hides_the_cell_where_it_is_not_taken_out(measured):

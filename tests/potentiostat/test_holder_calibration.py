@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 
-from potentiostat.calibration import HOLD_S, LEVELS_V, fit_holder, staircase
+from potentiostat.calibration import HOLD_S, LEVELS_V, HolderNotCalibrated, fit_holder, staircase
 
 READ_S = 0.047
 WINDOW_S = 0.02
@@ -136,19 +136,19 @@ def test_noise_beyond_the_stated_widens_the_uncertainty():
 def test_too_few_readings_are_refused(count):
     t, v, i = simulate(4, capacitance_F=150e-12, leak_ohm=1e12)
     rows = slice(330, 330 + count)
-    with pytest.raises(ValueError, match=f"{count} readings .* are no calibration"):
+    with pytest.raises(HolderNotCalibrated, match=f"{count} readings .* are no calibration"):
         fit(t[rows], v[rows], i[rows])
 
 
 def test_readings_without_a_step_are_refused():
     t = np.arange(200) * READ_S
-    with pytest.raises(ValueError, match="a step of voltage"):
+    with pytest.raises(HolderNotCalibrated, match="a step of voltage"):
         fit(t, np.full(200, 2.0), np.zeros(200))
 
 
 def test_a_voltage_that_is_never_steady_is_refused():
     t, v, i = simulate(5, capacitance_F=150e-12, leak_ohm=1e12)
-    with pytest.raises(ValueError, match="too unsteady"):
+    with pytest.raises(HolderNotCalibrated, match="too unsteady"):
         fit(t, v + np.random.default_rng(5).normal(0, 1.0, len(v)), i)
 
 

@@ -340,6 +340,24 @@ def test_a_time_of_day_that_is_past_is_refused():
     assert not list(waits(load('ocv = { for = "1 s" }'), datetime.now(UTC)))
 
 
+def gitt(pulse, rest):
+    step = f'gitt = {{ current = "3 pA", pulse = "{pulse}", rest = "{rest}", pulses = 2 }}'
+    return f'{step}\nuntil = ["V > 4.2 V"]'
+
+
+def test_a_titration_that_no_diffusivity_fits_is_warned_of():
+    short = found("pulse and rest", gitt("20 s", "60 s"))
+    assert short.severity is WARN
+    assert "no D is between these" in short.arithmetic
+    assert "rest for 80 s or longer" in short.arithmetic
+    well = found("pulse and rest", gitt("20 s", "110 s"))
+    assert well.severity is OK
+    # L is 500 nm: by hand, a tenth of L2/D and four tenths of it.
+    assert f"up to D = {0.1 * 25e-14 / 20:.2g} m2/s" in well.arithmetic
+    assert f"from D = {0.4 * 25e-14 / 110:.2g} m2/s on" in well.arithmetic
+    assert not [w for w in findings(cp("20 pA")) if "titration" in w]
+
+
 CAMERA = """
 [camera]
 driver = "mock"

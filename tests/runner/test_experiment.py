@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,9 @@ def test_a_plan_that_only_rests_has_a_range_that_is_quick():
     assert Experiment.loads(rest).range_A(RANGES) == 1e-10
     slow = tuple(r for r in RANGES if r.settling_s > 1)
     assert Experiment.loads(rest).range_A(slow) == 1e-12
+    meters = tuple(replace(r, sources=r.full_scale_A > 1e-10) for r in RANGES)
+    assert Experiment.loads(rest).range_A(meters) == 1e-9
+    named = rest.replace('resource = "mock"', 'resource = "mock"\nrange = "100 pA"')
+    assert Experiment.loads(named).range_A(RANGES) == 1e-10
+    with pytest.raises(ValueError, match="of 1e-10 A only measures.*there is 1e-09, 1e-08"):
+        Experiment.loads(named).range_A(meters)

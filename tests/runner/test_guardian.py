@@ -12,7 +12,7 @@ from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope, RateGuard
 from potentiostat.protocol import ClockExchange, SafeState
-from potentiostat.records import SAMPLE_DTYPE, Reading, Status
+from potentiostat.records import SAMPLE_DTYPE, TOGETHER, Reading, Status
 from potentiostat.technique import (
     Level,
     Segment,
@@ -50,6 +50,7 @@ class ScriptedInstrument:
     """Reads what the script says; remembers what was asked of it."""
 
     ranges = ()
+    apertures = TOGETHER
     off_states = (SafeState.S1,)
 
     def __init__(self, script, block=1):

@@ -139,6 +139,14 @@ def test_a_current_beyond_all_ranges_is_refused():
         choose_range(1e-9, ranges())
 
 
+def test_a_range_that_only_measures_is_not_chosen():
+    small, *others = ranges()
+    of_meter = replace(small, sources=False)
+    assert choose_range(5e-13, [of_meter, *others]).full_scale_A == 1e-11
+    with pytest.raises(ValueError, match="can source, 0 A"):
+        choose_range(5e-13, [of_meter])
+
+
 # --- jumps -------------------------------------------------------------------------------
 
 

@@ -333,7 +333,7 @@ def test_charges_of_other_beginnings(text, quantity):
 
 
 def test_a_temperature_has_no_source():
-    with pytest.raises(RuleError, match="nothing here measures a temperature"):
+    with pytest.raises(RuleError, match="nothing here measures a temperature .a B2985 or B2987"):
         parse_rule("T > 300 K")
 
 
