@@ -230,7 +230,7 @@ def _write_frames(
             FrameHeader(
                 t_start_ns=start_ns,
                 exposure_ns=int(times.exposure_ns[number]),
-                t_sigma_ns=times.sigma_ns,
+                t_sigma_ns=float(times.sigma_ns[number]),
                 index=frame,
                 device_start_ns=int(times.device_ns[number]),
                 dropped_before=dropped,
