@@ -104,6 +104,25 @@ class CodeSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoseSummary:
+    """Electrons per m^2 that the frames brought; NaN where unknown.
+
+    Parameters
+    ----------
+    total_per_m2
+        Up to the end of the last frame of which the dose is known.
+    largest_per_m2
+        Of any part of the specimen, with the drift taken out.
+    reason
+        Why it is unknown, or what its uncertainty does not hold.
+    """
+
+    total_per_m2: float
+    largest_per_m2: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """What came of a session.
 
@@ -141,6 +160,7 @@ class RunSummary:
     titrations: tuple[TitrationSummary, ...]
     warnings: tuple[str, ...] = ()
     codes: tuple[CodeSummary, ...] = ()
+    dose: DoseSummary | None = None
 
 
 def summarise(
@@ -178,7 +198,21 @@ def summarise(
             titrations=titration_summaries(session, _numbers(session)),
             warnings=_warnings(session),
             codes=_codes(session),
+            dose=_dose(session),
         )
+
+
+def _dose(session: Session) -> DoseSummary | None:
+    if not session.has("correlation/dose"):
+        return None
+    table = session.table("correlation/dose")
+    total = table["dose_total"]
+    known = total[np.isfinite(total)]
+    return DoseSummary(
+        total_per_m2=float(known[-1]) if len(known) else math.nan,
+        largest_per_m2=float(np.max(table["map"])) if "map" in table else math.nan,
+        reason=str(table.attributes["reason"]),
+    )
 
 
 def _warnings(session: Session) -> tuple[str, ...]:
@@ -383,6 +417,8 @@ def _facts(summary: RunSummary) -> Table:
         f"{summary.duration_s:.0f} s, {summary.samples} samples, {summary.frames} "
         f"frames ({summary.frames_dropped} dropped by the camera)",
     )
+    if summary.dose is not None:
+        table.add_row("dose", dose_text(summary.dose))
     if summary.exit_reason == IMPORTED:
         return table
     if summary.frames:
@@ -404,6 +440,16 @@ def _facts(summary: RunSummary) -> Table:
     left = "not known" if summary.left_in is None else summary.left_in
     table.add_row("cell left in", left)
     return table
+
+
+def dose_text(dose: DoseSummary) -> str:
+    """Return a dose as people read it, or why it is unknown."""
+    if not math.isfinite(dose.total_per_m2):
+        return f"unknown: {dose.reason}"
+    return (
+        f"{dose.total_per_m2 / 1e20:.4g} e/angstrom^2, on the specimen at most "
+        f"{dose.largest_per_m2 / 1e20:.4g}"
+    )
 
 
 def _why_table(summary: RunSummary) -> Table:
