@@ -8,6 +8,7 @@ beam current, the dose follows it.
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from correlate.dose import DoseMap, dose_map, frame_doses
 from runner.beam_code import played_codes
 from session.editor import SessionEditor
 from session.reader import Session
-from session.records import AttributeValue
 from session.tables import Table
+
+if TYPE_CHECKING:
+    from session.records import AttributeValue
 
 Floats = NDArray[np.float64]
 Stamps = NDArray[np.int64]
@@ -133,7 +136,7 @@ def _sigma(
     before_ns = np.concatenate([[0.0], end_sigma_ns[:-1]])
     of_time = np.abs(even) / length_ns * np.hypot(end_sigma_ns, before_ns)
     of_time[0] = 0.0 if math.isfinite(float(even[0])) else math.nan
-    return np.hypot(of_time, np.abs(dose) * strength_sigma)
+    return np.asarray(np.hypot(of_time, np.abs(dose) * strength_sigma), dtype=np.float64)
 
 
 def _map(dose: Floats, drift: Table | None, shape: tuple[int, ...]) -> DoseMap:

@@ -24,6 +24,8 @@ class FrameTimes:
         shape (n,).
     device_ns
         Stamps on the camera's clock, int64, shape (n,).
+    origin_ns
+        Where ``start_ns`` is 0 on that clock; None where the files have no stamps.
     exposure_ns
         Int64, shape (n,).
     sigma_ns
@@ -38,6 +40,7 @@ class FrameTimes:
 
     start_ns: NDArray[np.int64]
     device_ns: NDArray[np.int64]
+    origin_ns: int | None
     exposure_ns: NDArray[np.int64]
     sigma_ns: NDArray[np.float64]
     rate_Hz: float
@@ -81,6 +84,7 @@ def _told(index: NDArray[np.int64], interval_s: float) -> FrameTimes:
     return FrameTimes(
         start_ns=start_ns,
         device_ns=start_ns,
+        origin_ns=None,
         exposure_ns=np.full(len(index), interval_ns, np.int64),
         sigma_ns=np.full(len(index), math.nan),
         rate_Hz=1 / interval_s,
@@ -114,6 +118,7 @@ def _stamped(index: NDArray[np.int64], stamps: FrameStamps) -> FrameTimes:
     return FrameTimes(
         start_ns=start_ns - start_ns[first],
         device_ns=stamps.device_ns,
+        origin_ns=int(start_ns[first]),
         exposure_ns=exposure_ns,
         sigma_ns=sigma_ns,
         rate_Hz=1e9 / period_ns if period_ns > 0 else math.nan,

@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from potentiostat.protocol import SafeState
+from runner.edge_record import PATH as EDGES_PATH
+from runner.edge_record import SOURCE as EDGES
 from runner.format import in_unit, with_sigma
 from runner.impedances import PREFIX
 from runner.plan import ExitCode
@@ -123,6 +125,15 @@ class DoseSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSummary:
+    """What edges of trigger lines tell of both clocks; see `runner.edge_record`."""
+
+    difference_s: Measured
+    matched: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """What came of a session.
 
@@ -161,6 +172,7 @@ class RunSummary:
     warnings: tuple[str, ...] = ()
     codes: tuple[CodeSummary, ...] = ()
     dose: DoseSummary | None = None
+    edges: EdgeSummary | None = None
 
 
 def summarise(
@@ -199,7 +211,21 @@ def summarise(
             warnings=_warnings(session),
             codes=_codes(session),
             dose=_dose(session),
+            edges=_edges(session),
         )
+
+
+def _edges(session: Session) -> EdgeSummary | None:
+    if not session.has(EDGES_PATH):
+        return None
+    table = session.table(EDGES_PATH)
+    return EdgeSummary(
+        difference_s=Measured(
+            value=float(table["difference"][0]), sigma=float(table["difference_sigma"][0])
+        ),
+        matched=int(table["matched"][0]),
+        verdict=str(table.attributes["verdict"]),
+    )
 
 
 def _dose(session: Session) -> DoseSummary | None:
@@ -232,7 +258,11 @@ def _codes(session: Session) -> tuple[CodeSummary, ...]:
     if not session.has("correlation/blanking"):
         return ()
     table = session.table("correlation/blanking").columns
-    told = [e for e in session.events() if e.kind in ("blanking", "clock_disagreement")]
+    told = [
+        e
+        for e in session.events()
+        if e.kind in ("blanking", "clock_disagreement") and e.source != EDGES
+    ]
     messages = [e.message for e in sorted(told, key=lambda e: e.t_ns)]
 
     def measured(name: str, i: int) -> Measured:
@@ -397,6 +427,8 @@ def render_summary(summary: RunSummary) -> RenderableType:
     parts += [titration_table(t) for t in summary.titrations]
     parts += [_sentence(c) for c in summary.correlations]
     parts += [_code_sentence(c) for c in summary.codes]
+    if summary.edges is not None:
+        parts.append(Text(f"edges: {summary.edges.verdict}"))
     parts += [Text(f"Warning: {warning}", style="yellow") for warning in summary.warnings]
     if summary.left_in == SafeState.S1:
         parts.append(
