@@ -1,12 +1,15 @@
 """Edges of trigger lines: read, stored, matched, and compared with the network's clocks."""
 
+import json
 import math
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from runner.analysis import correlate_session
+from runner.cli import main
 from runner.edge_files import EdgeFileError, named_edges, parse_columns, read_edges
 from runner.edge_record import PATH
 from runner.importing import import_session
@@ -127,6 +130,20 @@ def imported(tmp_path, files, **others):
     path = tmp_path / "a.h5"
     told = {"echem": echem, "frames": [film], "edges": edges, **others}
     return path, import_session(path, **told)
+
+
+def test_the_command_takes_edges_and_refuses_those_without_a_clock(tmp_path, files):
+    film, echem, camera, meter, _ = files
+    meter.write_text(meter.read_text().replace("t,edge", "time_s,edge"))
+    words = ["import", "-o", tmp_path / "a.h5", "--echem", echem, "--frames", film, "--json"]
+    edges = ["--edges", f"potentiostat={meter}", "--edges", f"camera={camera}"]
+    result = CliRunner().invoke(main, [str(word) for word in (*words, *edges)])
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout.strip().splitlines()[-1])
+    assert any("tied to readings by 36 edges" in text for text in told["assumptions"])
+    refused = CliRunner().invoke(main, [str(word) for word in (*words, "--edges", meter)])
+    assert refused.exit_code == 2
+    assert "potentiostat=FILE or camera=FILE" in refused.stderr.replace("\n", " ")
 
 
 def test_frames_are_tied_to_readings_by_edges(tmp_path, files):
