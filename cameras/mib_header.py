@@ -12,6 +12,7 @@ from datetime import date
 import numpy as np
 
 from cameras.errors import FramingLost
+from cameras.files.times import seconds_to_ns
 
 PIXEL_TYPES = {"U08": "uint8", "U16": "uint16", "U32": "uint32"}
 """Pixels, big-endian; ``R64`` is the packed raw format, which is not read here."""
@@ -20,6 +21,7 @@ DAY_S = 86_400
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _FRONT = 11  # fields before those of the chips
 _TAIL = ",MQ1A,"
+_LEAST_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,8 @@ def parse_mib_header(data: bytes | bytearray | memoryview) -> MibHeader:
         raise FramingLost(f"{start[:16]!r} is not the beginning of a Merlin frame")
     try:
         header_bytes = int(start.split(b",", 3)[2])
+        if header_bytes < _LEAST_BYTES:
+            raise ValueError(f"a header of {header_bytes} bytes cannot be")  # noqa: TRY301
         text = bytes(data[:header_bytes]).decode("ascii")
         if len(text) < header_bytes:
             raise ValueError(f"{len(text)} of {header_bytes} bytes")  # noqa: TRY301
@@ -103,7 +107,9 @@ def _parsed(text: str, header_bytes: int) -> MibHeader:
         exposure_ns = _whole_ns(exposure_text)
     else:
         stamp_text, depth = front[9], None
-        exposure_ns = round(float(front[10]) * 1e9)
+        exposure_ns = seconds_to_ns(front[10])
+    if not front[1].isdecimal():
+        raise ValueError(f"the counter is {front[1]!r}")
     width, height = int(front[4]), int(front[5])
     if width <= 0 or height <= 0:
         raise ValueError(f"{height} x {width} pixels cannot be")
@@ -147,6 +153,8 @@ def stamp_ns(text: str) -> int:
         raise ValueError(f"{text!r} is no time")
     hour, minute, second = int(clock[:2]), int(clock[3:5]), int(clock[6:])
     if not (0 <= hour < 24 and 0 <= minute < 60 and 0 <= second <= 60 and len(fraction) <= 9):
+        raise ValueError(f"{text!r} is no time")
+    if fraction and not fraction.isdecimal():
         raise ValueError(f"{text!r} is no time")
     part_ns = int(fraction.ljust(9, "0"))
     return (_day_s(day) + hour * 3600 + minute * 60 + second) * 1_000_000_000 + part_ns

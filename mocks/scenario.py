@@ -162,6 +162,8 @@ def _lco_solid_solution() -> Scenario:
     )
 
 
+PARTS = ("cell", "camera", "smu", "blanker")  # whose numbers can be replaced
+
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,
     "lco_solid_solution": _lco_solid_solution,
@@ -180,7 +182,7 @@ def load(name: str, **overrides: float) -> Scenario:
     Parameters
     ----------
     overrides
-        Any field of the cell, the camera or the source-measure unit, in SI units.
+        Any field of the cell, the camera, the source-measure unit or the blanker, in SI units.
 
     Raises
     ------
@@ -200,7 +202,7 @@ def load(name: str, **overrides: float) -> Scenario:
 def _override(scenario: Scenario, key: str, value: float) -> Scenario:
     if not math.isfinite(value):
         raise ValueError(f"{key} of the simulated world must be finite, not {value}")
-    for part_name in ("cell", "camera", "smu", "blanker"):
+    for part_name in PARTS:
         part = getattr(scenario, part_name)
         known = {f.name: getattr(part, f.name) for f in fields(part)}
         if key in known:
@@ -208,5 +210,5 @@ def _override(scenario: Scenario, key: str, value: float) -> Scenario:
             return replace(scenario, **{part_name: replace(part, **{key: fitting})})
     raise ValueError(
         f"the simulated world has no {key!r}; it has "
-        + ", ".join(f.name for p in ("cell", "camera") for f in fields(getattr(scenario, p)))
+        + ", ".join(f.name for p in PARTS for f in fields(getattr(scenario, p)))
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
-from cameras.records import Frame, FrameFault, FrameInfo
+from cameras.records import Frame, FrameFault, FrameInfo, StampKind
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
 from runner.arrivals import Arrivals
@@ -28,6 +28,7 @@ from session.recorder import Recorder
 from session.records import FrameHeader
 from sync.clockfit import ClockFit, fit_clock
 from sync.pairs import EXCHANGE_DTYPE
+from sync.shutter import exposure_starts
 
 CAMERA = "camera"
 FIRST_EXCHANGES = 8
@@ -70,6 +71,15 @@ Watcher = Callable[[LiveState], None]
 
 Show = Callable[[str, object], None]
 """Shows a message under a topic to whoever listens; must return at once."""
+
+
+def start_by_stamp(fit: ClockFit, info: FrameInfo, marks: StampKind) -> tuple[int, float]:
+    """Return the start of an exposure on the host clock by the camera's stamp, and its sigma."""
+    stamp_ns = np.array([info.device_start_ns], np.int64)
+    exposure_ns = np.array([info.exposure_ns], np.int64)
+    starts = exposure_starts(fit.to_host_ns(stamp_ns), exposure_ns, marks.value)
+    sigma_ns = math.hypot(float(fit.sigma_ns(stamp_ns)[0]), float(starts.sigma_ns[0]))
+    return int(starts.start_ns[0]), sigma_ns
 
 
 def _arrivals_of(camera: FrameSource) -> Arrivals | None:
@@ -126,6 +136,7 @@ class Acquisition:
         self._camera_exchanges: list[NDArray[np.void]] = []
         self._camera_fit: ClockFit | None = None
         self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
+        self._marks = StampKind.EXPOSURE_START
         self._first_exposure_ns: int | None = None
         self.rhythm = RhythmMeter()
         self.state = LiveState(
@@ -382,6 +393,7 @@ class Acquisition:
 
     async def _film(self, camera: FrameSource) -> None:
         self._arrivals = _arrivals_of(camera)
+        self._marks = camera.info.stamp
         async for frame in camera.frames(self._recorder.buffers(CAMERA)):
             if isinstance(frame, FrameFault):
                 await self._note_fault(frame)
@@ -452,11 +464,7 @@ class Acquisition:
             return self._arrivals.start_of(info, arrival_ns)
         if self._camera_fit is None:
             return arrival_ns - info.exposure_ns, float("inf")
-        stamp = np.array([info.device_start_ns], np.int64)
-        return (
-            int(self._camera_fit.to_host_ns(stamp)[0]),
-            float(self._camera_fit.sigma_ns(stamp)[0]),
-        )
+        return start_by_stamp(self._camera_fit, info, self._marks)
 
     # --- time ----------------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ from potentiostat.records import Status
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_from_data
 from runner.beam_code import ReadCode, beam_of, code_events, code_table, read_codes
+from runner.dose_record import put_dose
+from runner.edge_record import put_edges
 from runner.experiment import Experiment, ExperimentError, TrackSettings
 from runner.frame_samples import thinned_of
 from runner.holder_record import HolderRecord
@@ -178,7 +180,9 @@ def render_track(summary: TrackSummary) -> Table:
 
 
 def correlate_session(path: Path) -> None:
-    """Write the ledger, the ionic charge, the steps' kinematics, and the lag test."""
+    """Write dose, edges, the ledger, the ionic charge, the steps' kinematics, and the lag test."""
+    put_dose(path)
+    put_edges(path)
     with Session.open(path) as session:
         columns = session.sample_columns()
         if len(columns["t_ns"]) < 2:

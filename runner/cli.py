@@ -297,17 +297,27 @@ def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
 )
 @click.argument("more_frames", type=_path("in"), nargs=-1)
 @click.option(
+    "--edges",
+    multiple=True,
+    help="CSV of trigger edges: potentiostat=FILE or camera=FILE, whose clock it is on; repeat it.",
+)
+@click.option(
+    "--edge-columns", default="", help='Columns of those, such as "time_s=Time,polarity=Level".'
+)
+@click.option(
     "--frame-interval", help="Time between frames where the files hold no times, such as 1 s."
 )
 @click.option("--pixel-size", help="Edge of a pixel, such as 0.2554 nm.")
 @click.option("--title", help="Title of the session.")
 @overwrite_option
 @json_option
-def import_files(  # noqa: PLR0913 - one argument for each option
+def import_files(  # noqa: PLR0913, PLR0917 - one argument for each option
     output: Path,
     echem: Path | None,
     frames: tuple[Path, ...],
     more_frames: tuple[Path, ...],
+    edges: tuple[str, ...],
+    edge_columns: str,
     frame_interval: str | None,
     pixel_size: str | None,
     title: str | None,
@@ -320,6 +330,7 @@ def import_files(  # noqa: PLR0913 - one argument for each option
     Example: lamella import -o ti.h5 --frame-interval "1 s" --frames 1733.png 1734.png
     """
     with _exit_codes():
+        from runner.edge_files import named_edges, parse_columns  # noqa: PLC0415
         from runner.importing import import_session, render_import  # noqa: PLC0415
         from runner.quantities import parse  # noqa: PLC0415
 
@@ -327,6 +338,7 @@ def import_files(  # noqa: PLR0913 - one argument for each option
             output,
             echem=echem,
             frames=[*frames, *more_frames],
+            edges=[named_edges(text, parse_columns(edge_columns)) for text in edges],
             frame_interval_s=None if frame_interval is None else parse(frame_interval, "time"),
             pixel_size_m=None if pixel_size is None else parse(pixel_size, "length"),
             title=title,

@@ -2,8 +2,8 @@
 
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
-                                   CannotTrack, UnknownTracker, RecordingError, HolderMismatch,
-                                   BadCredentials
+                                   CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
+                                   HolderMismatch, BadCredentials
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -16,6 +16,7 @@ from potentiostat.errors import InstrumentError
 from potentiostat.files.recording import RecordingError
 from runner.bus_security import BadCredentials
 from runner.cell import InstrumentUnavailable
+from runner.edge_files import EdgeFileError
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
 from runner.outputs import OutputRefused
@@ -37,6 +38,7 @@ REFUSED: tuple[type[Exception], ...] = (
     UnknownTemplate,
     RecordingError,
     FrameFileError,
+    EdgeFileError,
     HolderMismatch,
     BadCredentials,
 )

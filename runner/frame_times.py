@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from cameras.files.recording import FrameFileError, FrameRecording, FrameStamps
 from cameras.records import StampKind
+from runner.timebase import in_order
+from sync.shutter import Starts, exposure_starts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,25 +20,29 @@ class FrameTimes:
     Parameters
     ----------
     start_ns
-        Since the frame of the smallest number, int64, shape (n,).
+        Start of each exposure, since that of the frame of the smallest number, int64,
+        shape (n,).
     device_ns
         Stamps on the camera's clock, int64, shape (n,).
+    origin_ns
+        Where ``start_ns`` is 0 on that clock; None where the files have no stamps.
     exposure_ns
         Int64, shape (n,).
     sigma_ns
-        Of one time against the others; NaN where nobody can say.
+        Of each start, on the clock of the stamps, shape (n,); NaN where nobody can say.
     rate_Hz
         Mean rate by the frames' numbers; NaN where unknown.
     kind, row_time_ns
         What a stamp marks, and by which each row is later than the row before.
     start_time
-        ISO 8601 of the first stamp; empty where its zone or date is not told.
+        ISO 8601 of the first start; empty where its zone or date is not told.
     """
 
     start_ns: NDArray[np.int64]
     device_ns: NDArray[np.int64]
+    origin_ns: int | None
     exposure_ns: NDArray[np.int64]
-    sigma_ns: float
+    sigma_ns: NDArray[np.float64]
     rate_Hz: float
     kind: StampKind
     row_time_ns: float
@@ -78,8 +84,9 @@ def _told(index: NDArray[np.int64], interval_s: float) -> FrameTimes:
     return FrameTimes(
         start_ns=start_ns,
         device_ns=start_ns,
+        origin_ns=None,
         exposure_ns=np.full(len(index), interval_ns, np.int64),
-        sigma_ns=math.nan,
+        sigma_ns=np.full(len(index), math.nan),
         rate_Hz=1 / interval_s,
         kind=StampKind.EXPOSURE_START,
         row_time_ns=0.0,
@@ -89,16 +96,11 @@ def _told(index: NDArray[np.int64], interval_s: float) -> FrameTimes:
 
 
 def _stamped(index: NDArray[np.int64], stamps: FrameStamps) -> FrameTimes:
-    start_ns = stamps.device_ns - stamps.device_ns[int(np.argmin(index))]
     period_ns = _mean_period_ns(index, stamps.device_ns)
     said = [
         f"times are the files' own ({stamps.clock}, to {stamps.resolution_ns / 1e9:.9g} s) and "
         "count from the first frame"
     ]
-    if stamps.kind is StampKind.UNKNOWN:
-        said.append("what a stamp marks is not told; it is taken for the start of the exposure")
-    elif stamps.kind is not StampKind.EXPOSURE_START:
-        said.append(f"a stamp marks {stamps.kind.replace('_', ' ')}, not the start of the exposure")
     exposure_ns = stamps.exposure_ns
     if exposure_ns is None:
         mean_ns = round(period_ns) if period_ns > 0 else 0
@@ -109,18 +111,58 @@ def _stamped(index: NDArray[np.int64], stamps: FrameStamps) -> FrameTimes:
             if mean_ns
             else "exposures are not told and cannot be had from the stamps: 0 is stored"
         )
+    starts = exposure_starts(stamps.device_ns, exposure_ns, stamps.kind.value)
+    said += _said_of(stamps.kind)
+    start_ns, sigma_ns = _in_counter_order(index, stamps, starts)
+    first = int(np.argmin(index))
     return FrameTimes(
-        start_ns=start_ns,
+        start_ns=start_ns - start_ns[first],
         device_ns=stamps.device_ns,
+        origin_ns=int(start_ns[first]),
         exposure_ns=exposure_ns,
-        # Computed times are as good as a period that nobody measured.
-        sigma_ns=math.nan if stamps.computed else stamps.resolution_ns / math.sqrt(12),
+        sigma_ns=sigma_ns,
         rate_Hz=1e9 / period_ns if period_ns > 0 else math.nan,
         kind=stamps.kind,
         row_time_ns=stamps.row_time_ns,
-        start_time=_start_time(stamps),
+        start_time=_start_time(stamps, int(start_ns[first])),
         assumptions=tuple(said),
     )
+
+
+def _said_of(kind: StampKind) -> list[str]:
+    match kind:
+        case StampKind.EXPOSURE_START:
+            return []
+        case StampKind.EXPOSURE_END:
+            return ["a stamp marks the end of the exposure: starts are earlier by the exposure"]
+        case StampKind.ARRIVAL:
+            return [
+                "a stamp marks the arrival of the frame: exposures began earlier by the exposure, "
+                "and by a time on the way that nobody knows"
+            ]
+    return [
+        "what a stamp marks is not told: starts are earlier by half of the exposure, as if it "
+        "lay anywhere in it, and as unsure"
+    ]
+
+
+def _in_counter_order(
+    index: NDArray[np.int64], stamps: FrameStamps, starts: Starts
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return starts and their sigmas; no start is before that of an earlier frame.
+
+    A stamp that may lie anywhere in a long exposure must not move its frame before others.
+    """
+    start_ns = starts.start_ns.copy()
+    # Computed times are as good as a period that nobody measured, and nobody knows how long
+    # a frame was on its way.
+    unknown = stamps.computed or not np.all(np.isfinite(starts.bound_ns))
+    read_ns = math.nan if unknown else stamps.resolution_ns / math.sqrt(12)
+    sigma_ns = np.hypot(starts.sigma_ns, read_ns)
+    order = np.argsort(index, kind="stable")
+    if np.all(np.diff(stamps.device_ns[order]) >= 0):
+        start_ns[order], sigma_ns[order] = in_order(start_ns[order], sigma_ns[order])
+    return start_ns, sigma_ns
 
 
 def _mean_period_ns(index: NDArray[np.int64], device_ns: NDArray[np.int64]) -> float:
@@ -128,8 +170,7 @@ def _mean_period_ns(index: NDArray[np.int64], device_ns: NDArray[np.int64]) -> f
     return float(device_ns.max() - device_ns.min()) / counts if counts else math.nan
 
 
-def _start_time(stamps: FrameStamps) -> str:
+def _start_time(stamps: FrameStamps, first_ns: int) -> str:
     if not stamps.is_utc:
         return ""
-    microseconds = int(stamps.device_ns[0]) // 1000
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)).isoformat()
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=first_ns // 1000)).isoformat()

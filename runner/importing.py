@@ -14,9 +14,11 @@ from rich.table import Table
 from cameras.files.recording import FrameRecording, read_frames
 from potentiostat.files.recording import Recording, read_recording
 from runner.acquisition import CAMERA
+from runner.edge_files import EdgeFile
 from runner.format import in_unit
 from runner.frame_times import FrameTimes, time_frames
 from runner.header import POTENTIOSTAT
+from runner.import_edges import edge_rows, moved_edges, put_fit, tie_by_edges, tied
 from runner.outputs import OutputRefused, refuse_existing
 from runner.summary import IMPORTED
 from session.provenance import collect_provenance
@@ -49,11 +51,12 @@ class ImportSummary:
     assumptions: tuple[str, ...]
 
 
-def import_session(
+def import_session(  # noqa: PLR0913 - one argument for each thing that is told
     output: Path,
     *,
     echem: Path | None = None,
     frames: Sequence[Path] = (),
+    edges: Sequence[EdgeFile] = (),
     frame_interval_s: float | None = None,
     pixel_size_m: float | None = None,
     title: str | None = None,
@@ -68,6 +71,9 @@ def import_session(
         Session file to write.
     echem, frames
         What to read.
+    edges
+        What each device has seen of the same trigger lines; where both have, they tie the
+        frames to the readings.
     frame_interval_s
         Time from frame to frame, where the files carry no stamps of their own.
     pixel_size_m
@@ -81,7 +87,7 @@ def import_session(
     ------
     OutputRefused
         The file exists, or nothing was named to be read.
-    RecordingError, FrameFileError
+    RecordingError, FrameFileError, EdgeFileError
         A file is not what it should be. No session is left behind.
     """
     refuse_existing(output, overwrite=overwrite)
@@ -90,7 +96,11 @@ def import_session(
     recording = None if echem is None else read_recording(echem)
     series = read_frames(frames) if frames else None
     times = None if series is None else time_frames(series, frame_interval_s)
-    assumptions = _assumptions(recording, series, times)
+    rows = edge_rows(edges, recording, times)
+    tie = tie_by_edges(rows)
+    if times is not None and tie.clock is not None:
+        times = tied(times, tie.clock)
+    assumptions = (*_assumptions(recording, series, times, shared=tie.clock is not None), *tie.said)
     header = _header(recording, series, times, pixel_size_m, title, echem)
     unfinished = output.with_name(output.name + ".importing")
     unfinished.unlink(missing_ok=True)
@@ -102,7 +112,11 @@ def import_session(
                 _write_samples(writer, recording)
             if series is not None and times is not None:
                 _write_frames(writer, series, times, progress)
+            if len(rows):
+                writer.append_edges(moved_edges(rows, tie.clock))
             writer.finish(IMPORTED, datetime.now(UTC).isoformat())
+        if times is not None and tie.clock is not None:
+            put_fit(unfinished, times, tie.clock)
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -113,6 +127,8 @@ def _assumptions(
     recording: Recording | None,
     series: FrameRecording | None,
     times: FrameTimes | None,
+    *,
+    shared: bool,
 ) -> tuple[str, ...]:
     said: list[str] = []
     if recording is not None:
@@ -120,7 +136,7 @@ def _assumptions(
         said.append("no open-holder calibration: the ionic charge is unknown")
     if series is not None and times is not None:
         said += [*series.assumptions, *times.assumptions]
-    if recording is not None and series is not None:
+    if recording is not None and series is not None and not shared:
         said.append("readings and frames share no clock: both start at 0, with unknown error")
     return tuple(said)
 
@@ -230,7 +246,7 @@ def _write_frames(
             FrameHeader(
                 t_start_ns=start_ns,
                 exposure_ns=int(times.exposure_ns[number]),
-                t_sigma_ns=times.sigma_ns,
+                t_sigma_ns=float(times.sigma_ns[number]),
                 index=frame,
                 device_start_ns=int(times.device_ns[number]),
                 dropped_before=dropped,

@@ -15,6 +15,7 @@ from PIL import Image
 
 from runner.format import in_unit, prefix_of, with_sigma
 from runner.holder_record import calibration_from
+from runner.report_dose import dose_content
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
 from session.reader import Session
 
@@ -62,6 +63,7 @@ def gather(path: Path, *, frames_budget_bytes: int) -> ReportData:
             "ledger": _ledger(session, origin_ns),
             "ledger_total": _ledger_total(session),
             "lag": _lag(session),
+            "dose": dose_content(session),
             "faraday": _faraday(session),
             "events": [
                 {"t": (e.t_ns - origin_ns) / 1e9, "kind": e.kind, "text": e.message}

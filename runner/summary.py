@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from potentiostat.protocol import SafeState
+from runner.edge_record import PATH as EDGES_PATH
+from runner.edge_record import SOURCE as EDGES
 from runner.format import in_unit, with_sigma
 from runner.impedances import PREFIX
 from runner.plan import ExitCode
@@ -104,6 +106,34 @@ class CodeSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DoseSummary:
+    """Electrons per m^2 that the frames brought; NaN where unknown.
+
+    Parameters
+    ----------
+    total_per_m2
+        Up to the end of the last frame of which the dose is known.
+    largest_per_m2
+        Of any part of the specimen, with the drift taken out.
+    reason
+        Why it is unknown, or what its uncertainty does not hold.
+    """
+
+    total_per_m2: float
+    largest_per_m2: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeSummary:
+    """What edges of trigger lines tell of both clocks; see `runner.edge_record`."""
+
+    difference_s: Measured
+    matched: int
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """What came of a session.
 
@@ -141,6 +171,8 @@ class RunSummary:
     titrations: tuple[TitrationSummary, ...]
     warnings: tuple[str, ...] = ()
     codes: tuple[CodeSummary, ...] = ()
+    dose: DoseSummary | None = None
+    edges: EdgeSummary | None = None
 
 
 def summarise(
@@ -178,7 +210,35 @@ def summarise(
             titrations=titration_summaries(session, _numbers(session)),
             warnings=_warnings(session),
             codes=_codes(session),
+            dose=_dose(session),
+            edges=_edges(session),
         )
+
+
+def _edges(session: Session) -> EdgeSummary | None:
+    if not session.has(EDGES_PATH):
+        return None
+    table = session.table(EDGES_PATH)
+    return EdgeSummary(
+        difference_s=Measured(
+            value=float(table["difference"][0]), sigma=float(table["difference_sigma"][0])
+        ),
+        matched=int(table["matched"][0]),
+        verdict=str(table.attributes["verdict"]),
+    )
+
+
+def _dose(session: Session) -> DoseSummary | None:
+    if not session.has("correlation/dose"):
+        return None
+    table = session.table("correlation/dose")
+    total = table["dose_total"]
+    known = total[np.isfinite(total)]
+    return DoseSummary(
+        total_per_m2=float(known[-1]) if len(known) else math.nan,
+        largest_per_m2=float(np.max(table["map"])) if "map" in table else math.nan,
+        reason=str(table.attributes["reason"]),
+    )
 
 
 def _warnings(session: Session) -> tuple[str, ...]:
@@ -198,7 +258,11 @@ def _codes(session: Session) -> tuple[CodeSummary, ...]:
     if not session.has("correlation/blanking"):
         return ()
     table = session.table("correlation/blanking").columns
-    told = [e for e in session.events() if e.kind in ("blanking", "clock_disagreement")]
+    told = [
+        e
+        for e in session.events()
+        if e.kind in ("blanking", "clock_disagreement") and e.source != EDGES
+    ]
     messages = [e.message for e in sorted(told, key=lambda e: e.t_ns)]
 
     def measured(name: str, i: int) -> Measured:
@@ -363,6 +427,8 @@ def render_summary(summary: RunSummary) -> RenderableType:
     parts += [titration_table(t) for t in summary.titrations]
     parts += [_sentence(c) for c in summary.correlations]
     parts += [_code_sentence(c) for c in summary.codes]
+    if summary.edges is not None:
+        parts.append(Text(f"edges: {summary.edges.verdict}"))
     parts += [Text(f"Warning: {warning}", style="yellow") for warning in summary.warnings]
     if summary.left_in == SafeState.S1:
         parts.append(
@@ -383,6 +449,8 @@ def _facts(summary: RunSummary) -> Table:
         f"{summary.duration_s:.0f} s, {summary.samples} samples, {summary.frames} "
         f"frames ({summary.frames_dropped} dropped by the camera)",
     )
+    if summary.dose is not None:
+        table.add_row("dose", dose_text(summary.dose))
     if summary.exit_reason == IMPORTED:
         return table
     if summary.frames:
@@ -404,6 +472,16 @@ def _facts(summary: RunSummary) -> Table:
     left = "not known" if summary.left_in is None else summary.left_in
     table.add_row("cell left in", left)
     return table
+
+
+def dose_text(dose: DoseSummary) -> str:
+    """Return a dose as people read it, or why it is unknown."""
+    if not math.isfinite(dose.total_per_m2):
+        return f"unknown: {dose.reason}"
+    return (
+        f"{dose.total_per_m2 / 1e20:.4g} e/angstrom^2, on the specimen at most "
+        f"{dose.largest_per_m2 / 1e20:.4g}"
+    )
 
 
 def _why_table(summary: RunSummary) -> Table:

@@ -21,6 +21,7 @@ from session.records import (
     SessionHeader,
 )
 from session.schema import (
+    EDGES,
     ENTRY,
     EVENTS,
     EXCHANGES,
@@ -196,6 +197,11 @@ def _create_table(entry: h5py.Group, spec: Group, path: str) -> h5py.Group:
 def create_exchanges(entry: h5py.Group, clock: str) -> h5py.Group:
     """Make the empty table of a clock's exchanges."""
     return _create_table(entry, EXCHANGES, f"clocks/{clock}/exchanges")
+
+
+def create_edges(entry: h5py.Group) -> h5py.Group:
+    """Make the empty table of the edges of trigger lines."""
+    return _create_table(entry, EDGES, EDGES.path)
 
 
 def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:

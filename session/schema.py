@@ -232,6 +232,23 @@ EVENTS = Group(
     ),
 )
 
+EDGES = Group(
+    path="edges",
+    nx_class="NXcollection",
+    meaning="edges of trigger lines, each as the record of one device has seen it",
+    columns=(
+        stamp("t_ns", "host clock", provisional=True),
+        sigma("t_sigma_ns", "ns", "1 sigma of t_ns", provisional=True),
+        text("source", "whose record: potentiostat, or a camera"),
+        text("line", "which line; empty where there is one"),
+        stamp("device_ns", "on that device's clock, raw"),
+        sigma("device_sigma_ns", "ns", "1 sigma of device_ns, by how the line was sampled"),
+        Column(
+            name="polarity", dtype="<i4", unit="", meaning="1 rising, -1 falling, 0 where unknown"
+        ),
+    ),
+)
+
 DRIFT = Group(
     path="drift/<camera>",
     nx_class="NXdata",
@@ -411,6 +428,7 @@ GROUPS: tuple[Group, ...] = (
     EXCHANGES,
     FIT,
     EVENTS,
+    EDGES,
     _plain("drift", "NXcollection", "one group for each camera"),
     DRIFT,
     _plain("tracks", "NXcollection", "one group for each tracker"),
@@ -421,6 +439,27 @@ GROUPS: tuple[Group, ...] = (
         path="correlation/<name>",
         nx_class="NXcollection",
         meaning="what was tested, effect, lag, p by surrogates, data of the figures",
+        results=True,
+        free_columns=True,
+        free_attributes=True,
+    ),
+    Group(
+        path="correlation/dose",
+        nx_class="NXcollection",
+        meaning="per frame `t_ns` (end of the exposure), `dose` since the frame before,"
+        " `dose_sigma`, `dose_total`, and `lit`, the share in which the beam was on; `map`, the"
+        " dose by place on the specimen (rows, columns), whose first element lies at `map_top`,"
+        " `map_left` in pixels of a frame without drift; and the `reason` of what is unknown",
+        results=True,
+        free_columns=True,
+        free_attributes=True,
+    ),
+    Group(
+        path="correlation/edges",
+        nx_class="NXcollection",
+        meaning="one row: the `difference` that the clocks' fits leave between the same edges in"
+        " two records, what explains it, and the clocks' `rate`; `agrees` is NaN where no fit of"
+        " the network is compared",
         results=True,
         free_columns=True,
         free_attributes=True,

@@ -24,11 +24,13 @@ from session.journal import Journal
 from session.layout import (
     check_header,
     check_name,
+    create_edges,
     create_exchanges,
     create_layout,
     ensure_group,
 )
 from session.records import (
+    EDGE_DTYPE,
     EVENT_DTYPE,
     EXCHANGE_DTYPE,
     SESSION_SAMPLE_DTYPE,
@@ -85,6 +87,7 @@ class SessionWriter:
         self._events = GrowingTable(self._entry["events"], EVENT_DTYPE)
         self._cameras = {camera.name: self._frame_file(camera.name) for camera in header.cameras}
         self._clocks = {clock: self._clock_table(clock) for clock in header.clocks}
+        self._edges: GrowingTable | None = None  # made when the first ones come
         self._last_t_ns = header.host_start_ns
         self._last_flush_ns = 0
         self._file.flush()
@@ -172,6 +175,13 @@ class SessionWriter:
         self._say({"kind": "exchanges", "clock": clock}, rows)
         self.flush_if_due()
 
+    def append_edges(self, rows: NDArray[np.void]) -> None:
+        """Append edges of trigger lines, shape (n,), of ``EDGE_DTYPE``."""
+        if self._edges is None:
+            self._edges = GrowingTable(create_edges(self._entry), EDGE_DTYPE)
+        self._edges.append(rows)
+        self.flush_if_due()
+
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Store the counters of a bounded queue, in place of earlier ones."""
         check_name("queue", queue)
@@ -217,6 +227,7 @@ class SessionWriter:
         for table in (
             self._samples,
             self._events,
+            *([] if self._edges is None else [self._edges]),
             *self._clocks.values(),
             *(camera.table for camera in self._cameras.values()),
         ):

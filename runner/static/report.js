@@ -246,6 +246,25 @@
     ? `The front moved ${D.faraday.slope} of ionic charge, ${D.faraday.ratio} of what the geometry and the material say.`
     : "Needs a tracked front, a calibrated holder and a known material.";
   if (!D.faraday) $("faraday").className = "absent";
+  if (D.dose) {
+    const dose = D.dose;
+    $("dose").hidden = false;
+    $("dose-reason").textContent = dose.reason ? `${dose.reason[0].toUpperCase()}${dose.reason.slice(1)}.` : "";
+    if (dose.image) {
+      const picture = element("img"), scale = element("div", "", "scale"), ends = element("div", "", "ends");
+      picture.src = dose.image;
+      picture.alt = "dose by place on the specimen";
+      scale.style.background = `linear-gradient(90deg, ${dose.colours.join(", ")})`;
+      ends.append(element("span", "0"), element("span", dose.largest));
+      $("dose-map").append(picture, scale, ends);
+      $("dose-text").textContent = [
+        `${dose.total} to the end of the last frame`,
+        `at most ${dose.largest} on any part of the specimen`,
+        `${dose.size} that the field has reached, ${dose.drift}`,
+        ...(dose.blanked ? [`beam blanked for ${dose.blanked} of the time`] : []),
+      ].join("\n");
+    } else $("dose-text").textContent = "The dose is unknown.";
+  }
   D.facts.forEach((f) => { const row = element("tr"); row.append(element("td", f.name), element("td", f.value)); $("facts").append(row); });
   table($("events"), [], D.events.map((e) => [`${e.t.toFixed(2).replace(/^-(0\.00)$/, "$1")} s`, e.text]));
   const versions = Object.entries(D.versions).map(([k, v]) => `${k} ${v}`).join(", ");

@@ -73,7 +73,7 @@ def test_raw_pixels_have_no_type_that_is_read():
         ("MQ1,", "MQ2,", "is not the beginning"),
         ("00768", "seven", "invalid literal"),
         ("00768", "00999", "768 of 999 bytes"),
-        ("000017", "first", "invalid literal"),
+        ("000017", "first", "the counter is .first."),
         ("0514,0514", "0000,0514", "514 x 0 pixels"),
         ("0514,0514", "0514,-001", "-1 x 514 pixels"),
         ("1000000ns", "1000000us", "has no unit"),

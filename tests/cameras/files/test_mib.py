@@ -6,6 +6,7 @@ import pytest
 from cameras.files.mib import read
 from cameras.files.recording import FrameFileError, read_frames
 from cameras.records import StampKind
+from mocks.merlin_wire import mib_header as wire_header
 from tests.cameras.files.writers import EPOCH_NS, mib, mib_header, pictures
 
 # A quad with 1 ms of exposure: 2.09444 ms apart on a grid of 10 ns, with a step of 20 us
@@ -162,18 +163,16 @@ def broken(path, frame, change):
         (0, lambda h: h[:20], "is no .mib file"),
         (0, lambda h: h.replace(b"U16", b"R64"), "R64, the raw order"),
         (0, lambda h: h.replace(b"U16", b"U64"), "pixels are 'U64'"),
-        (0, lambda h: h.replace(b"00384", b"abcde"), "is no number"),
-        (0, lambda h: h.replace(b"00384", b"00003"), "a header of 3 bytes before"),
-        (0, lambda h: h.replace(b",0006,", b",0000,"), "before 0 x 4 pixels"),
+        (0, lambda h: h.replace(b"00384", b"abcde"), "is no .mib file: .*invalid literal"),
+        (0, lambda h: h.replace(b"00384", b"00003"), "a header of 3 bytes cannot be"),
+        (0, lambda h: h.replace(b",0006,", b",0000,"), "4 x 0 pixels cannot be"),
         (0, lambda h: h.replace(b",0006,", b",9999,"), "holds no whole frame"),
         (1, lambda h: h.replace(b"MQ1,", b"XX1,"), "frame 1 .*bytes are missing before it"),
         (1, lambda h: h.replace(b"000002", b"0x0002"), "frame 1 .*the counter is '0x0002'"),
         (1, lambda h: h.replace(b"-11-14T", b"-13-14T"), "frame 1 .*header is damaged"),
         (1, lambda h: h.replace(b"2023-11-14T", b"NaT,"), "frame 1 .*header is damaged"),
-        (1, lambda h: h.replace(b"1000000ns", b"1000000us"), "frame 1 .*MQ1A is followed by"),
-        (1, lambda h: h.replace(b",0.001000,", b",much,"), "frame 1 .*no number of seconds"),
-        (1, lambda h: h.replace(b",0.001000,", b",inf,"), "frame 1 .*no number of seconds"),
-        (1, lambda h: h.replace(b",0004,", b",0005,"), "frame 1 .*is 0006 0005 U16"),
+        (1, lambda h: h.replace(b"1000000ns", b"1000000us"), "frame 1 .*'1000000us' has no unit"),
+        (1, lambda h: h.replace(b",0004,", b",0005,"), "frame 1 .*is 6 x 5 U16"),
         (1, lambda h: h.replace(b"MQ1A", b"MQ1B"), "frame 1 .*stamped in camera local time"),
     ],
 )
@@ -182,6 +181,41 @@ def test_a_damaged_header_is_refused_with_its_frame(tmp_path, frame, change, say
     broken(path, frame, change)
     with pytest.raises(FrameFileError, match=rf"a\.mib: .*{says}|a\.mib: {says}"):
         read([path])
+
+
+@pytest.mark.parametrize("exposure", [b",much,", b",inf,", b",nan,", b",-1,"])
+def test_an_exposure_that_cannot_be_is_refused_where_no_tail_has_a_better_one(tmp_path, exposure):
+    path = mib(tmp_path / "a.mib", pictures(3), [1, 2, 3], STAMPS_NS[:3], tail=False)
+    broken(path, 1, lambda h: h.replace(b",0.001000,", exposure))
+    with pytest.raises(FrameFileError, match=r"a\.mib: frame 1 .*(of seconds|cannot be)"):
+        read([path])
+
+
+def test_a_short_exposure_without_a_tail_is_exact(tmp_path):
+    # As a float of seconds times 1e9 it would be fine only after rounding.
+    path = mib(tmp_path / "a.mib", pictures(2), [1, 2], STAMPS_NS[:2], tail=False)
+    broken(path, 1, lambda h: h.replace(b",0.001000,", b",16777.216000001,"))
+    assert read([path]).stamps.exposure_ns.tolist() == [10**6, 16_777_216_000_001]
+
+
+def test_files_and_wire_are_read_by_one_parser(tmp_path):
+    """What the detector simulator sends, stored as it is, is a file that reads the same."""
+    frames = pictures(3)
+    content = b""
+    for i, frame in enumerate(frames):
+        head = wire_header(
+            i + 1, height=4, width=6, code="U16", depth=12, exposure_ns=10**6, **at(i)
+        )
+        content += head + frame.astype(">u2").tobytes()
+    path = tmp_path / "a.mib"
+    path.write_bytes(content)
+    series = read([path])
+    assert series.stamps.device_ns.tolist() == STAMPS_NS[:3].tolist()
+    np.testing.assert_array_equal(np.stack(list(series.frames())), frames)
+
+
+def at(i):
+    return {"stamp_ns": int(STAMPS_NS[i])}
 
 
 def test_stamps_that_run_backwards_are_refused(tmp_path):
