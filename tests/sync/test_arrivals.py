@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from sync.arrivals import LiveArrivals, counted_stamps, fit_arrivals
+from sync.arrivals import counted_stamps, fit_arrivals
 from sync.frames import account_for_frames
+from sync.live_arrivals import LiveArrivals
 
 LATENCY_NS = 500_000
 
