@@ -26,7 +26,7 @@ from runner.rows import Thinner, session_rows
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
-from sync.clockfit import ClockFit, fit_clock
+from sync.live_clock import LiveClock
 from sync.pairs import EXCHANGE_DTYPE
 
 CAMERA = "camera"
@@ -34,7 +34,6 @@ FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
-LIVE_EXCHANGES = 600  # of the last ones, for the provisional fit
 
 
 @dataclass(slots=True)
@@ -123,8 +122,7 @@ class Acquisition:
         self._cycle = 0
         self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
-        self._camera_exchanges: list[NDArray[np.void]] = []
-        self._camera_fit: ClockFit | None = None
+        self._camera_clock = LiveClock()  # provisional: the last fit is over the whole session
         self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
         self._first_exposure_ns: int | None = None
         self.rhythm = RhythmMeter()
@@ -438,12 +436,12 @@ class Acquisition:
         arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
         if self._arrivals is not None:
             return self._arrivals.start_of(info, arrival_ns)
-        if self._camera_fit is None:
+        if self._camera_clock.count < 2:
             return arrival_ns - info.exposure_ns, float("inf")
         stamp = np.array([info.device_start_ns], np.int64)
         return (
-            int(self._camera_fit.to_host_ns(stamp)[0]),
-            float(self._camera_fit.sigma_ns(stamp)[0]),
+            int(self._camera_clock.to_host_ns(stamp)[0]),
+            float(self._camera_clock.sigma_ns(stamp)[0]),
         )
 
     # --- time ----------------------------------------------------------------------------
@@ -462,8 +460,6 @@ class Acquisition:
         row["t0_ns"], row["t1_ns"] = answer.t0_ns, answer.t1_ns
         row["t2_ns"], row["t3_ns"] = answer.t2_ns, answer.t3_ns
         await self._recorder.exchanges(CAMERA, row)
-        self._camera_exchanges.append(row)
-        if len(self._camera_exchanges) >= 2:
-            self._camera_exchanges = self._camera_exchanges[-LIVE_EXCHANGES:]
-            self._camera_fit = fit_clock(np.concatenate(self._camera_exchanges))
-            self.state.clock_sigma_ns = self._camera_fit.offset_sigma_ns
+        self._camera_clock.add(row)
+        if self._camera_clock.count >= 2:
+            self.state.clock_sigma_ns = self._camera_clock.offset_sigma_ns

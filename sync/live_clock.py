@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from sync.clockfit import granularity_ns
 from sync.envelope import quickest
 from sync.pairs import EXCHANGE_DTYPE, round_trip_ns
 from sync.smoother import BOUND_SIGMAS, MIN_NOISE_NS, wider_for
@@ -37,13 +38,11 @@ class LiveClock:
     ----------
     min_noise_ns
         Smallest standard deviation of a single exchange that is thought possible.
-    step_ns
-        In which the device's clock is read out.
     """
 
-    def __init__(self, *, min_noise_ns: float = MIN_NOISE_NS, step_ns: int = 1) -> None:
+    def __init__(self, *, min_noise_ns: float = MIN_NOISE_NS) -> None:
         self._guesses = _some(guesses(min_noise_ns))
-        self._step_ns2 = step_ns**2 / 12
+        self._step_ns2 = 0.0  # of the read-out
         self._rows = np.zeros(2 * WINDOW_EXCHANGES, EXCHANGE_DTYPE)
         self._odd = np.zeros(len(self._rows), np.bool_)  # not believed, or not yet
         self._kept = self._unseen = 0
@@ -113,6 +112,8 @@ class LiveClock:
         believed = ~self._odd[: self._kept]
         rows, device_ns = self._rows[: self._kept][believed], device_ns[recent][believed]
         host_ns = rows["t0_ns"] + (rows["t3_ns"] - rows["t0_ns"]) // 2
+        if len(rows) > 1:
+            self._step_ns2 = granularity_ns(rows["t1_ns"]) ** 2 / 12
         self._base_ns, self._at_ns = host - device, device
         y_ns = (host_ns - device_ns - self._base_ns).astype(np.float64)
         t_s = (device_ns - device) / 1e9
