@@ -114,26 +114,30 @@ def _fit_clocks(session: Session) -> dict[str, FittedClock]:
 
 
 def fit_exchanges(exchanges: NDArray[np.void]) -> FittedClock:
-    """Take the smoother, and a line where exchanges are too few to tell wander from noise.
+    """Take the line where it is enough, and the smoother where the clock wanders or steps.
+
+    What decides is how much likelier the exchanges are with a wandering clock than with a
+    straight one, or that they show steps that are smaller than a reset.
 
     Raises
     ------
     ValueError
         Fewer than two exchanges.
     """
+    lines = fit_segments(exchanges)
+    notes: dict[str, AttributeValue] = {"method": LINE}
     if len(exchanges) < WORTH_SMOOTHING:
-        lines = fit_segments(exchanges)
-        return FittedClock(stretches=lines, rows=lines, notes={"method": LINE})
+        return FittedClock(stretches=lines, rows=lines, notes=notes)
     record = smooth_clock(exchanges)
-    notes: dict[str, AttributeValue] = {
-        "method": SMOOTHER,
+    notes |= {
         "wander_statistic": record.wander_statistic,
         "wander_threshold": WANDERS,
         "noise_ns": record.noise_ns,
         "queue_ratio": record.queue_ratio,
-        "wander_ns2_s3": record.wander,
-        "together": record.together,
     }
+    if not record.wanders and not record.steps:
+        return FittedClock(stretches=lines, rows=lines, notes=notes)
+    notes |= {"method": SMOOTHER, "wander_ns2_s3": record.wander, "together": record.together}
     rows = tuple(row for piece in record.pieces for row in piece.rows())
     return FittedClock(stretches=record.pieces, rows=rows, notes=notes)
 
