@@ -72,7 +72,9 @@ def by_liblsl(arrival_ns: Stamps) -> NDArray[np.float64] | None:
         print(f"liblsl is not here ({error})")
         return None
     name = f"film-{time.monotonic_ns()}"
-    outlet = pylsl.StreamOutlet(pylsl.StreamInfo(name, "Video", 1, RATE_HZ, "float32", name), 0, 360)
+    outlet = pylsl.StreamOutlet(
+        pylsl.StreamInfo(name, "Video", 1, RATE_HZ, "float32", name), 0, 360
+    )
     found = pylsl.resolve_byprop("source_id", name, 1, 10)
     if not found:
         print("liblsl does not find its own stream here")
@@ -108,10 +110,8 @@ def show(method: str, error_ns: NDArray[np.float64], claimed_ns: float | None = 
     """Print one line."""
     away = error_ns - np.median(error_ns)
     claim = "" if claimed_ns is None else f", claimed {claimed_ns / 1e6:.4f}"
-    print(
-        f"  {method:44}{np.sqrt(np.mean(away**2)) / 1e6:9.4f} ms rms{np.abs(away).max() / 1e6:10.3f}"
-        f" ms max{claim}"
-    )
+    rms_ms, max_ms = np.sqrt(np.mean(away**2)) / 1e6, np.abs(away).max() / 1e6
+    print(f"  {method:44}{rms_ms:9.4f} ms rms{max_ms:10.3f} ms max{claim}")
 
 
 def main(seeds: int = 1) -> None:

@@ -153,9 +153,7 @@ def fit_arrivals(
     stretch = _stretches(stamps, arrivals)
     given, at_ns, base_ns = _measure(stamps, arrivals, stretch)
     unsure = UNSURE * float(np.sqrt(np.mean(given.variance_ns2)))
-    given = replace(
-        given, variance_ns2=np.where(_held_up(given), NOTHING_NS2, given.variance_ns2)
-    )
+    given = replace(given, variance_ns2=np.where(_held_up(given), NOTHING_NS2, given.variance_ns2))
     bank = _judge(given, min_noise_ns)
     for _ in range(MAX_BREAKS):
         at = find_break(
