@@ -46,7 +46,7 @@ class LiveClock:
         self._rows = np.zeros(2 * WINDOW_EXCHANGES, EXCHANGE_DTYPE)
         self._odd = np.zeros(len(self._rows), np.bool_)  # not believed, or not yet
         self._kept = self._unseen = 0
-        self._base_ns = self._at_ns = self._last_ns = self._host_ns = 0
+        self._base_ns = self._at_ns = self._last_ns = 0
         self._least_half_ns = math.inf  # before the clock stepped
         self._least_now_ns = 0.0
         self._offset = self._skew = self._wander = 0.0
@@ -78,7 +78,9 @@ class LiveClock:
             self._begin_anew(1 if reset else self._since_strange)
         if stepped or self._unseen >= (1 if self._kept < EACH else max(self._kept // SHARE, 1)):
             self._look(host, device)
-        self._last_ns, self._host_ns = device, host
+        if self.count == 0:  # one exchange says nothing of the rate
+            self._covariance[1, 1] = OTHER_STEPS_SIGMA**2
+        self._last_ns = device
         self._tighten(host, device, half)
         self.count += 1
 
@@ -105,12 +107,12 @@ class LiveClock:
         self._unseen = 0
         rows = self._rows[: self._kept]
         device_ns = rows["t1_ns"] + (rows["t2_ns"] - rows["t1_ns"]) // 2
-        recent = device_ns >= device - WINDOW_S * 1e9
-        if not recent[0]:
-            self._keep(int(recent.sum()))
+        begins = int(np.argmax(device_ns >= device - WINDOW_S * 1e9))
+        if begins > 0:
+            self._keep(self._kept - begins)
             self._skew_sigma, self._least_half_ns = math.inf, math.inf
         believed = ~self._odd[: self._kept]
-        rows, device_ns = self._rows[: self._kept][believed], device_ns[recent][believed]
+        rows, device_ns = self._rows[: self._kept][believed], device_ns[begins:][believed]
         host_ns = rows["t0_ns"] + (rows["t3_ns"] - rows["t0_ns"]) // 2
         if len(rows) > 1:
             self._step_ns2 = granularity_ns(rows["t1_ns"]) ** 2 / 12
