@@ -26,7 +26,8 @@ from runner.rows import Thinner, session_rows
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
-from sync.clockfit import ClockFit, fit_clock
+from sync.clockfit import ClockFit
+from sync.live_clock import LiveClock
 from sync.pairs import EXCHANGE_DTYPE
 from sync.shutter import exposure_starts
 
@@ -35,7 +36,6 @@ FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
-LIVE_EXCHANGES = 600  # of the last ones, for the provisional fit
 
 
 @dataclass(slots=True)
@@ -73,7 +73,9 @@ Show = Callable[[str, object], None]
 """Shows a message under a topic to whoever listens; must return at once."""
 
 
-def start_by_stamp(fit: ClockFit, info: FrameInfo, marks: StampKind) -> tuple[int, float]:
+def start_by_stamp(
+    fit: ClockFit | LiveClock, info: FrameInfo, marks: StampKind
+) -> tuple[int, float]:
     """Return the start of an exposure on the host clock by the camera's stamp, and its sigma."""
     stamp_ns = np.array([info.device_start_ns], np.int64)
     exposure_ns = np.array([info.exposure_ns], np.int64)
@@ -133,8 +135,7 @@ class Acquisition:
         self._cycle = 0
         self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
-        self._camera_exchanges: list[NDArray[np.void]] = []
-        self._camera_fit: ClockFit | None = None
+        self._camera_clock = LiveClock()  # provisional: the last fit is over the whole session
         self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
         self._marks = StampKind.EXPOSURE_START
         self._first_exposure_ns: int | None = None
@@ -462,9 +463,9 @@ class Acquisition:
         arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
         if self._arrivals is not None:
             return self._arrivals.start_of(info, arrival_ns)
-        if self._camera_fit is None:
+        if self._camera_clock.count < 2:
             return arrival_ns - info.exposure_ns, float("inf")
-        return start_by_stamp(self._camera_fit, info, self._marks)
+        return start_by_stamp(self._camera_clock, info, self._marks)
 
     # --- time ----------------------------------------------------------------------------
 
@@ -482,8 +483,6 @@ class Acquisition:
         row["t0_ns"], row["t1_ns"] = answer.t0_ns, answer.t1_ns
         row["t2_ns"], row["t3_ns"] = answer.t2_ns, answer.t3_ns
         await self._recorder.exchanges(CAMERA, row)
-        self._camera_exchanges.append(row)
-        if len(self._camera_exchanges) >= 2:
-            self._camera_exchanges = self._camera_exchanges[-LIVE_EXCHANGES:]
-            self._camera_fit = fit_clock(np.concatenate(self._camera_exchanges))
-            self.state.clock_sigma_ns = self._camera_fit.offset_sigma_ns
+        self._camera_clock.add(row)
+        if self._camera_clock.count >= 2:
+            self.state.clock_sigma_ns = self._camera_clock.offset_sigma_ns

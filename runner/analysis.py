@@ -12,7 +12,7 @@ from rich.table import Table
 from correlate.faraday import faraday_balance
 from correlate.kinematics import mean_velocity
 from correlate.lag import LagResult, NotEnoughData, lag_correlation
-from correlate.ledger import Accuracy, Beam, Counted, Holder, Ledger, charge_ledger
+from correlate.ledger import Accuracy, Beam, Counted, Holder, Lagging, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
@@ -289,9 +289,14 @@ def accuracy_of(session: Session, columns: Mapping[str, NDArray[np.generic]]) ->
     full = np.atleast_1d(attributes.get("range_full_scale_A", np.nan))
     gain = np.atleast_1d(attributes.get("range_gain_ratio", np.nan))
     offset = np.atleast_1d(attributes.get("range_offset_A", np.nan))
+    delay = np.atleast_1d(attributes.get("range_group_delay_s", np.zeros(len(full))))
     used = float(np.nanmax(np.asarray(columns["range"], dtype=np.float64), initial=0.0))
     nearest = int(np.argmin(np.abs(np.log(np.maximum(full, 1e-30) / max(used, 1e-30)))))
-    return Accuracy(gain_ratio=float(gain[nearest]), offset_A=float(offset[nearest]))
+    return Accuracy(
+        gain_ratio=float(gain[nearest]),
+        offset_A=float(offset[nearest]),
+        delay_s=float(delay[nearest]),
+    )
 
 
 def _ledger(
@@ -302,13 +307,16 @@ def _ledger(
     changed_F: float = 0.0,
 ) -> Ledger:
     part = {name: np.asarray(column[rows]) for name, column in columns.items()}
-    # While a voltage is held, nothing else tells the current: a reading that had not
-    # settled yet is bridged by its neighbours.
-    unsettled = int(Status.POTENTIOSTATIC | Status.SETTLING)
-    settled = (np.asarray(part["status"], np.uint32) & unsettled) != unsettled
+    status = np.asarray(part["status"], np.uint32)
+    held = (status & int(Status.POTENTIOSTATIC)) != 0
+    lagging = Lagging(
+        held=held,
+        unsettled=held & ((status & int(Status.SETTLING)) != 0),
+        delay_s=accuracy.delay_s,
+    )
     return charge_ledger(
         part["t_ns"],
-        np.where(settled, part["current"], np.nan),
+        part["current"],
         part["voltage"],
         current_sigma_A=part["current_sigma"],
         voltage_sigma_V=part["voltage_sigma"],
@@ -319,6 +327,7 @@ def _ledger(
         told=(np.asarray(part["status"], np.uint32) & int(Status.TOLD)) != 0,
         changed_F=changed_F,
         beam=_beam(part),
+        lagging=lagging,
     )
 
 

@@ -1,7 +1,7 @@
 """Frames of a camera whose clock cannot be asked, put on the host's clock as they come."""
 
 from cameras.records import CameraInfo, FrameInfo, StampClock, StampKind
-from sync.arrivals import LiveArrivals
+from sync.live_arrivals import LiveArrivals
 
 
 class Arrivals:

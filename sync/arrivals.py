@@ -6,18 +6,17 @@ arrival can tell: what hangs on it is one-sided, and named as such.
 """
 
 import math
-from bisect import insort
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import minimum_filter1d
 
 from sync.clockfit import ClockFit
 from sync.smoother import SmoothClock
 from sync.wander import (
-    FORGET,
-    SKEW_SIGMA,
     Bank,
     Measurements,
     find_break,
@@ -37,9 +36,13 @@ RESET_NS = 50_000_000  # a jump of the stamps against the host beyond this begin
 BEFORE = 128  # frames before it with which a frame is compared, to find resets
 LASTING = 16  # frames that a reset lasts; fewer are frames out of their order
 BREAK_SIGMAS = 8.0
-BREAK_BLOCKS = 8  # that must agree: a stall of the link is no step of the clock
+BREAK_BLOCKS = 8  # that must agree
 MAX_BREAKS = 20
-COUNTED_SKEW = 1e8  # ns in a s: a nominal frame period may be wrong by a tenth
+LASTING_S = 5.0  # that a step lasts on both sides: longer than a computer is busy
+FASTEST = 1e6  # ns in a s: no clock gains or loses so much
+LEAST_STALL_NS, STALL_SIGMAS = 1e6, 8.0  # what is less is left to the filters
+NOTHING_NS2 = 1e24  # variance of what says nothing
+FRAMES_LOST = 3  # in a row, beyond which a jump of the stamps is none of them
 
 Floats = NDArray[np.float64]
 Stamps = NDArray[np.int64]
@@ -128,7 +131,8 @@ def fit_arrivals(
     Frames are taken in blocks; the least late one of each is a measurement, with what
     the next ones say of how much quicker one could have been. Between the blocks the
     clock is smoothed as between exchanges. Blocks that came late altogether, in a stall,
-    count little; a lasting shift of many blocks is a step of the clock.
+    count little. A step of the clock is one that the quickest frames of the seconds before
+    and after it show: lateness that ends is none.
 
     Parameters
     ----------
@@ -148,16 +152,19 @@ def fit_arrivals(
         raise ValueError(f"{len(stamps)} frames are too few: their stamps must go on")
     stretch = _stretches(stamps, arrivals)
     given, at_ns, base_ns = _measure(stamps, arrivals, stretch)
+    unsure = UNSURE * float(np.sqrt(np.mean(given.variance_ns2)))
+    given = replace(given, variance_ns2=np.where(_held_up(given), NOTHING_NS2, given.variance_ns2))
     bank = _judge(given, min_noise_ns)
     for _ in range(MAX_BREAKS):
-        at = find_break(given, bank.likeliest(), sigmas=BREAK_SIGMAS, one_sided=True)
+        at = find_break(
+            given, bank.likeliest(), sigmas=BREAK_SIGMAS, one_sided=True, most_ns=_shift_ns(given)
+        )
         if at is None or not _lasts(given.fresh, at):
             break
         given = given.with_break(at)
         bank = _judge(given, min_noise_ns)
     behaviour, weights = bank.few(len(given.y_ns))
     found = smooth(given, behaviour, weights, one_sided=True)
-    unsure = UNSURE * float(np.sqrt(np.mean(given.variance_ns2)))
     found.covariance[:, 0, 0] += unsure**2
     found.lag[:, 0, 0] += unsure**2
     starts = np.flatnonzero(given.fresh)
@@ -198,22 +205,72 @@ def _lasts(fresh: NDArray[np.bool_], at: int) -> bool:
     return at >= BREAK_BLOCKS and hi <= len(fresh) and not np.any(fresh[lo:hi])
 
 
+def _by_stretch(given: Measurements) -> Iterator[tuple[NDArray[np.intp], Floats, Floats]]:
+    """Yield the blocks of each stretch, their times in s, and how late beside their line."""
+    t_s, stretch = np.cumsum(given.dt_s), np.cumsum(given.fresh)
+    for number in np.unique(stretch):
+        mine = np.flatnonzero(stretch == number)
+        t, y = t_s[mine] - t_s[mine[0]], given.y_ns[mine]
+        yield mine, t, y - _slope(t, y) * t
+
+
+def _held_up(given: Measurements) -> NDArray[np.bool_]:
+    """Tell which blocks came late altogether, in a stall, shape (n,).
+
+    They are later than a clock can be that was quicker just before and just after; at the
+    ends of a stretch one of these is enough.
+    """
+    late = np.zeros(len(given.y_ns), np.bool_)
+    for mine, t, y in _by_stretch(given):
+        margin = LEAST_STALL_NS + STALL_SIGMAS * np.sqrt(given.variance_ns2[mine])
+        for k in range(len(mine)):
+            near = np.abs(t - t[k]) <= LASTING_S
+            below = near & (y + FASTEST * np.abs(t - t[k]) < y[k] - margin[k])
+            before, after = bool(below[:k].any()), bool(below[k + 1 :].any())
+            first, last = t[k] < LASTING_S, t[-1] - t[k] < LASTING_S
+            late[mine[k]] = (before or (first and after)) and (after or (last and before))
+    return late
+
+
+def _shift_ns(given: Measurements) -> Floats:
+    """Return by how much the quickest of the seconds before and after each block differ.
+
+    Shape (n,); 0 where there are no such seconds on both sides. What delays frames ends
+    within them, and then the quickest are again where they were.
+    """
+    shift = np.zeros(len(given.y_ns))
+    for mine, t, y in _by_stretch(given):
+        n = np.arange(len(t))
+        lo = np.maximum(np.minimum(np.searchsorted(t, t - LASTING_S), n - BREAK_BLOCKS), 0)
+        hi = np.maximum(np.searchsorted(t, t + LASTING_S, side="right"), n + BREAK_BLOCKS)
+        for k in np.flatnonzero((t >= LASTING_S) & (t[-1] - t >= LASTING_S)):
+            shift[mine[k]] = abs(y[k : hi[k]].min() - y[lo[k] : k].min())
+    return shift
+
+
 def _stretches(stamps: Stamps, arrivals: Stamps) -> NDArray[np.int64]:
     """Return the stretch of each frame: where the stamps jump for good, they began anew."""
     lag = arrivals - stamps
-    back = stamps < _before(-stamps) * -1 - RESET_NS
-    ahead = lag < _before(lag) - RESET_NS  # earlier than any before it could have been
+    step = np.diff(stamps, prepend=stamps[:1])
+    period = max(float(np.median(np.abs(step))), 1.0)
+    reach = int(np.clip(LASTING_S * 1e9 / period, BEFORE, len(stamps) + BEFORE))
+    back = stamps < -_before(-stamps, BEFORE) - RESET_NS
+    ahead = lag < _before(lag, reach) - RESET_NS  # earlier than any before it could have been
+    # Frames that pile up and come at once at the beginning are as early against the first.
+    jump = step > RESET_NS + FRAMES_LOST * period
+    ahead &= jump | (arrivals - arrivals[0] > LASTING_S * 1e9)
     begins = ahead.astype(np.int64)
     for i in np.flatnonzero(back & ~np.concatenate([[False], back[:-1]])):
         begins[i] |= np.all(back[i : i + LASTING])
     return np.cumsum(begins)
 
 
-def _before(values: Stamps) -> Stamps:
-    """Return the least of the values before each, over `BEFORE` of them, shape (n,)."""
-    padded = np.concatenate([np.full(BEFORE, values[0]), values])
-    views = np.lib.stride_tricks.sliding_window_view(padded, BEFORE)
-    return np.asarray(views[:-1].min(axis=1), dtype=np.int64)
+def _before(values: Stamps, reach: int) -> Stamps:
+    """Return the least of the values before each, over so many of them, shape (n,)."""
+    # The filter counts in floating point: small numbers lose nothing.
+    padded = np.concatenate([values[:1], values[:-1]]) - values[0]
+    least = minimum_filter1d(padded, reach, origin=(reach - 1) // 2, mode="nearest")
+    return np.asarray(least + values[0], dtype=np.int64)
 
 
 def _measure(
@@ -271,7 +328,7 @@ def _least_late(stamps: Stamps, arrivals: Stamps) -> tuple[Stamps, Stamps, Float
     return stamps[least], lag[least], np.array(quicker)
 
 
-def _slope(x: Floats, lag: Stamps) -> float:
+def _slope(x: Floats, lag: Stamps | Floats) -> float:
     """Return about the slope under all lags: least late of the first and last third."""
     third = max(len(x) // 3, 1)
     i = int(np.argmin(lag[:third]))
@@ -296,113 +353,3 @@ def _piece_of(
         at = stretch == k
         found[at] = mine[np.searchsorted(edges, stamps[at], side="right")]
     return found
-
-
-class LiveArrivals:
-    """The same while the frames come: each is given a time at once.
-
-    Parameters
-    ----------
-    period_ns
-        Nominal frame period, for a camera without stamps: its counter is taken then.
-    min_noise_ns
-        Smallest standard deviation of a block's least late frame.
-    """
-
-    def __init__(self, *, period_ns: float = 0.0, min_noise_ns: float = MIN_NOISE_NS) -> None:
-        self._period_ns = round(period_ns)
-        skew_sigma = COUNTED_SKEW if period_ns else SKEW_SIGMA
-        self._bank = Bank(
-            guesses(min_noise_ns, queues=False),
-            one_sided=True,
-            forget=FORGET,
-            skew_sigma=skew_sigma,
-        )
-        self._base_ns: int | None = None
-        self._begin_stretch(0)
-        self._known, self._blocks, self._typical = False, 0, 0.0
-        self._offset = self._skew = self._wander = 0.0
-        self._p = (0.0, 0.0, 0.0)
-
-    def _begin_stretch(self, stamp_ns: int) -> None:
-        self._fresh = True
-        self._highest_ns = self._from_ns = self._at_ns = stamp_ns
-        self._began_ns = 0
-        self._count = self._late_blocks = self._back = 0
-        self._least: list[tuple[float, int, int]] = []
-
-    def add(self, counter: int, device_ns: int | None, arrival_ns: int) -> tuple[int, float]:
-        """Return the host time of a frame's stamp, and its sigma: infinite at first.
-
-        The time is that of the stamp plus the least time that a frame spends on its way,
-        which nobody knows: the true time is earlier, by the same for all.
-
-        Parameters
-        ----------
-        counter
-            The camera's own.
-        device_ns
-            The end of the exposure on the camera's clock; None where it has none.
-        arrival_ns
-            Host clock when the whole frame was here.
-        """
-        stamp = counter * self._period_ns if device_ns is None else device_ns
-        if device_ns is None and not self._period_ns:
-            return arrival_ns, math.inf
-        lag = arrival_ns - stamp
-        if self._base_ns is None or self._began_anew(stamp, lag):
-            self._base_ns = lag
-            self._begin_stretch(stamp)
-        self._highest_ns = max(self._highest_ns, stamp)
-        self._count += 1
-        ahead_s = (stamp - self._at_ns) / 1e9
-        level = lag - self._base_ns - (self._offset if self._known else 0.0) - self._skew * ahead_s
-        insort(self._least, (level, stamp, lag))
-        del self._least[LEAST_LATE:]
-        if self._count >= SMALLEST and (
-            arrival_ns - self._began_ns > LARGEST_S * 1e9 or not self._known
-        ):
-            self._end_block(arrival_ns)
-            ahead_s = (stamp - self._at_ns) / 1e9
-        if not self._known:
-            return arrival_ns, math.inf
-        p00, p01, p11 = self._p
-        age = abs(ahead_s)
-        variance = p00 + ahead_s * (2 * p01 + ahead_s * p11) + self._wander * age**3 / 3
-        host = stamp + self._base_ns + round(self._offset + ahead_s * self._skew)
-        return host, math.sqrt(max(variance, 0.0))
-
-    def _began_anew(self, stamp: int, lag: int) -> bool:
-        """Tell whether the camera's stamps began anew with this frame."""
-        self._back = self._back + 1 if stamp < self._highest_ns - RESET_NS else 0
-        ahead_s = (stamp - self._at_ns) / 1e9
-        expected = self._offset + self._skew * ahead_s
-        early = self._known and lag - (self._base_ns or 0) < expected - RESET_NS
-        return self._back >= LASTING or (early and self._back == 0)
-
-    def _end_block(self, arrival_ns: int) -> None:
-        """Give the block's least late frame to the filters."""
-        level, stamp, lag = self._least[0]
-        quicker = (self._least[-1][0] - level) / (len(self._least) - 1)
-        share = max(1 / (self._blocks + 1), 1 / NEIGHBOURS)
-        self._blocks += 1
-        self._typical += (quicker - self._typical) * share
-        y = float(lag - (self._base_ns or 0)) - self._typical
-        bank = self._bank
-        bank.pass_time(0.0 if self._fresh else max(stamp - self._at_ns, 0) / 1e9)
-        if self._fresh or self._late_blocks >= BREAK_BLOCKS:
-            bank.begin_anew(y)
-        noise = bank.behaviour.variance_ns2(0.0, self._typical**2)
-        late = not self._fresh and y > bank.mean()[0] + BREAK_SIGMAS * math.sqrt(
-            bank.mean()[2][0, 0] + noise.min()
-        )
-        self._late_blocks = self._late_blocks + 1 if late else 0
-        bank.take(y, noise, judge=not self._fresh)
-        offset, skew, p = bank.mean()
-        self._offset, self._skew = offset, skew
-        self._p = float(p[0, 0]), float(p[0, 1]), float(p[1, 1])
-        self._wander = float(bank.weights @ bank.behaviour.wander)
-        self._fresh, self._known = False, True
-        self._at_ns = max(stamp, self._at_ns)
-        self._began_ns, self._count = arrival_ns, 0
-        self._least = []

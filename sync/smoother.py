@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sync.clockfit import ClockFit, find_resets, granularity_ns
+from sync.envelope import quickest
 from sync.pairs import round_trip_ns
 from sync.wander import Bank, Behaviour, Measurements, Smoothed, find_break, follow, guesses, smooth
 
@@ -16,6 +17,11 @@ MAX_BREAKS = 50
 WANDERS = 6.0  # the statistic beyond which a straight line is not enough
 BOUND_SIGMAS = 4.0  # of the skew, by which a bound grows with its age
 MAX_ROWS = 2_000
+MANY = 60  # exchanges from which on the quickest halves of several are joined
+BLOCK_S, BLOCKS = 4.0, 20  # of a block, and how many there are at least
+SURE = 0.1  # of the smallest half trip: by so much may a block be off for its skew
+ODD_SIGMAS, NEVER_NS = 6.0, 1e12
+NOTHING_NS2 = 1e24  # variance of what says nothing
 
 Floats = NDArray[np.float64]
 Stamps = NDArray[np.int64]
@@ -234,8 +240,15 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
     together = wrong_together(given, likeliest, found.state[:, 0]) ** (1 / 3)
     if together > 1:
         found = smooth(given, behaviour, weights, together=together)
-    found = _as_from_few(found, given, likeliest, together)
-    own = half_ns + np.abs(given.y_ns - found.state[:, 0])
+    measured = given
+    if len(rows) >= MANY:
+        given = _joined(given, half_ns, found, likeliest)
+        joined = _judge(given, min_noise_ns)
+        found = smooth(given, *joined.few(len(rows)))
+        found = _as_from_few(found, given, joined.likeliest(), 1.0)
+    else:
+        found = _as_from_few(found, given, likeliest, together)
+    own = half_ns + np.abs(measured.y_ns - found.state[:, 0])
     found.state[:, 0] += line_ns
     found.state[:, 1] += skew
     starts = np.flatnonzero(given.fresh)
@@ -252,6 +265,34 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
         wander_statistic=bank.wander_statistic(),
         steps=len(starts) - len(edges),
     )
+
+
+def _joined(
+    given: Measurements, half_ns: Floats, found: Smoothed, behaviour: Behaviour
+) -> Measurements:
+    """Return the same with the quickest halves of each block joined; the others say nothing.
+
+    A block is so short that the skew, as it was found, tells nearly all that the clock
+    gained within it.
+    """
+    skew_sigma = float(np.sqrt(np.median(found.covariance[:, 1, 1])))
+    t_s = np.cumsum(given.dt_s)
+    length_s = min(BLOCK_S, float(t_s[-1]) / BLOCKS, SURE * float(half_ns.min()) / skew_sigma)
+    stretch = np.cumsum(given.fresh) - 1
+    began_s = t_s[given.fresh][stretch]
+    # One that no delay explains takes no part.
+    far_ns = np.abs(given.y_ns - found.state[:, 0]) - given.excess_ns / 2
+    sigma_ns = np.sqrt(found.covariance[:, 0, 0] + behaviour.variance_ns2(0.0, given.variance_ns2))
+    half_ns = np.where(far_ns > ODD_SIGMAS * sigma_ns, NEVER_NS, half_ns)
+    within = np.floor((t_s - began_s) / max(length_s, 1e-9)).astype(np.int64)
+    begins = given.fresh | (np.diff(within, prepend=-1) != 0)
+    joined = quickest(t_s, given.y_ns, half_ns, found.state[:, 1], np.cumsum(begins))
+    at = joined.at
+    y_ns, excess_ns = given.y_ns.copy(), np.zeros(len(t_s))
+    variance, fresh = np.full(len(t_s), NOTHING_NS2), given.fresh.copy()
+    y_ns[at], variance[at] = joined.y_ns, given.variance_ns2[at]
+    excess_ns[at] = 2 * (joined.half_trip_ns - joined.half_trip_ns.min())
+    return replace(given, y_ns=y_ns, excess_ns=excess_ns, variance_ns2=variance, fresh=fresh)
 
 
 def _as_from_few(

@@ -50,7 +50,7 @@ class Behaviour:
             queue_ratio=self.queue_ratio[chosen],
         )
 
-    def variance_ns2(self, excess_ns: float, known_ns2: float) -> Floats:
+    def variance_ns2(self, excess_ns: Floats | float, known_ns2: Floats | float) -> Floats:
         """Return the variance of a measurement."""
         held = self.queue_ratio * excess_ns
         return np.asarray(self.noise_ns**2 + known_ns2 + held**2, dtype=np.float64)
@@ -326,7 +326,12 @@ def smooth(  # noqa: PLR0915 - one recursion there and one back
 
 
 def find_break(
-    given: Measurements, behaviour: Behaviour, *, sigmas: float, one_sided: bool = False
+    given: Measurements,
+    behaviour: Behaviour,
+    *,
+    sigmas: float,
+    one_sided: bool = False,
+    most_ns: Floats | None = None,
 ) -> int | None:
     """Return where the clock stepped most clearly, as all before and all after it say.
 
@@ -336,12 +341,15 @@ def find_break(
         One guess.
     sigmas
         A difference of less than this is no step.
+    most_ns
+        By how much the clock can have stepped before each measurement, shape (n,).
     """
     before, _ = _one_way(given, behaviour, one_sided=one_sided)
     _, after = _one_way(given.backwards(), behaviour, one_sided=one_sided)
     # Both sides of each gap know nothing of each other.
     gap = after[-2::-1, 0] - before[1:, 0]
-    clear = np.abs(gap) / np.sqrt(after[-2::-1, 1] + before[1:, 1])
+    size = np.abs(gap) if most_ns is None else np.minimum(np.abs(gap), most_ns[1:])
+    clear = size / np.sqrt(after[-2::-1, 1] + before[1:, 1])
     clear[given.fresh[1:]] = 0.0
     if len(clear) == 0 or clear.max() < sigmas:
         return None

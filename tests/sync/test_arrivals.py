@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from sync.arrivals import LiveArrivals, counted_stamps, fit_arrivals
+from sync.arrivals import counted_stamps, fit_arrivals
 from sync.frames import account_for_frames
+from sync.live_arrivals import LiveArrivals
 
 LATENCY_NS = 500_000
 
@@ -167,3 +168,67 @@ def test_live_does_not_follow_a_stall_but_a_lasting_shift():
     error = found - ends - LATENCY_NS
     assert abs(error[2600]) < 200_000
     assert np.abs(error[-300:] - 9_000_000).max() < 200_000
+
+
+# --- a busy computer ------------------------------------------------------------------------------
+
+
+def busy(arrivals, seed, *, every_s=10.0, most_s=2.0):
+    """Hold all frames up for up to 2 s, about each 10 s, and then let them come at once."""
+    rng = np.random.default_rng([seed, 5])
+    arrivals = arrivals.copy()
+    began = arrivals[0] + rng.uniform(0, every_s) * 1e9
+    while began < arrivals[-1]:
+        over = np.int64(began + rng.uniform(0.1, most_s) * 1e9)
+        arrivals[(arrivals > began) & (arrivals < over)] = over
+        began += rng.uniform(0.5, 1.5) * every_s * 1e9
+    return np.maximum.accumulate(arrivals)
+
+
+@pytest.mark.parametrize(("rate_Hz", "n"), [(400.0, 16_000), (30.0, 1_800), (10.0, 900)])
+def test_stalls_of_seconds_are_no_steps_of_the_clock(rate_Hz, n):
+    for seed in range(5):
+        _, stamps, ends, arrivals = film(seed, n=n, rate_Hz=rate_Hz, gap=20)
+        record = fit_arrivals(stamps, busy(arrivals, seed))
+        assert len(record.pieces) == 1
+        error, _ = error_of(record, stamps, ends)
+        assert np.sqrt(np.mean(error**2.0)) < 100_000
+
+
+def test_a_gap_of_dropped_frames_in_a_stall_is_no_reset():
+    index, stamps, ends, arrivals = film(6, n=24_000)
+    stalled = (arrivals > arrivals[0] + 29_000_000_000) & (stamps < stamps[index < 12_000][-1] + 1)
+    arrivals[stalled] = arrivals[np.flatnonzero(index >= 12_000)[0]]
+    record = fit_arrivals(stamps, arrivals)
+    assert len(record.pieces) == 1
+    error, _ = error_of(record, stamps, ends)
+    assert np.sqrt(np.mean(error**2.0)) < 20_000
+
+
+@pytest.mark.parametrize("step_ns", [5_000_000, -5_000_000])
+def test_steps_are_found_among_stalls(step_ns):
+    for seed in range(4):
+        _, stamps, ends, arrivals = film(seed, n=16_000, gap=1)
+        stamps = stamps.copy()
+        stamps[8000:] -= step_ns
+        record = fit_arrivals(stamps, busy(arrivals, seed))
+        assert len(record.pieces) == 2
+        error, _ = error_of(record, stamps, ends)
+        far = np.abs(np.arange(len(stamps)) - 8000) > 1000
+        assert np.sqrt(np.mean(error[far] ** 2.0)) < 30_000
+
+
+def test_a_film_that_begins_in_a_stall_is_not_late():
+    _, stamps, ends, arrivals = film(3, n=600, rate_Hz=30.0, gap=1)
+    arrivals[:45] = np.maximum(arrivals[:45], arrivals[45])
+    record = fit_arrivals(stamps, arrivals)
+    assert len(record.pieces) == 1
+    error, _ = error_of(record, stamps, ends)
+    assert np.abs(error).max() < 300_000
+
+
+def test_live_waits_for_a_stall_to_end():
+    index, stamps, ends, arrivals = film(4, n=12_000)
+    found, _ = live(index, stamps, busy(arrivals, 4))
+    error = found - ends - LATENCY_NS
+    assert np.abs(error[4000:]).max() < 200_000

@@ -362,3 +362,54 @@ def test_single_outliers_are_no_step_online():
         rows[name][[20, 25, 40]] += np.array([3_000_000, -3_000_000, 5_000_000])
     _, (error, _, _) = follow(clocks, rows)
     assert np.abs(error[12:]).max() < 60_000
+
+
+def test_online_forgets_what_is_minutes_old_and_goes_on():
+    clocks = pair(thermal_ppm=1.0)
+    rows = clocks.exchange(np.arange(0.0, 620.0, 0.14), 3)
+    live = LiveClock()
+    for k in range(len(rows)):
+        live.add(rows[k : k + 1])
+    host_ns = np.round(np.arange(619.0, 622.0, 0.5) * 1e9).astype(np.int64)
+    stamps = clocks.shows(host_ns)
+    error = live.to_host_ns(stamps) - host_ns
+    assert np.abs(error).max() < 6_000
+    assert np.all(np.abs(error) < 4 * live.sigma_ns(stamps))
+    assert live.count == len(rows) > 4_400
+
+
+def test_online_a_clock_that_counts_in_other_steps_is_followed():
+    clocks = ClockPair(device=VirtualClock(rate_ppm=30_000.0))
+    _, (error, sigma, bound) = follow(clocks, clocks.exchange(np.arange(60.0), 1))
+    assert np.abs(error[20:]).max() < 20_000
+    assert np.all(np.abs(error[20:]) < 5 * sigma[20:])
+    assert np.all(np.abs(error) <= bound)
+
+
+def test_online_a_coarse_read_out_stands_in_the_sigma():
+    pulls = []
+    for seed in range(6):
+        clocks = pair(seed=seed, thermal_ppm=0.0)
+        asked = np.sort(np.random.default_rng(seed).uniform(0, 60, 60))
+        rows = clocks.exchange(asked, seed)
+        for name in ("t1_ns", "t2_ns"):
+            rows[name] -= rows[name] % 1_000_000
+        live = LiveClock()
+        for k in range(len(rows)):
+            live.add(rows[k : k + 1])
+        host_ns = np.array([60 * 10**9])
+        # Cut off, the clock shows half a step too little on average.
+        fine = clocks.shows(host_ns) - 500_000
+        pulls.append((live.to_host_ns(fine) - host_ns)[0] / live.sigma_ns(fine)[0])
+        assert 10_000 < live.sigma_ns(fine)[0] < 500_000
+    assert np.sqrt(np.mean(np.square(pulls))) < 2.0
+
+
+def test_online_a_strange_exchange_that_is_not_followed_by_its_like_is_forgotten():
+    clocks = pair()
+    rows = clocks.exchange(np.arange(80.0), 1)
+    for name in ("t1_ns", "t2_ns"):  # far apart from each other: no step
+        rows[name][30:33] += np.array([2_000_000, -9_000_000, 30_000_000])
+    live, (error, _, _) = follow(clocks, rows)
+    assert np.abs(error[34:]).max() < 60_000
+    assert live.bound_ns(rows["t1_ns"][-1:])[0] < 1e6
