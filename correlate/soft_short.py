@@ -11,10 +11,10 @@ a change are left out, and those for a while after a step. False alarms are as r
 import math
 from collections import deque
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from correlate.line import weighted_line
 
@@ -24,7 +24,7 @@ HOLD_OFF_S = 5.0  # after a change of what is held
 BLIND_S = 2.0  # after a step: the stray capacitance follows it, and is not to be seen again
 FALSE_ALARMS_PER_HOUR = 0.01
 READINGS_PER_HOUR = 3600 / 0.045  # of a quick instrument: each is a chance for an alarm
-THRESHOLD = float(stats.norm.isf(FALSE_ALARMS_PER_HOUR / READINGS_PER_HOUR / 2))
+THRESHOLD = -NormalDist().inv_cdf(FALSE_ALARMS_PER_HOUR / READINGS_PER_HOUR / 2)
 SMALLEST_V = 3e-4  # where relaxation is not told from a step
 WINDOW = BASE_READINGS + STEP_READINGS
 

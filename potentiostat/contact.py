@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from potentiostat.limits import Condition, Envelope
 from potentiostat.records import RangeSpec
@@ -162,14 +162,14 @@ def judge_contact(
     spread = ohm_sigma * math.sqrt(scale)
 
     def share_below(limit_ohm: float) -> float:
-        return float(np.sum(weight * stats.norm.cdf((limit_ohm - ohm) / spread)))
+        return float(np.sum(weight * special.ndtr((limit_ohm - ohm) / spread)))
 
     within = float(
-        stats.norm.cdf((rest_V - envelope.voltage_min_V) / rest_sigma_V)
-        * stats.norm.cdf((envelope.voltage_max_V - rest_V) / rest_sigma_V)
+        special.ndtr((rest_V - envelope.voltage_min_V) / rest_sigma_V)
+        * special.ndtr((envelope.voltage_max_V - rest_V) / rest_sigma_V)
     )
     flat_V = SHORTED_SHARE * envelope.voltage_min_V
-    flat = float(stats.norm.cdf((flat_V - abs(rest_V)) / rest_sigma_V))
+    flat = float(special.ndtr((flat_V - abs(rest_V)) / rest_sigma_V))
     conducts = share_below(LARGEST_CELL_OHM)
     chances = {
         Contact.CELL: conducts * within,

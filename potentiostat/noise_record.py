@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special
 
 CONFIDENCE = 0.683  # of all intervals here, as of one sigma
 GAP_INTERVALS = 1.5  # between two readings: more is a gap
@@ -153,8 +153,8 @@ def _stretches(t: Array, value: Array, interval_s: float) -> list[Array]:
 def _interval(estimate: Array, edf: Array) -> tuple[Array, Array]:
     """Return the interval of a variance with so many degrees of freedom."""
     tail = 0.5 * (1.0 - CONFIDENCE)
-    low = estimate * edf / stats.chi2.ppf(1.0 - tail, edf)
-    high = estimate * edf / stats.chi2.ppf(tail, edf)
+    low = estimate * edf / special.chdtri(edf, tail)
+    high = estimate * edf / special.chdtri(edf, 1.0 - tail)
     return np.asarray(low), np.asarray(high)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse, stats
+from scipy import sparse, special
 
 from sync.code_edges import Common, Seen, columns, common_shift, difference, scatter_of
 
@@ -348,7 +348,7 @@ def compare_delays(
     sigma_s = math.hypot(coded.sigma_s, network_sigma_s)
     beyond_s = max(abs(away_s) - network_bound_s, 0.0)
     sigmas = beyond_s / sigma_s if sigma_s > 0 else (math.inf if beyond_s > 0 else 0.0)
-    p = float(2 * stats.norm.sf(sigmas))
+    p = float(2 * special.ndtr(-sigmas))
     agrees = p >= level
     inside = abs(away_s) / sigma_s if sigma_s > 0 else math.inf
     if not agrees:

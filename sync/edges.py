@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from sync.clockfit import ClockFit
 
@@ -259,7 +259,7 @@ def _result(
     residual = y - best.at(x)
     freedom = len(x) - 2
     chi2 = float(np.sum((residual / sigma_ns) ** 2))
-    p = float(stats.chi2.sf(chi2, freedom)) if freedom > 0 else 1.0
+    p = float(special.chdtrc(freedom, chi2)) if freedom > 0 else 1.0
     ratio = chi2 / freedom if freedom > 0 else 1.0
     ends, margin = best.at(tried.first[[0, -1]]), GATE * sigma_ns
     inside = np.sum((tried.second >= ends[0] - margin) & (tried.second <= ends[1] + margin))

@@ -174,6 +174,7 @@ def test_the_tracker_says_when_there_is_nothing_to_register(frames, says):
         DriftTracker(SceneSettings(shape=(8, 8))).track(lambda: frames)
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.skipif(not TI.is_dir(), reason=f"the measured TEM frames are not in {TI}")
 @pytest.mark.parametrize("first", sorted(PATCHES))
 def test_measured_tem_frames_agree_with_matched_patches(first):

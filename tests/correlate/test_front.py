@@ -44,6 +44,7 @@ def movie(seed, count=80, *, counts=25.0):
     return frames, (240 - front) * PIXEL_M
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_position_and_sigma_are_true():
     errors, pulls = [], []
     for seed in range(3):

@@ -179,6 +179,7 @@ def test_what_earlier_pulses_left_behind_is_known():
 # --- honest uncertainties ------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_stated_uncertainty_is_the_spread_of_the_error():
@@ -232,6 +233,7 @@ def test_an_unknown_moment_of_switching_is_in_the_uncertainty():
     assert unsure.fit_sigma_m2_s > 2 * sure.fit_sigma_m2_s
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_what_the_guard_lets_pass_is_right():

@@ -52,6 +52,7 @@ def test_a_circuit_without_noise_is_found_though_it_drifts():
     assert found.z_ohm == pytest.approx(z_of(FREQUENCY_HZ), rel=1e-6)
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("red", [0.0, 1e-16])
 def test_the_stated_uncertainty_is_the_spread_of_the_error(red):
     pulls = []

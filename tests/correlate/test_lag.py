@@ -22,6 +22,7 @@ def ar1(rng, n, memory):
     return series[500:]
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("memory", [0.9, 0.98])
 def test_unrelated_series_are_significant_about_as_often_as_claimed(memory):
     rng = np.random.default_rng(11)

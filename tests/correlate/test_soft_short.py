@@ -31,6 +31,7 @@ def steps(t, v):
     return find_steps(t, v, np.full(len(t), SIGMA_V), np.zeros(len(t), int))
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_clean_records_raise_no_more_alarms_than_stated():
     hours, sigma_V = 100, 4 * SIGMA_V  # no step is too small to count
     found = 0

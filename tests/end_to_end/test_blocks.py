@@ -92,6 +92,7 @@ def instrument_charge(kinematics, truth, step):
     return kinematics["instrument"][row], true_C[1] - true_C[0]
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 async def test_charge_and_stamps_in_blocks_are_as_true_as_one_by_one(tmp_path):
     errors = {}
     for block in (1, 20):
@@ -159,6 +160,7 @@ FILM = (
 )
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("driver", ["keithley2400", "keithley2450", "keysight_b2900"])
 async def test_every_driver_reads_in_blocks_that_begin_with_exposures(tmp_path, driver):
     options = "block = 2\nexposure_line = 4\nmark_line = 3"

@@ -114,6 +114,7 @@ async def test_charge_and_sigma_stay_true_whatever_is_stored(tmp_path):
     assert np.median(np.abs(seen - true_V)) < 2e-3
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 async def test_the_same_run_is_judged_alike_whatever_is_stored(tmp_path):
     rule = cp("30 pA", "30 s", "Q > 200 pC")
     ends = []

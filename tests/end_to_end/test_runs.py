@@ -125,6 +125,7 @@ async def test_a_run_completes_and_says_so(plan, tmp_path):
         await run(plan(), output=tmp_path / "a.h5", speed=math.inf)
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 async def test_the_same_seed_gives_the_same_session(plan, tmp_path):
     for name in ("a", "b"):
         await run(plan(), output=tmp_path / f"{name}.h5", speed=math.inf)

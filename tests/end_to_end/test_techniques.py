@@ -144,6 +144,7 @@ ocv = { for = "2 s" }
 FOR_LAMELLAE = ("keithley6430", "keysight_b298x")
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("driver", [d for d in driver_names() if d not in FOR_LAMELLAE])
 async def test_every_driver_holds_currents_and_voltages_and_ends_open(driver, tmp_path):
     experiment = Experiment.loads(FILM.replace("keithley2400", driver))

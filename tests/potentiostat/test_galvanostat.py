@@ -143,6 +143,7 @@ def test_too_large_an_estimate_has_no_margin_left():
 # --- in time -------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("spec", RANGES[:5], ids=lambda s: f"{s.full_scale_A:g}")
 @pytest.mark.parametrize("ohm", CELLS_OHM)
 @pytest.mark.parametrize("stray_F", [30e-12, 300e-12])

@@ -76,6 +76,7 @@ def fits():
 
 
 # The quarters come first, so that no test has to fit all of them.
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("quarter", range(4))
 def test_uncertainties_are_small_enough_to_be_of_use(quarter):
     for true_F, _, _, found in holders(quarter):

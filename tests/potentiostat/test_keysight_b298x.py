@@ -544,6 +544,7 @@ def test_the_clock_is_a_timestamp_between_two_stamps(direct):
 # --- the galvanostat -------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize(
     ("target_A", "range_A", "seconds"),
     [(3e-11, 2e-10, 60), (-1e-11, 2e-10, 60), (1e-11, 2e-11, 60), (1.2e-10, 2e-9, 10)],

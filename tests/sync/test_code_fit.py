@@ -47,6 +47,7 @@ def test_a_currents_delay_time_constant_and_step_are_as_sure_as_they_say():
     assert np.all(np.std(found, axis=0) > 0.4)
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_edges_that_scatter_are_common_to_both_and_cancel():
     errors, sigmas = [], []
     for seed in range(SOME):

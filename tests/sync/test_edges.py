@@ -71,6 +71,7 @@ def test_edges_are_matched_by_their_intervals(lost, extra):
         assert match.missing == match.extra == 0
 
 
+@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_errors_are_as_large_as_stated_over_many_pairs():
     pulls = []
     for seed in range(60):
