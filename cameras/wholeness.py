@@ -5,6 +5,7 @@ first and fill it afterwards, and some formats end wherever they end. Who asks a
 for the file to be closed, or to rest.
 """
 
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -64,6 +65,9 @@ def look(path: Path) -> Look:
 
 
 def _read(file: BinaryIO, at: int, count: int) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    if at + count > size:  # a damaged header may ask for more than memory or disks hold
+        raise _Short(f"ends within its header, at {size} bytes")
     file.seek(at)
     found = file.read(count)
     if len(found) < count:

@@ -331,7 +331,7 @@ async def _follow(
 ) -> Ending:
     """Play the plan, while a camera node films it where the experiment names one."""
     if experiment.camera is None or not experiment.camera.is_node:
-        return await acquisition.run()
+        return await _safe_after(acquisition, cell)
     async with node_of_run(
         _bus_address(experiment, outputs),
         experiment.camera,
@@ -339,16 +339,21 @@ async def _follow(
         now_ns=lab.clock.now_ns,
     ) as node:
         await node.arm(acquisition.see_remote)
-        try:
-            ending = await acquisition.run()
-            cell.reason = ending.reason
-        except BaseException as error:
-            cell.reason = f"{type(error).__name__}: {error}"
-            raise
-        finally:
-            # The cell does not wait for a network: it is made safe before the node is heard out.
-            await cell.close()
+        ending = await _safe_after(acquisition, cell)
         await node.finish(HURRY_S if control.wish >= Wish.ABORT else FINISH_S)
+    return ending
+
+
+async def _safe_after(acquisition: Acquisition, cell: GuardedCell) -> Ending:
+    """Play the plan; the cell is made safe at once, before a network or a disk is waited for."""
+    try:
+        ending = await acquisition.run()
+        cell.reason = ending.reason
+    except BaseException as error:
+        cell.reason = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        await cell.close()
     return ending
 
 

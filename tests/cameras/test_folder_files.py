@@ -64,6 +64,21 @@ def test_no_damage_to_a_header_is_an_error_of_ours(tmp_path_factory, suffix, dat
     look(path)
 
 
+@pytest.mark.parametrize(("at", "value"), [(4, 2**64 - 1), (4, 2**63 - 1)])
+def test_a_header_that_points_beyond_all_disks_is_not_whole(tmp_path, at, value):
+    path = tmp_path / "a.tif"
+    big = b"II+\0\x08\0\0\0" + bytes(8)
+    path.write_bytes(big[: at + 4] + value.to_bytes(8, "little") + bytes(100))
+    assert look(path).whole is Whole.NO
+
+
+def test_a_table_that_no_memory_holds_is_not_read(tmp_path):
+    path = tmp_path / "a.ser"
+    head = struct.pack("<3H4I", 0x4949, 0x0197, 0x0220, 0x4122, 0, 2**32 - 1, 2**32 - 1)
+    path.write_bytes(head + struct.pack("<Q", 40) + bytes(100))
+    assert look(path).whole is Whole.NO
+
+
 def test_a_file_of_a_kind_that_is_not_understood_may_be_whole(tmp_path):
     path = tmp_path / "a.xyz"
     path.write_bytes(b"1")
