@@ -17,6 +17,7 @@ from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class
 from potentiostat.technique import Step
 from runner.budget import CLEAR_OF_NOISE, TYPICAL_STRAY_F, budget, expected
+from runner.check_blanking import blanking_code
 from runner.check_blocks import check_blocks, reading_s
 from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
@@ -179,6 +180,7 @@ def _steps(experiment: Experiment, ranges: tuple[RangeSpec, ...]) -> Iterator[Fi
         yield from _sweeps(experiment, i, step)
         yield from _impedance(experiment, used, i, step)
     yield from budget(experiment, used)
+    yield from blanking_code(experiment, used)
     yield from _conditions(experiment)
     yield from _leakage(experiment)
 
