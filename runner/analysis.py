@@ -42,6 +42,7 @@ MAX_LAG_S = 10.0
 SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 SEED = 20_001
+BRIDGED_READINGS = 5.0  # that have not settled: of more, their own values are integrated
 SHORT_EVENT = "soft_short"
 BEAM_CHARGE, BEAM_SIGMA = "beam_charge", "beam_charge_sigma"  # beside the samples' columns
 
@@ -309,14 +310,17 @@ def _ledger(
     part = {name: np.asarray(column[rows]) for name, column in columns.items()}
     status = np.asarray(part["status"], np.uint32)
     held = (status & int(Status.POTENTIOSTATIC)) != 0
-    lagging = Lagging(
-        held=held,
-        unsettled=held & ((status & int(Status.SETTLING)) != 0),
-        delay_s=accuracy.delay_s,
-    )
+    unsettled = held & ((status & int(Status.SETTLING)) != 0)
+    each_s = float(np.median(np.diff(part["t_ns"]))) / 1e9 if len(held) > 1 else math.inf
+    current, lagging = part["current"], None
+    if accuracy.delay_s > BRIDGED_READINGS * each_s:
+        lagging = Lagging(held=held, unsettled=unsettled, delay_s=accuracy.delay_s)
+    else:
+        # Few readings have not settled: their neighbours say more than how late they may be.
+        current = np.where(unsettled, np.nan, current)
     return charge_ledger(
         part["t_ns"],
-        part["current"],
+        current,
         part["voltage"],
         current_sigma_A=part["current_sigma"],
         voltage_sigma_V=part["voltage_sigma"],

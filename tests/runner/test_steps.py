@@ -65,7 +65,9 @@ def test_loops_nest():
 
 
 def test_a_held_voltage_takes_the_range_of_the_limit():
-    ranges = tuple(type("R", (), {"full_scale_A": a})() for a in (1e-11, 1e-10, 1e-9))
+    ranges = tuple(
+        type("R", (), {"full_scale_A": a, "sources": True})() for a in (1e-11, 1e-10, 1e-9)
+    )
     held = load('ca = { voltage = "3.9 V", for = "10 s" }')
     assert held.range_A(ranges) == 1e-10
     named = HEAD.replace('resource = "mock"', 'resource = "mock"\nrange = "1 nA"')
