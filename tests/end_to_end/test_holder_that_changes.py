@@ -11,7 +11,7 @@ from potentiostat.drivers.keithley6430 import Keithley6430
 from tests.end_to_end.direct import SPEC, DirectLink, calibrate, charge
 
 # Mostly arithmetic, which other tests cover: traced it would take four times as long.
-pytestmark = [pytest.mark.timeout(240), pytest.mark.no_cover]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.no_cover]
 
 CASES = 24
 CALIBRATION_S = 75.5
