@@ -397,7 +397,7 @@ async def test_the_same_plan_runs_on_a_visa_resource_in_real_time(plan, tmp_path
         assert abs(laboratory.world.source.level) < 1e-13
     assert summary.exit_code == ExitCode.DONE
     assert not summary.simulated
-    assert summary.duration_s == pytest.approx(6, abs=1.5)
+    assert 4.5 < summary.duration_s < 60  # in real time, on a machine that may be busy
     assert summary.frames > 30
     assert not (tmp_path / "a.truth.h5").exists()
     with Session.open(tmp_path / "a.h5") as session:

@@ -1,6 +1,7 @@
 """Brokers for tests: a real mosquitto, or amqtt where there is none; and a network to cut."""
 
 import asyncio
+import os
 import importlib.util
 import shutil
 import socket
@@ -84,6 +85,8 @@ class Broker:
         self.port = free_port()
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "set_tcp_nodelay true"]
         lines.append(f"allow_anonymous {'false' if users else 'true'}")
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            lines.append("user root")  # else it could not read what pytest keeps for its user
         if rules is not None:
             lines.append(f"acl_file {self._write(folder, 'acl', rules)}")
         if users:
