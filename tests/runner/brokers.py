@@ -1,8 +1,8 @@
 """Brokers for tests: a real mosquitto, or amqtt where there is none; and a network to cut."""
 
 import asyncio
-import os
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
