@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from session.journal import journal_path
+
 
 class OutputRefused(Exception):
     """An output file cannot be written; the message says what would do."""
@@ -41,6 +43,13 @@ class Outputs:
         OutputRefused
             One of them exists, or has no folder.
         """
+        left = journal_path(session)
+        if left.exists() and not overwrite:
+            raise OutputRefused(
+                f"{left} was left by a run that died and may hold what {session} does not: "
+                f"`lamella recover {session}` makes a whole session of both; choose another name "
+                "for this run, or add --overwrite"
+            )
         page = None if report is None else Path(report)
         claimed = cls(session=session, truth=truth_path(session), report=page)
         for path in claimed._all():
@@ -55,5 +64,5 @@ class Outputs:
             path.unlink(missing_ok=True)
 
     def _all(self) -> list[Path]:
-        paths = [self.session, self.truth]
+        paths = [self.session, journal_path(self.session), self.truth]
         return paths if self.report is None else [*paths, self.report]

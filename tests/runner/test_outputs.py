@@ -3,6 +3,7 @@
 import pytest
 
 from runner.outputs import OutputRefused, Outputs, refuse_existing, truth_path
+from session.journal import journal_path
 
 
 def claim(folder, *, report=None, overwrite=False):
@@ -49,3 +50,14 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_session_and_report_must_differ(tmp_path):
     with pytest.raises(OutputRefused, match="same file"):
         claim(tmp_path, report="a.h5")
+
+
+def test_a_journal_that_a_dead_run_left_is_not_lost_unasked(tmp_path):
+    session = tmp_path / "a.h5"
+    left = journal_path(session)
+    left.write_bytes(b"x")
+    with pytest.raises(OutputRefused, match=r"lamella recover .*a\.h5"):
+        Outputs.claim(session=session, report=None, overwrite=False)
+    assert left.exists()
+    Outputs.claim(session=session, report=None, overwrite=True).clear()
+    assert not left.exists()
