@@ -179,7 +179,8 @@ def find_resets(exchanges: NDArray[np.void], *, step_ns: float = 50e6) -> list[i
     Parameters
     ----------
     step_ns
-        A jump against the host by more than this is a reset, as is any step back.
+        A jump against the host by more than this is a reset, as is any step back from one
+        exchange to another that was begun later than the first had ended.
     """
     host = (exchanges["t0_ns"] + exchanges["t3_ns"]) // 2
     device = exchanges["t1_ns"]
@@ -187,13 +188,20 @@ def find_resets(exchanges: NDArray[np.void], *, step_ns: float = 50e6) -> list[i
     if len(host_step) == 0:
         return []
     forward = device_step > 0
-    rate = 1.0
-    if np.any(forward):
-        rate = float(np.median(host_step[forward] / device_step[forward]))
+    rate = _typical_rate(host_step[forward], device_step[forward]) if np.any(forward) else 1.0
     trip = exchanges["t3_ns"] - exchanges["t0_ns"]
     allowed = step_ns + (trip[1:] + trip[:-1]) / 2
     jumped = np.abs(host_step - rate * device_step) > allowed
-    return [int(i) + 1 for i in np.flatnonzero(jumped | (device_step < 0))]
+    in_turn = exchanges["t0_ns"][1:] >= exchanges["t3_ns"][:-1]
+    return [int(i) + 1 for i in np.flatnonzero(jumped | (in_turn & (device_step < 0)))]
+
+
+def _typical_rate(host_step: NDArray[np.int64], device_step: NDArray[np.int64]) -> float:
+    """Return the rate that half of the time was slower than: short steps tell little of it."""
+    rates = host_step / device_step
+    order = np.argsort(rates)
+    passed = np.cumsum(host_step[order].astype(np.float64))
+    return float(rates[order][np.searchsorted(passed, passed[-1] / 2)])
 
 
 def fit_segments(

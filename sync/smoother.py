@@ -9,10 +9,22 @@ from numpy.typing import NDArray
 from sync.clockfit import ClockFit, find_resets, granularity_ns
 from sync.envelope import quickest
 from sync.pairs import round_trip_ns
-from sync.wander import Bank, Behaviour, Measurements, Smoothed, find_break, follow, guesses, smooth
+from sync.wander import (
+    OTHER_STEPS_SIGMA,
+    SKEW_SIGMA,
+    Bank,
+    Behaviour,
+    Measurements,
+    Smoothed,
+    find_break,
+    follow,
+    guesses,
+    smooth,
+)
 
 MIN_NOISE_NS = 300.0  # no stamp of a computer is better
 BREAK_SIGMAS = 6.0
+EACH_WAY = 4.0  # sigmas by which what is known may be off before a step is believed
 MAX_BREAKS = 50
 WANDERS = 6.0  # the statistic beyond which a straight line is not enough
 BOUND_SIGMAS = 4.0  # of the skew, by which a bound grows with its age
@@ -228,7 +240,8 @@ def smooth_clock(exchanges: NDArray[np.void], *, min_noise_ns: float = MIN_NOISE
     given, device_ns, base_ns, half_ns, line_ns, skew = _measure(rows, sorted(edges))
     bank = _judge(given, min_noise_ns)
     for _ in range(MAX_BREAKS):
-        at = find_break(given, bank.likeliest(), sigmas=BREAK_SIGMAS)
+        most_ns = np.where(_unexplained(given, half_ns, bank), np.inf, 0.0)
+        at = find_break(given, bank.likeliest(), sigmas=BREAK_SIGMAS, most_ns=most_ns)
         if at is None:
             break
         given = given.with_break(at)
@@ -341,7 +354,8 @@ def _measure(
     fresh[list(edges)] = True
     piece = np.cumsum(fresh) - 1
     base_ns = (host_ns - device_ns)[np.asarray(edges)][piece]
-    rate = _rate(host_ns, device_ns, fresh)
+    half_ns = np.maximum(round_trip_ns(rows), 0) / 2
+    rate, skew_sigma = _rate(host_ns, device_ns, half_ns, piece)
     began_ns = device_ns[np.asarray(edges)][piece]
     line_ns = (rate - 1) * (device_ns - began_ns).astype(np.float64)
     y_ns = (host_ns - device_ns - base_ns) - line_ns
@@ -352,16 +366,79 @@ def _measure(
     excess_ns = (trip_ns - trip_ns.min()).astype(np.float64)
     variance = np.full(len(rows), granularity_ns(rows["t1_ns"]) ** 2 / 12.0)
     given = Measurements(
-        dt_s=dt_s, y_ns=y_ns, excess_ns=excess_ns, variance_ns2=variance, fresh=fresh
+        dt_s=dt_s,
+        y_ns=y_ns,
+        excess_ns=excess_ns,
+        variance_ns2=variance,
+        fresh=fresh,
+        skew_sigma=skew_sigma,
     )
     return given, device_ns, base_ns, trip_ns / 2, line_ns, (rate - 1) * 1e9
 
 
-def _rate(host_ns: Stamps, device_ns: Stamps, fresh: NDArray[np.bool_]) -> float:
-    """Return about how many host ns a device ns has."""
-    whole = ~fresh[1:]
-    device = int(np.diff(device_ns)[whole].sum())
-    return int(np.diff(host_ns)[whole].sum()) / device if device > 0 else 1.0
+def _rate(
+    host_ns: Stamps, device_ns: Stamps, half_ns: Floats, piece: NDArray[np.intp]
+) -> tuple[float, float]:
+    """Return about how many host ns a device ns has, and by how much that may be off, in ns/s.
+
+    That is 1 where it may be: no way can have been so unequal that two crystals explain a
+    clock which gains more. Else it is the line through all stretches, by how much each
+    exchange can be off at most.
+    """
+    lead_ns = host_ns - device_ns
+    weight = 1 / np.maximum(half_ns, MIN_NOISE_NS) ** 2
+    dx, dy, beyond = np.zeros(len(host_ns)), np.zeros(len(host_ns)), False
+    for k in range(int(piece[-1]) + 1):
+        mine = np.flatnonzero(piece == k)
+        quick = mine[np.argmin(half_ns[mine])]
+        x_s = (device_ns[mine] - device_ns[quick]) / 1e9
+        y_ns = (lead_ns[mine] - lead_ns[quick]).astype(np.float64)
+        most_ns = half_ns[mine] + half_ns[quick] + 5 * SKEW_SIGMA * np.abs(x_s)
+        beyond |= bool(np.any(np.abs(y_ns) > most_ns))
+        dx[mine] = x_s - np.average(x_s, weights=weight[mine])
+        dy[mine] = y_ns - np.average(y_ns, weights=weight[mine])
+    spread = float(np.sum(weight * dx**2))
+    if not beyond or spread == 0:
+        return 1.0, SKEW_SIGMA
+    return 1 + float(np.sum(weight * dx * dy)) / spread / 1e9, OTHER_STEPS_SIGMA
+
+
+def _unexplained(given: Measurements, half_ns: Floats, bank: Bank) -> NDArray[np.bool_]:
+    """Return before which exchanges the clock must have stepped, shape (n,).
+
+    What an exchange says is off by half of what it was held up, at most; where they are few,
+    the quickest may have been held up too, and then by half the round trip. It was a step
+    where no such delays make the exchanges before and after agree.
+    """
+    _, drift, covariance = bank.mean()
+    skew = min(EACH_WAY * float(np.sqrt(covariance[1, 1])), 5 * given.skew_sigma)
+    noise_ns = EACH_WAY * np.sqrt(bank.likeliest().noise_ns ** 2 + given.variance_ns2)
+    most_ns = half_ns + EACH_WAY * np.sqrt(given.variance_ns2)
+    if len(given.y_ns) >= MANY:
+        most_ns = np.minimum(given.excess_ns / 2 + noise_ns, most_ns)
+    low, high = _possible(given, most_ns, drift, skew)
+    later = _possible(given.backwards(), most_ns[::-1], -drift, skew)
+    later_low, later_high = later[0][::-1], later[1][::-1]
+    dt_s = given.dt_s[1:]
+    steps = np.zeros(len(given.y_ns), np.bool_)
+    steps[1:] = (low[:-1] + (drift - skew) * dt_s > later_high[1:]) | (
+        high[:-1] + (drift + skew) * dt_s < later_low[1:]
+    )
+    return steps
+
+
+def _possible(
+    given: Measurements, most_ns: Floats, drift: float, skew: float
+) -> tuple[Floats, Floats]:
+    """Return between what the offset must lie at each exchange, by it and those before it."""
+    low, high = given.y_ns - most_ns, given.y_ns + most_ns
+    for k in range(1, len(low)):
+        since_low = low[k - 1] + (drift - skew) * given.dt_s[k]
+        since_high = high[k - 1] + (drift + skew) * given.dt_s[k]
+        # Those that contradict each other have a step between them, or tell nothing.
+        if not given.fresh[k] and since_low <= high[k] and since_high >= low[k]:
+            low[k], high[k] = max(low[k], since_low), min(high[k], since_high)
+    return low, high
 
 
 def _judge(given: Measurements, min_noise_ns: float) -> Bank:

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 GATE = 3.0  # beyond this many sigmas a measurement counts less, the further the less
-SKEW_SIGMA = 2e5  # ns in a s, that is 200 ppm beside the first guess
+SKEW_SIGMA = 2e5  # ns in a s, that is 200 ppm: what two crystals differ by
+OTHER_STEPS_SIGMA = 5e7  # of clocks that count in other steps: they are off by a twentieth
 BREAK_SIGMA_NS = 1e9  # of the offset after a step of the clock
 FORGET = 1 - 1 / 1000  # by exchange, in judging online how a clock has behaved so far
 # The rate of a crystal walks by 0.003 to 30 ppm in an hour, or not at all.
@@ -80,6 +81,8 @@ class Measurements:
         What is known of its variance beforehand, such as a read-out's step.
     fresh
         True where the offset has nothing to do with that before: a step of the clock.
+    skew_sigma
+        By how much the skew may differ from 0, in ns/s, as is known beforehand.
     """
 
     dt_s: Floats
@@ -87,6 +90,7 @@ class Measurements:
     excess_ns: Floats
     variance_ns2: Floats
     fresh: NDArray[np.bool_]
+    skew_sigma: float = SKEW_SIGMA
 
     def backwards(self) -> "Measurements":
         """Return the same as if time ran backwards: then the skew has the other sign."""
@@ -96,6 +100,7 @@ class Measurements:
             excess_ns=self.excess_ns[::-1],
             variance_ns2=self.variance_ns2[::-1],
             fresh=np.concatenate([[True], self.fresh[:0:-1]]),
+            skew_sigma=self.skew_sigma,
         )
 
     def with_break(self, at: int) -> "Measurements":
@@ -267,7 +272,7 @@ def smooth(  # noqa: PLR0915 - one recursion there and one back
         How many that are held up in a row are wrong in the same way, and worth only one.
     """
     n, h = len(given.y_ns), len(weights)
-    bank = Bank(behaviour, one_sided=one_sided)
+    bank = Bank(behaviour, one_sided=one_sided, skew_sigma=given.skew_sigma)
     before, after = np.empty((n, 3, h)), np.empty((n, 5, h))
     looked = np.empty((n, 4, h))
     for k in range(n):
@@ -360,7 +365,7 @@ def _one_way(
     given: Measurements, behaviour: Behaviour, *, one_sided: bool
 ) -> tuple[Floats, Floats]:
     """Return offset and variance before and after each measurement, each shape (n, 2)."""
-    bank = Bank(behaviour, one_sided=one_sided)
+    bank = Bank(behaviour, one_sided=one_sided, skew_sigma=given.skew_sigma)
     before, after = np.empty((len(given.y_ns), 2)), np.empty((len(given.y_ns), 2))
     for k in range(len(given.y_ns)):
         bank.pass_time(float(given.dt_s[k]))

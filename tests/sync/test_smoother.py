@@ -183,6 +183,43 @@ def test_a_small_step_is_found_and_not_smeared():
     assert sigma[near].max() > 100_000
 
 
+def test_a_busy_machine_is_no_step_of_the_clock():
+    """Few exchanges, all of them held up by milliseconds and mostly on one way."""
+    queue = {"queue_ns": 10e6, "queue_share": 0.4, "queue_s": 2.0, "heavy_tail": True}
+    there = Way(least_ns=700_000, jitter_ns=1e6, **queue)
+    back = Way(least_ns=700_000, jitter_ns=3e6, **queue)
+    host_ns, pulls = at(0.1, 11.5), []
+    for seed in range(40):
+        clocks = ClockPair(device=VirtualClock(rate_ppm=35.0), there=there, back=back)
+        asked = np.concatenate([np.arange(8) * 0.01, np.arange(1.0, 12.0)])
+        record = smooth_clock(clocks.exchange(asked, seed))
+        error, sigma = errors(clocks, record, host_ns)
+        (piece,) = record.pieces
+        assert record.steps == 0
+        assert np.all(np.abs(error) <= piece.bound_at_ns(clocks.shows(host_ns)))
+        pulls.append(error / sigma)
+    assert np.sqrt(np.mean(np.square(pulls))) < 1.6
+    assert np.mean(np.abs(pulls) < 1.96) > 0.85
+
+
+def test_a_clock_in_other_steps_over_a_bad_way_is_followed():
+    """The first and the last exchange, both held up, do not decide on the rate."""
+    clocks = ClockPair(
+        device=VirtualClock(), there=Way(jitter_ns=2e6, heavy_tail=True), back=Way(jitter_ns=5e5)
+    )
+    rows = clocks.exchange(np.arange(0.0, 30.0), 5)
+    rows["t0_ns"][0] -= 300_000_000
+    rows["t3_ns"][-1] += 300_000_000
+    for name in ("t1_ns", "t2_ns"):
+        rows[name] = np.round(rows[name] * 1.024).astype(np.int64)
+    record = smooth_clock(rows)
+    host_ns = at(1, 28)
+    found, sigma = to_host(record.pieces, np.round(clocks.shows(host_ns) * 1.024).astype(np.int64))
+    assert record.steps == 0
+    assert np.all(np.abs(found - host_ns) < 5 * sigma)
+    assert sigma.max() < 2_000_000
+
+
 def test_a_clock_that_wanders_has_no_steps():
     for seed in range(4):
         for way in (LIGHT, HEAVY):
