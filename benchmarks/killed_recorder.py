@@ -146,14 +146,23 @@ def main(count: int) -> None:
             pool.submit(kill_one, Path(name), number, both=bool(number % 2))
             for number in range(count)
         ]
-        found = [job.result() for job in jobs]
+        found = []
+        for job in jobs:
+            found.append(job.result())
+            if len(found) % 20 == 0:
+                _print(found)
+
+
+def _print(found: list[Outcome]) -> None:
     lost_s = np.array([outcome.lost_s for outcome in found])
-    print(f"{count} kills")
+    print(f"{len(found)} kills")
     print(f"  open in h5py as they are     {sum(o.opens for o in found)}")
     print(f"  all flushed is there         {sum(o.flushed_there for o in found)}")
     print(f"  stamps and checksums right   {sum(o.right for o in found)}")
     print(
-        f"  lost before the kill         median {np.median(lost_s):.3f} s, max {lost_s.max():.3f} s"
+        f"  lost before the kill         median {np.median(lost_s):.3f} s, max "
+        f"{lost_s.max():.3f} s",
+        flush=True,
     )
 
 

@@ -114,7 +114,7 @@ async def run(
         contact = await _test_contact(experiment, lab, stage)
         stage("running the plan")
         ending, cell = await _play(
-            experiment, lab, outputs, (holder, contact), control or Control(), watcher
+            experiment, lab, outputs, (holder, contact), control or Control(), watcher, stage
         )
         left_ns = lab.clock.now_ns()
     stage("fitting the time base, tracking, correlating")
@@ -258,6 +258,7 @@ async def _play(
     found: tuple[HolderRecord | None, ContactRecord | None],
     control: Control,
     watcher: Watcher,
+    stage: Stage,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
     terms = await asyncio.to_thread(_terms, experiment, found[0])
@@ -279,7 +280,9 @@ async def _play(
             host_start_ns=lab.clock.now_ns(),
         )
         await asyncio.to_thread(outputs.clear)
-        recorder = await stack.enter_async_context(Recorder(outputs.session, header))
+        recorder = await stack.enter_async_context(
+            Recorder(outputs.session, header, on_trouble=lambda text: stage(f"warning: {text}"))
+        )
         refused = await _note_before(recorder, lab.clock.now_ns(), *found)
         feed = await _enter_bus(experiment, outputs, control, stack)
         acquisition = Acquisition(

@@ -37,7 +37,9 @@ def recover(session: Path, output: Path | None, *, as_json: bool) -> None:
 def render_recovered(recovered: "Recovered") -> str:
     """Return what was done in lines."""
     if not recovered.done:
-        return f"{recovered.path} was finished in order: nothing to do"
+        return "\n".join(
+            [f"{recovered.path} was finished in order: nothing to do", *recovered.notes]
+        )
     lines = [f"{recovered.path} is whole", *(f"  {line}" for line in recovered.done)]
     lines += [f"  missing: {line}" for line in recovered.missing] or ["  nothing is missing"]
     return "\n".join(lines)

@@ -40,6 +40,7 @@ class Syncer:
         interval_s: float = SYNC_INTERVAL_S,
         sync: Callable[[int], None] = os.fsync,
     ) -> None:
+        self.path = path
         self._interval_s = interval_s
         self._sync = sync
         self._failed: OSError | None = None

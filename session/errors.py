@@ -4,6 +4,7 @@ SessionError
     SessionRefused    a file, table or attribute that is not acceptable
     SessionExists     the file to be written is there already
     RecorderLost      the recorder is gone, with what it had not yet been told
+    JournalFailed     the disk does not take the journal; an OSError, too
 """
 
 
@@ -17,6 +18,10 @@ class SessionRefused(SessionError):
 
 class SessionExists(SessionError):
     """The file to be written is there already; nothing is ever overwritten."""
+
+
+class JournalFailed(SessionError, OSError):
+    """The disk does not take the journal; the session file may be well."""
 
 
 class RecorderLost(SessionError):

@@ -4,6 +4,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,12 @@ class FrameFile:
     def trim(self) -> None:
         """Give up the room that no frame fills."""
         self._data.resize(self.count, axis=0)
+
+    def abandon(self) -> None:
+        """Count what got there of the frames on their way, then close."""
+        with suppress(OSError):  # what comes after the first that failed is never counted
+            self.settle()
+        self.close()
 
     def close(self) -> None:
         """End the threads; frames that were not settled are not counted."""

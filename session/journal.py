@@ -11,21 +11,26 @@ the length of its rows, the CRC-32 of both lengths and all that follows), the JS
 
 import json
 import os
+import shutil
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from session.errors import SessionExists, SessionRefused
+from session.errors import JournalFailed, SessionExists, SessionRefused
 from session.schema import SCHEMA_NAME, SCHEMA_VERSION
 
 SUFFIX = ".journal"
 MARK = 0x314A4C4D  # "MLJ1"
 MAX_ENTRY_BYTES = 2**28
+# Room that the journal has taken before it is needed: readings go on when the disk is full.
+RESERVE_BYTES = 32 * 2**20
+_RESERVE_SHARE = 0.02  # of what a small disk has free
 _HEAD = struct.Struct("<4I")
 _LENGTHS = struct.Struct("<2I")
 
@@ -82,6 +87,11 @@ class Journal:
                 " will do"
             ) from error
         self._waiting = bytearray()
+        self._written_bytes = 0
+        free_bytes = shutil.disk_usage(self.path.absolute().parent).free
+        self._reserve_bytes = min(RESERVE_BYTES, round(_RESERVE_SHARE * free_bytes))
+        self._taken_bytes = 0
+        self._take_room()
 
     def add(self, said: Mapping[str, object], rows: NDArray[np.void] | None = None) -> None:
         """Take an entry; it is not in the file before `write`."""
@@ -98,22 +108,53 @@ class Journal:
 
         Raises
         ------
-        OSError
+        JournalFailed
             It does not take them; they stay here, and the next call goes on with them.
         """
-        while self._waiting:
-            written = os.write(self._descriptor, self._waiting)
-            del self._waiting[:written]
+        try:
+            while self._waiting:
+                written = os.write(self._descriptor, self._waiting)
+                del self._waiting[:written]
+                self._written_bytes += written
+        except OSError as error:
+            raise JournalFailed(error.errno, f"{self.path}: {error.strerror}") from error
+        if self._taken_bytes - self._written_bytes < self._reserve_bytes // 2:
+            self._take_room()
+
+    def sync(self) -> None:
+        """Have the disk keep all that was written.
+
+        Raises
+        ------
+        JournalFailed
+            It does not.
+        """
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise JournalFailed(error.errno, f"{self.path}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Write and close."""
+        """Write, give back the room that was not needed, and close."""
         if self._descriptor < 0:
             return
         try:
             self.write()
+            os.ftruncate(self._descriptor, self._written_bytes)
         finally:
             descriptor, self._descriptor = self._descriptor, -1
             os.close(descriptor)
+
+    def _take_room(self) -> None:
+        """Have the file system keep room for what is to come, as zeros after the last entry."""
+        wanted = self._written_bytes + self._reserve_bytes
+        # A disk that has no room now may yet have some for the entries themselves.
+        with suppress(OSError):
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(self._descriptor, self._written_bytes, self._reserve_bytes)
+            else:
+                os.ftruncate(self._descriptor, wanted)  # NTFS allocates what it extends
+        self._taken_bytes = wanted
 
     def remove(self) -> None:
         """Close and delete: the session holds all of it, on the disk."""
@@ -153,11 +194,18 @@ def read_journal(path: Path) -> JournalFound:
     for entry, end in _entries(content):
         entries.append(entry)
         whole = end
+    if not entries and not content.strip(b"\0"):
+        raise SessionRefused(
+            f"{path} is empty: its run ended before there was anything to keep, and it can be"
+            " deleted"
+        )
     if not entries or entries[0].kind != "session" or not _is_known(entries[0].said):
         raise SessionRefused(
             f"{path} does not begin as a journal of {SCHEMA_NAME} {SCHEMA_VERSION} does"
         )
-    return JournalFound(tuple(entries), len(content) - whole)
+    # Zeros at the end are room that was kept and not needed.
+    torn_bytes = len(content[whole:].rstrip(b"\0"))
+    return JournalFound(tuple(entries), torn_bytes)
 
 
 def _plain(value: object) -> object:

@@ -104,6 +104,13 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
+class Degraded:
+    """Part of what is told is not stored as it should be; the recorder goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The recorder cannot go on.
 
@@ -119,4 +126,4 @@ class Failed:
     refused: bool = False
 
 
-FromRecorder = Started | Released | Flushed | Finished | Failed
+FromRecorder = Started | Released | Flushed | Finished | Degraded | Failed

@@ -2,7 +2,7 @@
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from session.errors import (
 from session.layout import check_header, check_name
 from session.messages import (
     Attributes,
+    Degraded,
     Event,
     Exchanges,
     Failed,
@@ -73,6 +74,9 @@ class Recorder:
         at least 64, fewer where memory is short.
     finish_timeout_s
         Longest wait for the file to be closed.
+    on_trouble
+        Called on the event loop when something is not stored as it should be, and the
+        recorder goes on all the same; an event in the session says it, too.
     """
 
     def __init__(
@@ -83,10 +87,12 @@ class Recorder:
         in_process: bool = False,
         slots: int | None = None,
         finish_timeout_s: float = 60.0,
+        on_trouble: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.path = Path(path)
         self._header = header
         self._slots = slots
+        self._on_trouble = on_trouble
         self._finish_timeout_s = finish_timeout_s
         self._cameras: dict[str, CameraRing] = {}
         self._worker = Worker(in_process=in_process)
@@ -293,6 +299,8 @@ class Recorder:
                 self._cameras[camera].ring.release(count)
             case Failed():
                 self._failure = reply
+            case Degraded(text):
+                self._on_trouble(text)
             case _:
                 future = self._expected[type(reply)].pop(0)
                 if not future.done():

@@ -10,13 +10,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from session.durable import JOURNAL_SYNC_INTERVAL_S, Syncer, sync_content
-from session.errors import SessionError, SessionExists, SessionRefused
-from session.frame_gate import FrameGate
+from session.durable import JOURNAL_SYNC_INTERVAL_S, SYNC_INTERVAL_S, Syncer, sync_content
+from session.errors import JournalFailed, SessionError, SessionExists, SessionRefused
+from session.frame_gate import FrameGate, Writer
 from session.journal import Journal
+from session.journal_alone import JournalAlone
 from session.journal_words import begin
 from session.messages import (
     Attributes,
+    Degraded,
     Event,
     Exchanges,
     Failed,
@@ -40,6 +42,8 @@ from session.writer import SessionWriter, event_json
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+# The disk failed; HDF5 says so with a RuntimeError at times, which is not refined any further.
+DISK_ERRORS = (OSError, RuntimeError)
 # A slot goes back at the latest after this many frames, sooner when none wait.
 _RELEASE_FRAMES = 8
 # Signals for the runner: when it goes, the pipe ends, and the file is closed in order.
@@ -85,15 +89,24 @@ def record(
             files = stack.enter_context(_Files(path, header))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
-        except (SessionRefused, OSError) as error:
-            recorder.reply(Failed(str(error), refused=True))
+        except (SessionRefused, *DISK_ERRORS) as error:
+            if isinstance(error, SessionRefused):
+                recorder.reply(Failed(str(error), refused=True))
+                return
+            why = " ".join(str(error).split())  # HDF5 errors come in lines
+            text = f"{path} cannot be written ({why}); another disk will do"
+            recorder.reply(Failed(text, refused=True))
+            leave()  # HDF5 would write on
         else:
             recorder.reply(Started())
             recorder.run(files, leave)
 
 
 class _Files:
-    """The session and its journal, open, each synced by a thread of its own."""
+    """The session and its journal, open, each synced by a thread of its own.
+
+    Where one of the two fails, the other goes on alone: see `fail_over`.
+    """
 
     def __init__(self, path: Path, header: SessionHeader) -> None:
         if path.exists():
@@ -105,13 +118,18 @@ class _Files:
             begin(self.journal, header)
             largest = max((camera.frame_bytes for camera in header.cameras), default=0)
             self.gate = FrameGate(Space(path.parent, largest))
-            self.writer = SessionWriter(path, header, journal=self.journal)
-        except BaseException:
-            self.journal.remove()
+            self.writer: Writer = SessionWriter(path, header, journal=self.journal)
+        except BaseException as error:
+            with suppress(OSError):
+                self.journal.remove()
+            if not isinstance(error, SessionExists):
+                with suppress(OSError):  # what there is of it is no session
+                    path.unlink(missing_ok=True)
             raise
-        self._syncers = (
-            Syncer(path),
-            Syncer(self.journal.path, interval_s=JOURNAL_SYNC_INTERVAL_S, sync=sync_content),
+        self._journal_works = True
+        self._file_syncer = Syncer(path, interval_s=SYNC_INTERVAL_S)
+        self._journal_syncer = Syncer(
+            self.journal.path, interval_s=JOURNAL_SYNC_INTERVAL_S, sync=sync_content
         )
 
     def __enter__(self) -> Self:
@@ -124,22 +142,73 @@ class _Files:
         traceback: TracebackType | None,
     ) -> None:
         """Let go of the files; a journal that is still there stays."""
-        for syncer in self._syncers:
-            syncer.close()
+        self._file_syncer.close()
+        self._journal_syncer.close()
         with suppress(OSError):
             self.journal.close()
 
+    @property
+    def is_whole(self) -> bool:
+        """False when the session file failed: what came since is in the journal alone."""
+        return isinstance(self.writer, SessionWriter)
+
     def check(self) -> None:
-        """Raise the error of a sync that failed."""
-        for syncer in self._syncers:
-            syncer.check()
+        """Raise the error of a sync that failed: the disk may not have what it had taken."""
+        if self.is_whole:
+            self._file_syncer.check()
+        if self._journal_works:
+            try:
+                self._journal_syncer.check()
+            except OSError as error:
+                raise JournalFailed(error.errno, f"{self.journal.path}: {error.strerror}") from None
+
+    def fail_over(self, error: Exception, frames_sent: Mapping[str, int]) -> str:
+        """Go on with what still works, and return in words what that is.
+
+        Parameters
+        ----------
+        frames_sent
+            Frames of each camera that were let through to the file.
+
+        Raises
+        ------
+        OSError, RuntimeError
+            Neither of the two works: the given error.
+        """
+        why = " ".join(str(error).split())  # HDF5 errors come in lines
+        writer = self.writer
+        if isinstance(error, JournalFailed):
+            if not self._journal_works or not isinstance(writer, SessionWriter):
+                raise error
+            self._journal_works = False
+            writer.drop_journal()
+            text = (
+                f"writing {self.journal.path} failed ({why}); {writer.path} is written all the same"
+            )
+        else:
+            if not self._journal_works or not isinstance(writer, SessionWriter):
+                raise error
+            # The last flush is whole: closing would announce data that are not there.
+            writer.abandon()
+            self.writer = JournalAlone(writer, self.journal)
+            stored = writer.frame_counts()
+            self.gate.shut_for_good({n: frames_sent[n] - stored[n] for n in stored})
+            text = (
+                f"writing {writer.path} failed ({why}); frames are not stored from now on,"
+                f" readings go to {self.journal.path}: `lamella recover {writer.path}` makes a"
+                " session of both once the run is over"
+            )
+        self.writer.append_event(self.writer.last_t_ns, "fault", "recorder", text)
+        return text
 
     def finish(self, exit_reason: str, end_time: str) -> None:
         """Close the session; the journal goes once the disk has all that it holds."""
         self.writer.finish(exit_reason, end_time)
-        self._syncers[0].finish()
-        for syncer in self._syncers:
-            syncer.close()
+        if not self.is_whole:
+            return
+        self._file_syncer.finish()
+        self._file_syncer.close()
+        self._journal_syncer.close()
         self.journal.remove()
 
 
@@ -149,7 +218,11 @@ class _Recording:
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection = connection
         self.rings: dict[str, FrameRing] = {}
+        # Frames of each camera: that came, were let through to the file, are done with.
+        self._came: Counter[str] = Counter()
+        self._sent: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
+        self._released: Counter[str] = Counter()
 
     def reply(self, message: FromRecorder) -> None:
         # Nobody may listen any more; what was sent to us is written all the same.
@@ -158,56 +231,101 @@ class _Recording:
 
     def run(self, files: _Files, leave: Callable[[], None]) -> None:
         """Serve; report what went wrong, and save what can be saved."""
-        writer = files.writer
+        message: ToRecorder | _Ended | None = None
+        is_broken = False
         try:
-            self._serve(files)
+            while not isinstance(message, Finish | _Ended):
+                message = None
+                try:
+                    files.check()
+                    message = self._receive(files.writer)
+                    self._do(files, message)
+                except DISK_ERRORS as error:
+                    self._go_on(files, message, error)
+        except DISK_ERRORS as error:
+            self._fail(files, error)
+            if isinstance(files.writer, SessionWriter):
+                files.writer.abandon()
+            is_broken = True
         except (SessionError, TypeError, ValueError) as error:
             # What was sent is wrong, the file is not.
-            self._fail(writer, error)
-            writer.close()
-        except (OSError, RuntimeError) as error:
-            # The disk failed; HDF5 says so with a RuntimeError at times. The last
-            # flush is whole: closing would announce data that are not there.
-            self._fail(writer, error)
+            self._fail(files, error)
+            if isinstance(files.writer, SessionWriter):
+                files.writer.close()
+        if is_broken or not files.is_whole:
             with suppress(OSError):
-                files.journal.write()  # it may lie on a part of the disk that still works
-            leave()
-            writer.abandon()
+                files.journal.close()
+            leave()  # HDF5 would write on as it closes the file
 
-    def _fail(self, writer: SessionWriter, error: Exception) -> None:
-        why = " ".join(str(error).split())  # HDF5 errors come in lines
-        self.reply(Failed(f"writing {writer.path} failed: {why}"))
+    def _fail(self, files: _Files, error: Exception) -> None:
+        why = " ".join(str(error).split())
+        self.reply(Failed(f"writing {files.writer.path} failed: {why}"))
 
-    def _serve(self, files: _Files) -> None:
-        writer = files.writer
-        while True:
-            files.check()
-            try:
-                message = self._receive(writer)
-            except EOFError:
+    def _do(self, files: _Files, message: "ToRecorder | _Ended | None") -> None:
+        match message:
+            case None:
+                files.writer.flush()
+            case _Ended():
                 self._close_alone(files)
-                return
-            match message:
-                case None:
-                    writer.flush()
-                case Finish(exit_reason, end_time):
-                    files.gate.end(writer)
-                    files.finish(exit_reason, end_time)
-                    self.reply(Finished())
-                    return
-                case _:
-                    self._write(files, message)
-                    writer.flush_if_due()
+            case Finish(exit_reason, end_time):
+                files.gate.end(files.writer)
+                self._tell_news(files)
+                files.finish(exit_reason, end_time)
+                self._say_finished(files)
+            case _:
+                self._write(files, message)
+                files.writer.flush_if_due()
+        self._tell_news(files)
 
-    def _receive(self, writer: SessionWriter) -> ToRecorder | None:
+    def _tell_news(self, files: _Files) -> None:
+        while files.gate.news:
+            self.reply(Degraded(files.gate.news.popleft()))
+
+    def _go_on(
+        self, files: _Files, message: "ToRecorder | _Ended | None", error: Exception
+    ) -> None:
+        """Go on with what still works of file and journal; a second failure ends it.
+
+        Whatever the failed call was told is in memory or in the journal by now; what has to
+        be answered, or is to end the session, is done again.
+        """
+        text = files.fail_over(error, self._sent)
+        self.reply(Degraded(text))
+        if not files.is_whole:
+            for camera in self.rings:
+                self._done[camera] = self._came[camera] - self._released[camera]
+        self._release()
+        files.writer.flush()
+        match message:
+            case Flush():
+                self.reply(Flushed())
+            case Finish() | _Ended():
+                self._do(files, message)
+
+    def _say_finished(self, files: _Files) -> None:
+        if files.is_whole:
+            self.reply(Finished())
+            return
+        path = files.writer.path
+        self.reply(
+            Failed(
+                f"the run ended, but {path} failed before that: what it does not hold is in"
+                f" {files.journal.path}; `lamella recover {path}` makes a session of both"
+            )
+        )
+
+    def _receive(self, writer: Writer) -> "ToRecorder | _Ended | None":
         """Return the next message, or None when none came before a flush is due."""
-        if not self._poll(0):
-            self._collect(writer)
-            self._release()
-            if not self._poll(writer.seconds_until_flush()):
-                return None
-        with _end_of_pipe():
-            message: ToRecorder = self._connection.recv()
+        try:
+            if not self._poll(0):
+                self._collect(writer)
+                self._release()
+                if not self._poll(writer.seconds_until_flush()):
+                    return None
+            with _end_of_pipe():
+                message: ToRecorder = self._connection.recv()
+        except EOFError:
+            return _Ended()
         return message
 
     def _poll(self, timeout_s: float) -> bool:
@@ -220,8 +338,10 @@ class _Recording:
             case Samples(rows):
                 writer.append_samples(rows)
             case Frame(camera, slot, header):
-                admitted = files.gate.admit(files.writer, camera, header)
+                self._came[camera] += 1
+                admitted = files.gate.admit(writer, camera, header)
                 if admitted is not None:
+                    self._sent[camera] += 1
                     pixels = self.rings[camera].slot_pixels(slot)
                     writer.begin_frame(camera, admitted, pixels)
                 # One that is left out is done when all before it are: slots go back in order.
@@ -243,7 +363,7 @@ class _Recording:
             case _:
                 raise SessionRefused(f"the recorder does not know {message!r}")
 
-    def _collect(self, writer: SessionWriter) -> None:
+    def _collect(self, writer: Writer) -> None:
         """Wait for all frames on their way: nobody else waits meanwhile."""
         for camera in self.rings:
             self._done[camera] += writer.collect_frames(camera, wait=True)
@@ -252,6 +372,7 @@ class _Recording:
         for camera, count in self._done.items():
             if count:
                 self.reply(Released(camera, count))
+        self._released.update(self._done)
         self._done.clear()
 
     def _close_alone(self, files: _Files) -> None:
@@ -271,6 +392,10 @@ class _Recording:
         files.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
+
+
+class _Ended:
+    """The runner is gone."""
 
 
 @contextmanager

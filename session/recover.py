@@ -1,12 +1,15 @@
 """Makes a whole session of what a crash left: a file, perhaps damaged, and its journal.
 
-The original is never touched: what is whole goes into a new file.
+The original is never touched: what is whole goes into a new file. The journal is the master
+copy, since every entry of it has a checksum; the file gives pixels, by the place and the
+checksum that the journal says, and what the journal has not got.
 """
 
 import shutil
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,22 +19,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session import journal_words
-from session.attributes import write_attributes
+from session.attributes import read_attributes, write_attributes
 from session.columns import GrowingTable, count_rows
 from session.editor import SessionEditor
 from session.errors import SessionExists, SessionRefused
 from session.journal import Entry, JournalFound, journal_path, read_journal
-from session.layout import check_name, create_exchanges, ensure_group
+from session.layout import check_name, create_edges, create_exchanges, ensure_group
 from session.reader import Session
 from session.records import NOT_FINISHED
 from session.recover_pixels import PixelSource
-from session.schema import ROOT, find_group
+from session.recover_rows import (
+    JournalTable,
+    completed,
+    differing,
+    dtype_of,
+    file_tables,
+    journal_tables,
+    raw_stamps,
+    table_of,
+    try_file_rows,
+)
+from session.schema import ROOT
 from session.spec import Group, Shape
-from session.structure import open_checked
+from session.structure import HDF5_ERRORS, open_checked
 from session.writer import SessionWriter
 
 RECORDER_LOST = "recorder lost"
-_RAW_STAMPS = {"samples": "read_start_ns", "exchanges": "t0_ns", "frame": "device_start_ns"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +59,14 @@ class Recovered:
         What was done, in words; empty where there was nothing to do.
     missing
         What could not be made whole, in words.
+    notes
+        What else is to be known, in words.
     """
 
     path: Path
     done: tuple[str, ...]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def recovered_path(path: Path) -> Path:
@@ -61,9 +77,9 @@ def recovered_path(path: Path) -> Path:
 def recover(path: Path | str, output: Path | str | None = None) -> Recovered:
     """Make a session of what is whole in a file and in its journal.
 
-    The file gives its whole rows; the journal what was on its way into the file, or all
-    where the file cannot be opened any more. Frames of the journal are taken when their
-    pixels, where the journal says that they lie, have the checksum that it says.
+    The journal gives the rows, the file those that only it has. Frames are taken when their
+    pixels, where the journal says that they lie, have the checksum that it says. Without a
+    journal the whole rows of the file are all there is.
 
     Parameters
     ----------
@@ -73,32 +89,38 @@ def recover(path: Path | str, output: Path | str | None = None) -> Recovered:
     Raises
     ------
     SessionRefused
-        Neither the file nor a journal beside it is a session, or the file is in use.
+        Neither the file nor a journal beside it is a session, they are of two runs, the file
+        is in use, or the disk has no room for another.
     SessionExists
         There is a file of that name already.
     """
     path = Path(path)
     output = recovered_path(path) if output is None else Path(output)
-    journal = read_journal(journal_path(path)) if journal_path(path).exists() else None
+    journal, unreadable = _find_journal(path)
+    damaged = ""
     try:
         with Session.open(path) as session:
-            if session.exit_reason != NOT_FINISHED:
-                return Recovered(path=path, done=(), missing=())
-        damaged = ""
-    except SessionRefused as error:
-        if journal is None:
+            finished = session.exit_reason != NOT_FINISHED
+            if journal is not None:
+                _check_same_run(path, session, journal)
+        if finished and (journal is None or _holds_all(path, journal)):
+            return Recovered(path=path, done=(), missing=(), notes=_about_left(path, unreadable))
+    except (SessionRefused, *HDF5_ERRORS) as error:
+        if isinstance(error, _OtherRun):
             raise
+        if journal is None:
+            raise SessionRefused(unreadable or str(error)) from error
         damaged = str(error)
-    if output.exists():
-        raise SessionExists(
-            f"{output} exists already and is not overwritten; --output with another name will do"
-        )
+    _check_output(path, output)
     part = output.with_name(output.name + ".part")
     part.unlink(missing_ok=True)
     try:
-        work = _Work(path, part, journal)
-        work.rebuild(damaged) if damaged else work.mend()
-        work.conclude()
+        work = _Work(path, part)
+        if journal is None:
+            work.mend(unreadable)
+        else:
+            work.rebuild(journal, damaged)
+        work.conclude(journal)
         part.replace(output)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -106,146 +128,239 @@ def recover(path: Path | str, output: Path | str | None = None) -> Recovered:
     return Recovered(path=output, done=tuple(work.done), missing=tuple(work.missing))
 
 
+class _OtherRun(SessionRefused):
+    """File and journal are of two runs."""
+
+
+def _find_journal(path: Path) -> tuple[JournalFound | None, str]:
+    """Return the journal of a session, or why there is none to be read."""
+    if not journal_path(path).exists():
+        return None, ""
+    try:
+        return read_journal(journal_path(path)), ""
+    except SessionRefused as error:
+        return None, str(error)
+
+
+def _check_same_run(path: Path, session: Session, journal: JournalFound) -> None:
+    header = journal_words.header_of(journal.entries[0])
+    if header.start_time != session.start_time:
+        raise _OtherRun(
+            f"{path} was begun at {session.start_time}, {journal_path(path)} at"
+            f" {header.start_time}: they are of two runs. Move the journal into another folder,"
+            " and `lamella recover` will do with each alone"
+        )
+
+
+def _holds_all(path: Path, journal: JournalFound) -> bool:
+    """Tell whether a finished file has all rows of a journal; a fit may have changed stamps."""
+    with open_checked(path) as file:
+        for table in journal_tables(journal):
+            stored = try_file_rows(file[ROOT], table.name)
+            if stored is None or len(stored) < len(table.rows):
+                return False
+            if (raw_stamps(stored)[: len(table.rows)] != raw_stamps(table.rows)).any():
+                return False
+    return True
+
+
+def _about_left(path: Path, unreadable: str) -> tuple[str, ...]:
+    left = journal_path(path)
+    if unreadable:
+        return (f"{unreadable}; {path} was finished without it",)
+    if left.exists():
+        return (f"{left} holds nothing that {path} does not: it can be deleted",)
+    return ()
+
+
+def _check_output(path: Path, output: Path) -> None:
+    if output.exists():
+        raise SessionExists(
+            f"{output} exists already and is not overwritten; --output with another name will do"
+        )
+    needed = path.stat().st_size if path.exists() else 0
+    try:
+        free = shutil.disk_usage(output.absolute().parent).free
+    except OSError as error:
+        raise SessionRefused(
+            f"{output} cannot be created ({error}); an existing folder will do"
+        ) from error
+    if free < needed:
+        raise SessionRefused(
+            f"{output} needs {needed / 1e6:.0f} MB and its disk has {free / 1e6:.0f} MB left:"
+            " --output on another disk will do"
+        )
+
+
 class _Work:
     """From one file to another."""
 
-    def __init__(self, path: Path, part: Path, journal: JournalFound | None) -> None:
+    def __init__(self, path: Path, part: Path) -> None:
         self._path = path
         self._part = part
-        self._journal = journal
-        self._dtypes = {} if journal is None else journal_words.dtypes_of(journal.entries[0])
         self.done: list[str] = []
         self.missing: list[str] = []
 
-    def mend(self) -> None:
-        """Cut the tables to whole rows, and go on with those of the journal."""
+    def mend(self, unreadable: str) -> None:
+        """Without a journal: cut the tables to whole rows."""
+        if unreadable:
+            self.missing.append(unreadable)
         shutil.copyfile(self._path, self._part)
         with open_checked(self._part, "r+") as file:
-            self.done += [cut for table in _tables(file[ROOT]) for cut in _cut(*table)]
-        if self._journal is not None:
-            with PixelSource(self._path) as pixels:
-                self._append(pixels)
+            self.done += [cut for table in file_tables(file[ROOT]) for cut in _cut(*table)]
 
-    def rebuild(self, why: str) -> None:
-        """Begin anew with what the journal says; the file gives pixels alone."""
-        entries = self._journal.entries if self._journal is not None else ()
-        self.done.append(f"the file was made anew from the journal: {why}")
-        with SessionWriter(self._part, journal_words.header_of(entries[0])) as writer:
+    def rebuild(self, journal: JournalFound, damaged: str) -> None:
+        """Begin anew with what the journal says, and add what only the file has."""
+        if damaged:
+            self.done.append(f"the file was made anew from the journal: {damaged}")
+        with SessionWriter(self._part, journal_words.header_of(journal.entries[0])) as writer:
             writer.finish(NOT_FINISHED, "")  # which also gives up the room for frames
-        with PixelSource(self._path) as pixels:
-            self._append(pixels)
-
-    def _append(self, pixels: PixelSource) -> None:
-        """Append the rows of the journal that are not in the file."""
-        with h5py.File(self._part, "r+") as file:
+        tables = {table.name: table for table in journal_tables(journal)}
+        with (
+            PixelSource(self._path) as pixels,
+            _original(None if damaged else self._path) as original,
+            h5py.File(self._part, "r+") as file,
+        ):
             entry = file[ROOT]
-            for said in self._journal.entries if self._journal is not None else ():
+            for said in journal.entries:
                 _say_again(entry, said)
-            for name, rows, places in self._gathered():
-                if name not in entry:
-                    self.missing.append(f"{len(rows)} rows of {name}: the file has no such table")
-                    continue
-                group = entry[name]
-                spec = find_group(name)
-                have = 0 if spec is None else count_rows(group, spec)
-                self._compare(name, group, rows[:have])
-                new, where = rows[have:], places[have:]
-                if places:
-                    new = self._with_pixels(name, group, new, where, pixels)
-                if len(new):
-                    table = GrowingTable(group, rows.dtype)
-                    table.append(new)
-                    table.commit()
-                    self.done.append(f"{len(new)} rows of {name} taken from the journal")
+            only_stored = () if original is None else (n for n, _, _ in file_tables(original))
+            for name in dict.fromkeys([*tables, *only_stored]):
+                empty = JournalTable(name=name, rows=np.zeros(0, dtype_of(name)))
+                self._fill(entry, tables.get(name, empty), original, pixels)
+            if original is not None:
+                _add_attributes(original, entry)
+        if journal.torn_bytes:
+            self.missing.append(
+                f"the last {journal.torn_bytes} bytes of the journal: an entry that was not whole"
+            )
 
-    def _with_pixels(
+    def _fill(
+        self,
+        entry: h5py.Group,
+        table: JournalTable,
+        original: h5py.Group | None,
+        pixels: PixelSource,
+    ) -> None:
+        """Write one table: the rows of the journal, and those after them that the file has."""
+        name, known = table.name, table.rows
+        group = _make_table(entry, name)
+        if group is None:
+            self.missing.append(f"{len(known)} rows of {name}: the journal names no such camera")
+            return
+        stored = try_file_rows(original, name)
+        if stored is None:
+            stored = known[:0]
+            if original is not None:
+                self.done.append(f"{name}: the file is damaged there")
+        unlike = differing(table, stored)
+        beyond = stored[len(known) :]
+        if unlike.size:
+            self.done.append(
+                f"{name}: {unlike.size} rows differ between file and journal, first row"
+                f" {int(unlike[0])}; those of the journal, which have a checksum, are kept"
+            )
+            if len(beyond):
+                self.missing.append(f"{len(beyond)} rows of {name} that only the file has")
+                beyond = beyond[:0]
+        else:
+            known = completed(table, stored)
+        if new := max(0, len(known) - len(stored)):
+            self.done.append(f"{new} rows of {name} taken from the journal")
+        if len(beyond):
+            self.done.append(f"{len(beyond)} rows of {name} taken from the file alone")
+        rows = np.concatenate([known, beyond])
+        if name.startswith("frames/"):
+            frames = _frames(group["data"], table, original, beyond, pixels)
+            rows = self._write_frames(name, group["data"], rows, frames)
+        if len(rows):
+            target = GrowingTable(group, rows.dtype)
+            target.append(rows)
+            target.commit()
+
+    def _write_frames(
         self,
         name: str,
-        group: h5py.Group,
+        data: h5py.Dataset,
         rows: NDArray[np.void],
-        places: list[int],
-        pixels: PixelSource,
+        frames: Iterator[NDArray[np.generic] | None],
     ) -> NDArray[np.void]:
-        """Append the pixels of frames as far as they are right, and return those frames' rows."""
-        data = group["data"]
-        good = []
-        for row, place in zip(rows, places, strict=True):
-            frame = pixels.frame(place, data.shape[1:], data.dtype)
+        """Write the frames whose pixels are right, and return their rows."""
+        good: list[int] = []
+        data.resize(len(rows), axis=0)
+        for number, (row, frame) in enumerate(zip(rows, frames, strict=True)):
             if frame is None or zlib.crc32(frame.data) != int(row["checksum"]):
                 self.missing.append(
                     f"{name}: the pixels of frame {int(row['index'])} are not in the file"
                 )
                 continue
-            begin = data.shape[0]
-            data.resize(begin + 1, axis=0)
-            data[begin] = frame
-            good.append(row)
-        kept = np.array(good, rows.dtype) if good else rows[:0]
-        return _count_gaps(kept, group)
+            data.id.write_direct_chunk((len(good), 0, 0), np.ascontiguousarray(frame))
+            good.append(number)
+        data.resize(len(good), axis=0)
+        return _count_gaps(rows[good])
 
-    def _compare(self, name: str, group: h5py.Group, rows: NDArray[np.void]) -> None:
-        """Say where file and journal tell different things."""
-        stamp = next((s for s in _RAW_STAMPS.values() if s in (rows.dtype.names or ())), None)
-        if stamp is None or not len(rows):
-            return
-        differ = np.flatnonzero(group[stamp][: len(rows)] != rows[stamp])
-        if differ.size:
-            self.missing.append(
-                f"{name}: {differ.size} rows differ between file and journal, first row"
-                f" {int(differ[0])}; those of the file are kept"
-            )
-
-    def _gathered(self) -> Iterator[tuple[str, NDArray[np.void], list[int]]]:
-        """Yield each table of the journal, with where the pixels of its frames lie."""
-        found: dict[str, list[NDArray[np.void]]] = {}
-        places: dict[str, list[int]] = {}
-        events: list[tuple[object, ...]] = []
-        entries = self._journal.entries if self._journal is not None else ()
-        for entry in entries:
-            if entry.kind == "event":
-                events.append(tuple(entry.said["row"]))  # type: ignore[arg-type]
-            elif entry.kind in journal_words.TABLES:
-                name = _table_of(entry)
-                found.setdefault(name, []).append(journal_words.rows_of(entry, self._dtypes))
-                if entry.kind == "frame":
-                    places.setdefault(name, []).append(int(str(entry.said["place"])))
-        for name, rows in found.items():
-            yield name, np.concatenate(rows), places.get(name, [])
-        if events:
-            yield "events", np.array(events, journal_words.EVENT_DTYPE), []
-
-    def conclude(self) -> None:
-        """Say in the new file what was done."""
-        if self._journal is not None and self._journal.torn_bytes:
-            self.missing.append(
-                f"the last {self._journal.torn_bytes} bytes of the journal: an entry that was"
-                " not whole"
-            )
+    def conclude(self, journal: JournalFound | None) -> None:
+        """Say in the new file what was done, and how the run ended, where that is known."""
+        ends = [e.said for e in (journal.entries if journal else ()) if e.kind == "end"]
+        reason = str(ends[-1]["exit_reason"]) if ends else RECORDER_LOST
         with open_checked(self._part, "r+") as file:
             last_t_ns = _last_stamp(file[ROOT])
-            file[ROOT]["exit_reason"][()] = RECORDER_LOST
-        self.done.append(f"exit_reason is now {RECORDER_LOST!r}")
+            file[ROOT]["exit_reason"][()] = reason
+            if ends:
+                file[ROOT]["end_time"][()] = str(ends[-1]["end_time"])
+        self.done.append(f"exit_reason is now {reason!r}")
         missing = Counter(self.missing)
         with SessionEditor.open(self._part) as editor:
             editor.add_event(
                 last_t_ns,
                 "fault",
                 "recover",
-                f"the recorder was killed: {'; '.join(self.done)}",
+                f"the recorder did not close the file: {'; '.join(self.done)}",
                 {"recovered": datetime.now(UTC).isoformat(), "missing": list(missing)[:1000]},
             )
 
 
-def _table_of(entry: Entry) -> str:
-    if entry.kind == "frame":
-        return f"frames/{entry.said['camera']}"
-    if entry.kind == "exchanges":
-        return f"clocks/{entry.said['clock']}/exchanges"
-    return entry.kind
+@contextmanager
+def _original(path: Path | None) -> Iterator[h5py.Group | None]:
+    if path is None:
+        yield None
+        return
+    with open_checked(path) as file:
+        yield file[ROOT]
+
+
+def _frames(
+    data: h5py.Dataset,
+    table: JournalTable,
+    original: h5py.Group | None,
+    beyond: NDArray[np.void],
+    pixels: PixelSource,
+) -> Iterator[NDArray[np.generic] | None]:
+    """Yield the pixels of each row: by their place, or by HDF5 where only the file has the row."""
+    for place in table.places:
+        yield pixels.frame(place, data.shape[1:], data.dtype)
+    for number in range(len(table.rows), len(table.rows) + len(beyond)):
+        try:
+            yield None if original is None else original[table.name]["data"][number]
+        except HDF5_ERRORS:
+            yield None
+
+
+def _make_table(entry: h5py.Group, name: str) -> h5py.Group | None:
+    if name not in entry:
+        if name == "edges":
+            create_edges(entry)
+        elif name.startswith("clocks/"):
+            clock = name.split("/")[1]
+            check_name("clock", clock)
+            create_exchanges(entry, clock)
+        else:
+            return None
+    return entry[name]
 
 
 def _say_again(root: h5py.Group, entry: Entry) -> None:
-    """Put into the file what is no row: attributes, counters, and clocks that joined later."""
+    """Put into the file what is no row: attributes, counters, and clocks without exchanges."""
     said = entry.said
     if entry.kind == "attributes":
         path, attributes = journal_words.attributes_of(entry)
@@ -253,38 +368,32 @@ def _say_again(root: h5py.Group, entry: Entry) -> None:
     elif entry.kind == "queue" and isinstance(said["counters"], dict):
         check_name("queue", str(said["queue"]))
         write_attributes(ensure_group(root, f"queues/{said['queue']}"), said["counters"])
-    elif entry.kind == "exchanges" and _table_of(entry) not in root:
-        check_name("clock", str(said["clock"]))
-        create_exchanges(root, str(said["clock"]))
+    elif entry.kind == "exchanges":
+        _make_table(root, table_of(entry))
 
 
-def _count_gaps(rows: NDArray[np.void], group: h5py.Group) -> NDArray[np.void]:
+def _add_attributes(original: h5py.Group, entry: h5py.Group) -> None:
+    """Take over what only the file says of sample, instruments and queues."""
+    parents = ("instrument", "queues")
+    named = [f"{parent}/{name}" for parent in parents for name in original[parent]]
+    for path in ("sample", *named):
+        target = ensure_group(entry, path)
+        attributes = read_attributes(original[path])
+        write_attributes(target, {n: v for n, v in attributes.items() if n not in target.attrs})
+
+
+def _count_gaps(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Count frames that are not there as dropped before the next one that is."""
-    if not len(rows):
-        return rows
-    spec = find_group("frames/<camera>")
-    have = 0 if spec is None else count_rows(group, spec)
-    before = group["index"][have - 1 : have] if have else rows["index"][:1] - 1
-    lost = np.diff(np.concatenate([before, rows["index"]])) - 1
     counted = rows.copy()
+    lost = np.diff(rows["index"], prepend=rows["index"][:1] - 1) - 1
     counted["dropped_before"] = np.maximum(lost, rows["dropped_before"])
     return counted
-
-
-def _tables(entry: h5py.Group) -> Iterator[tuple[str, h5py.Group, Group]]:
-    names = ["samples", "events"]
-    names += [f"frames/{camera}" for camera in entry["frames"]]
-    names += [f"clocks/{clock}/exchanges" for clock in entry["clocks"]]
-    for name in names:
-        spec = find_group(name)
-        if spec is not None and name in entry:
-            yield name, entry[name], spec
 
 
 def _cut(name: str, group: h5py.Group, spec: Group) -> Iterator[str]:
     count = count_rows(group, spec)
     for column in spec.columns:
-        if column.shape not in (Shape.ROWS, Shape.FRAMES):
+        if column.shape not in (Shape.ROWS, Shape.FRAMES) or column.name not in group:
             continue
         excess = group[column.name].shape[0] - count
         if excess > 0:
@@ -294,6 +403,6 @@ def _cut(name: str, group: h5py.Group, spec: Group) -> Iterator[str]:
 
 def _last_stamp(entry: h5py.Group) -> int:
     stamps = [int(entry.attrs["host_start_ns"])]
-    for _, group, spec in _tables(entry):
+    for _, group, spec in file_tables(entry):
         stamps += map(int, group[spec.rows[0].name][-1:])
     return max(stamps)

@@ -40,6 +40,10 @@ class AnnouncedEnd:
         self._stream.seek(_END_AT)
         self._stream.write(struct.pack("<Q", end))
 
+    def leave(self) -> None:
+        """Leave the file as long as it is."""
+        self._stream.close()
+
     def close(self) -> None:
         """Cut the file to the end that HDF5 announced as it closed it."""
         if self._known:

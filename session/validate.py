@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from session.columns import count_rows, read_column, storage_dtype
 from session.errors import SessionRefused
 from session.frames import FrameStack
+from session.journal import journal_path
 from session.reader import Session
 from session.records import NOT_FINISHED
-from session.schema import FRAMES, ROOT, SAMPLES, find_group, unit_of
+from session.schema import FRAMES, NO_STAMP, ROOT, SAMPLES, find_group, unit_of
 from session.spec import Column, Group, Shape
 from session.structure import HDF5_ERRORS, open_checked
 from session.tables import unit_of_dataset
@@ -58,7 +59,9 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
                 problems += _check_session(path)
             return problems
     except SessionRefused as error:
-        return [Problem(path="/", message=str(error))]
+        left = journal_path(path)
+        hint = f"; {left} is there: `lamella recover {path}`" if left.exists() else ""
+        return [Problem(path="/", message=f"{error}{hint}")]
     except HDF5_ERRORS as error:
         return [Problem(path="/", message=f"the file is damaged: {error}")]
 
@@ -143,6 +146,7 @@ def _check_content(entry: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
         )
     for camera, group in entry["frames"].items():
         yield from _check_frames(f"frames/{camera}", group, pixels=pixels)
+    yield from _check_written("samples", samples, SAMPLES, count)
     data = read_column(entry["events/data"])
     for number, text in enumerate(data):
         if not _is_json(text):
@@ -150,14 +154,35 @@ def _check_content(entry: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
 
 
 def _check_session(path: Path) -> Iterator[Problem]:
+    left = journal_path(path)
     with Session.open(path) as session:
+        if session.exit_reason != NOT_FINISHED and left.exists():
+            yield Problem(
+                path="/",
+                message=f"{left} is left beside a finished session: `lamella recover` says whether"
+                " it holds more, or is of another run",
+                severity=Severity.WARNING,
+            )
         if session.exit_reason == NOT_FINISHED:
             yield Problem(
                 path="exit_reason",
                 message="the session was never finished: the recorder was killed, or records"
-                " still; `lamella recover` makes it whole",
+                " still; `lamella recover` makes it whole"
+                + ("" if left.exists() else ", as far as the file goes: its journal is not there"),
                 severity=Severity.WARNING,
             )
+
+
+def _check_written(where: str, group: h5py.Group, spec: Group, count: int) -> Iterator[Problem]:
+    """Look for room that was made for rows which a disk that failed never got."""
+    for column in spec.rows:
+        if column.dtype.endswith("i8") and column.required:
+            absent = np.flatnonzero(group[column.name][:count] == NO_STAMP)
+            if absent.size:
+                yield Problem(
+                    path=f"{where}/{column.name}",
+                    message=f"{absent.size} rows were never written, first row {int(absent[0])}",
+                )
 
 
 def _is_json(text: str) -> bool:

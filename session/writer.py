@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from session.attributes import write_attributes
+from session.attributes import check_attributes, write_attributes
 from session.columns import GrowingTable
 from session.errors import SessionExists, SessionRefused
 from session.frame_file import FrameFile
@@ -121,10 +121,18 @@ class SessionWriter:
         frames.settle()
         return frames.count
 
+    def frame_counts(self) -> dict[str, int]:
+        """Return how many frames of each camera are in the file, without a wait for more."""
+        return {name: camera.count for name, camera in self._cameras.items()}
+
+    def drop_journal(self) -> None:
+        """Go on without the journal: it failed."""
+        self._journal = None
+
     def append_samples(self, rows: NDArray[np.void]) -> None:
         """Append readings, shape (n,), of ``SESSION_SAMPLE_DTYPE``."""
-        self._samples.append(rows)
         self._say({"kind": "samples"}, rows)
+        self._samples.append(rows)
         if len(rows):
             self._note(int(rows["t_ns"][-1]))
         if self._samples.is_full:
@@ -160,23 +168,25 @@ class SessionWriter:
     ) -> None:
         """Append an event; ``data_json`` holds its details."""
         row = (t_ns, kind, source, message.replace("\0", ""), data_json)
-        self._events.append(np.array([row], dtype=EVENT_DTYPE))
         self._say({"kind": "event", "row": row})
+        self._events.append(np.array([row], dtype=EVENT_DTYPE))
         self._note(t_ns)
         self.flush_if_due()
 
     def append_exchanges(self, clock: str, rows: NDArray[np.void]) -> None:
         """Append exchanges with a clock, shape (n,), of ``EXCHANGE_DTYPE``."""
+        check_name("clock", clock)
+        self._say({"kind": "exchanges", "clock": clock}, rows)
         if clock not in self._clocks:
-            check_name("clock", clock)
             create_exchanges(self._entry, clock)
             self._clocks[clock] = self._clock_table(clock)
         self._clocks[clock].append(rows)
-        self._say({"kind": "exchanges", "clock": clock}, rows)
         self.flush_if_due()
 
     def append_edges(self, rows: NDArray[np.void]) -> None:
         """Append edges of trigger lines, shape (n,), of ``EDGE_DTYPE``."""
+        for row in rows:
+            self._say({"kind": "edge", "row": row.item()})
         if self._edges is None:
             self._edges = GrowingTable(create_edges(self._entry), EDGE_DTYPE)
         self._edges.append(rows)
@@ -185,9 +195,9 @@ class SessionWriter:
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Store the counters of a bounded queue, in place of earlier ones."""
         check_name("queue", queue)
+        self._say({"kind": "queue", "queue": queue, "counters": dict(counters)})
         group = ensure_group(self._entry, f"queues/{queue}")
         write_attributes(group, dict(counters))
-        self._say({"kind": "queue", "queue": queue, "counters": dict(counters)})
 
     def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
         """Write attributes on a group that may carry more than the schema names.
@@ -202,8 +212,9 @@ class SessionWriter:
             raise SessionRefused(
                 f"{path}: no attributes can be added here; 'sample' or 'instrument/<name>' will do"
             )
-        write_attributes(ensure_group(self._entry, path), attributes)
+        check_attributes(path, attributes)
         self._say({"kind": "attributes", "path": path, "attributes": dict(attributes)})
+        write_attributes(ensure_group(self._entry, path), attributes)
 
     def seconds_until_flush(self) -> float:
         """Return the real time until a flush is due, at least 0."""
@@ -237,6 +248,7 @@ class SessionWriter:
 
     def finish(self, exit_reason: str, end_time: str) -> None:
         """Say why and when it ended, trim, and close the file."""
+        self._say({"kind": "end", "exit_reason": exit_reason, "end_time": end_time})
         self.flush()
         for camera in self._cameras.values():
             camera.trim()
@@ -253,12 +265,16 @@ class SessionWriter:
             self._end.close()
 
     def abandon(self) -> None:
-        """Let go of the file without a word to it, once no frame is being written."""
+        """Let go of the file without a word to it.
+
+        Frames whose pixels are there are counted still, and the journal gets their stamps.
+        """
         if not self._file:
             return
-        self._close_frames()
+        for camera in self._cameras.values():
+            camera.abandon()
         with suppress(OSError):
-            self._end.close()
+            self._end.leave()
 
     def _close_frames(self) -> None:
         for camera in self._cameras.values():

@@ -9,7 +9,7 @@ import pytest
 from session import Session, recorder_process
 from session.frame_gate import FrameGate
 from session.journal import journal_path
-from session.messages import Finish, Finished, Frame, Released, Samples, Started
+from session.messages import Degraded, Finish, Finished, Frame, Released, Samples, Started
 from session.ring import FrameRing
 from session.space import KEPT_BYTES, Space
 from session.validate import validate
@@ -58,6 +58,7 @@ class Filmed:
 
     def __init__(self, path, make):
         self.make = make
+        self.told = []
         self.ring = FrameRing.create(slots=30, height=6, width=8, dtype="uint16")
         self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
         rings = {"camera": self.ring.spec}
@@ -75,12 +76,17 @@ class Filmed:
         released = 0
         while released < len(indices):  # also those that are left out give their slots back
             reply = self.pipe.recv()
-            assert isinstance(reply, Released)
-            released += reply.count
+            assert isinstance(reply, Released | Degraded)
+            if isinstance(reply, Degraded):
+                self.told.append(reply.text)
+            else:
+                released += reply.count
 
     def finish(self):
         self.pipe.send(Finish("done", "2025-03-01T10:00:01+00:00"))
-        assert self.pipe.recv() == Finished()
+        while isinstance(reply := self.pipe.recv(), Degraded):
+            self.told.append(reply.text)
+        assert reply == Finished()
         self.thread.join(5)
         self.ring.close()
         self.ring.unlink()
@@ -112,6 +118,7 @@ def test_frames_are_left_out_and_counted_and_readings_stay(tmp_path, make, monke
             np.testing.assert_array_equal(pixels, make.pixels(index))
         full, end = session.events()
     assert "nearly full" in full.message
+    assert filmed.told == [full.message, end.message]  # while the run goes on, too
     assert full.data["free_bytes"] == 1000
     assert "3 frames were not stored" in end.message
     assert end.data["frames"] == {"camera": 3}

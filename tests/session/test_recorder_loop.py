@@ -9,7 +9,6 @@ import pytest
 
 from session import Session, recorder_process
 from session.messages import (
-    Event,
     Failed,
     Finish,
     Flush,
@@ -116,23 +115,6 @@ def test_an_idle_recorder_flushes(tmp_path, make, monkeypatch):
         assert flushed.acquire(timeout=0.25 + 1.0)
     told.pipe.send(Finish("done", ""))
     told.end()
-
-
-@pytest.mark.parametrize("error", [OSError("disk full"), RuntimeError("HDF5 says no")])
-def test_a_failing_disk_is_told_and_left_at_once(tmp_path, make, monkeypatch, error):
-    def fail(*_):
-        raise error
-
-    monkeypatch.setattr(SessionWriter, "append_event", fail)
-    told = Told(tmp_path / "s.h5", make.header())
-    assert told.hear() == Started()
-    told.pipe.send(Event(1, "a", "b", "c", "{}"))
-    reply = told.hear()
-    assert isinstance(reply, Failed)
-    assert str(error) in reply.text
-    assert "s.h5" in reply.text
-    told.end()
-    assert told.left.is_set()
 
 
 @pytest.mark.parametrize("message", ["nonsense", Samples(np.zeros(3))])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import shutil
 
 import h5py
 import numpy as np
@@ -11,7 +12,7 @@ from session import Session
 from session.errors import SessionExists, SessionRefused
 from session.journal import Journal, journal_path, read_journal
 from session.journal_words import begin
-from session.records import EXCHANGE_DTYPE
+from session.records import EDGE_DTYPE, EXCHANGE_DTYPE
 from session.recover import recover, recovered_path
 from session.validate import validate
 from session.writer import SessionWriter
@@ -27,7 +28,7 @@ def hash_of(path):
 def killed(tmp_path, make):
     """A session whose recorder was killed after the journal was written, before the flush."""
 
-    def make_killed(flushed_frames=5):
+    def make_killed(flushed_frames=5, edges=None):
         path = tmp_path / "s.h5"
         journal = Journal(path)
         begin(journal, make.header())
@@ -45,6 +46,8 @@ def killed(tmp_path, make):
         writer.append_event(9, "limit", "guardian", "too much", "{}")
         writer.put_attributes("instrument/potentiostat", {"found": (1, 2)})
         writer.set_queue_counters("outbox", {"dropped": 0})
+        if edges is not None:
+            writer.append_edges(edges)
         for camera in writer._cameras.values():
             camera.settle()
         journal.write()
@@ -151,14 +154,16 @@ def test_every_byte_of_a_journal_counts(killed):
         assert len(read_journal(path).entries) < whole
 
 
-def test_where_file_and_journal_differ_the_file_is_kept_and_it_is_told(killed, make):
+@pytest.mark.parametrize("column", ["read_start_ns", "voltage"])
+def test_where_file_and_journal_differ_the_journal_is_right_and_it_is_told(killed, make, column):
     path = killed()
     with h5py.File(path, "r+") as file:
-        file["entry/samples/read_start_ns"][3] = 5
+        file[f"entry/samples/{column}"][3] = 5  # of the two, only the journal has checksums
     recovered = recover(path)
-    assert "samples: 1 rows differ between file and journal, first row 3" in recovered.missing[0]
-    with h5py.File(recovered.path) as file:
-        assert file["entry/samples/read_start_ns"][3] == 5
+    (said,) = [text for text in recovered.done if "samples" in text and "differ" in text]
+    assert "1 rows differ between file and journal, first row 3" in said
+    assert recovered.missing == ()
+    assert_whole(recovered.path, make)
 
 
 def test_a_column_that_the_journal_does_not_know_is_unknown(killed, make):
@@ -208,6 +213,61 @@ def test_a_journal_that_is_not_ours_is_refused(tmp_path, make, said, why):
     assert list(tmp_path.iterdir()) == [journal.path]
 
 
+def test_edges_that_only_the_journal_has_are_taken_from_it(killed, make):
+    edges = np.array(
+        [(5, 1.0, "potentiostat", "", 5, 1.0, 1), (9, np.nan, "camera", "A", 9, 1.0, -1)],
+        EDGE_DTYPE,
+    )
+    path = killed(edges=edges)
+    recovered = recover(path)
+    assert "2 rows of edges taken from the journal" in recovered.done
+    with Session.open(recovered.path) as session:
+        for name, column in session.table("edges").columns.items():
+            np.testing.assert_array_equal(column, edges[name])
+    assert_whole(recovered.path, make)
+
+
+def test_a_journal_of_another_run_is_not_mixed_with_the_file(killed, make):
+    path = killed()
+    journal_path(path).unlink()
+    journal = Journal(path)
+    begin(journal, make.header(start_time="2025-03-02T10:00:00+00:00"))
+    journal.close()
+    with pytest.raises(SessionRefused, match="of two runs. Move the journal into another folder"):
+        recover(path)
+    moved = path.parent / "other" / journal_path(path).name
+    moved.parent.mkdir()
+    journal_path(path).rename(moved)
+    assert recover(path).path == recovered_path(path)
+    assert "made anew" in recover(moved.with_name(path.name)).done[0]
+
+
+@pytest.mark.parametrize("content", [b"", bytes(1000)])
+def test_a_journal_of_a_run_that_never_began_is_told(tmp_path, content):
+    path = tmp_path / "s.h5"
+    journal_path(path).write_bytes(content)
+    with pytest.raises(SessionRefused, match="is empty.* it can be deleted"):
+        recover(path)
+
+
+def test_a_journal_that_cannot_be_read_spares_the_file(killed):
+    path = killed()
+    journal_path(path).write_bytes(b"nonsense")
+    recovered = recover(path)
+    assert "does not begin as a journal" in recovered.missing[0]
+    with Session.open(recovered.path) as session:
+        assert len(session.sample_columns()["t_ns"]) == SAMPLES // 2
+
+
+def test_a_disk_without_room_is_refused_before_it_is_full(killed, monkeypatch):
+    path = killed()
+    usage = shutil.disk_usage(path.parent)
+    monkeypatch.setattr("session.recover.shutil.disk_usage", lambda _: usage._replace(free=10))
+    with pytest.raises(SessionRefused, match="--output on another disk will do"):
+        recover(path)
+    assert {p.name for p in path.parent.iterdir()} == {"s.h5", "s.h5.journal"}
+
+
 def test_nothing_is_overwritten(killed, make, tmp_path):
     path = killed()
     recovered_path(path).write_bytes(b"mine")
@@ -220,7 +280,7 @@ def test_nothing_is_overwritten(killed, make, tmp_path):
 def test_a_finished_session_needs_nothing(write_session):
     path = write_session()
     recovered = recover(path)
-    assert dataclasses.astuple(recovered) == (path, (), ())
+    assert dataclasses.astuple(recovered) == (path, (), (), ())
     assert not recovered_path(path).exists()
 
 

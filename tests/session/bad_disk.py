@@ -1,0 +1,105 @@
+"""A recorder whose session file cannot be written from some write on; it says what it hears.
+
+Not a test: started by test_fail_over.py as a program of its own, since HDF5 may end a process
+that goes on with a file that failed.
+"""
+
+import errno
+import multiprocessing
+import os
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+from streaming_client import HEADER
+
+from session import writer
+from session.messages import Failed, Finish, Finished, Flush, Flushed, Frame, Samples, Started
+from session.recorder_process import record
+from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
+from session.ring import FrameRing
+
+ROUNDS, ROWS = 3, 4
+
+
+class BadFile:
+    """Takes writes until there is no space left."""
+
+    writes, bad_from = 0, sys.maxsize
+
+    def __init__(self, path):
+        self._file = Path(path).open("x+b", buffering=0)  # noqa: SIM115 - as long as HDF5 wants
+        for name in ("flush", "read", "readinto", "seek", "tell", "truncate"):
+            setattr(self, name, getattr(self._file, name))
+
+    def write(self, data):
+        BadFile.writes += 1
+        if BadFile.writes >= BadFile.bad_from:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return self._file.write(data)
+
+
+def rows_of(number):
+    rows = np.zeros(ROWS, SESSION_SAMPLE_DTYPE)
+    rows["step"] = np.arange(ROWS * number, ROWS * number + ROWS)
+    rows["t_ns"] = rows["read_start_ns"] = rows["read_end_ns"] = 1_000 * (rows["step"] + 1)
+    return rows
+
+
+def frame_of(number):
+    header = FrameHeader(
+        t_start_ns=1_000 * (number + 1),
+        exposure_ns=1_000,
+        t_sigma_ns=1.0,
+        index=number,
+        device_start_ns=1_000 * (number + 1),
+    )
+    return header, np.full((64, 64), number, np.uint16)
+
+
+def main(path, bad_round, bad_write):
+    """Record; in a round, ``-1`` the creation, the file fails from a write on."""
+    kept = []  # HDF5 does not keep them
+
+    def create(name):
+        kept.append(BadFile(name))
+        return h5py.File(kept[-1], "w", libver="earliest")
+
+    writer._create = create
+    ring = FrameRing.create(slots=8, height=64, width=64, dtype="uint16")
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    if bad_round < 0:
+        BadFile.bad_from = bad_write
+    threading.Thread(
+        target=record,
+        args=(theirs, Path(path), HEADER, {"camera": ring.spec}),
+        kwargs={"leave": lambda: os._exit(0)},
+    ).start()
+
+    def hear(*wanted):
+        while True:
+            reply = ours.recv()
+            sys.stdout.write(f"{type(reply).__name__} {getattr(reply, 'text', '')}\n")
+            sys.stdout.flush()
+            if isinstance(reply, (*wanted, Failed)):
+                return reply
+
+    if not isinstance(hear(Started), Started):
+        return
+    ring.unlink()
+    for number in range(ROUNDS):
+        if number == bad_round:
+            BadFile.bad_from = BadFile.writes + bad_write
+        ours.send(Samples(rows_of(number)))
+        header, pixels = frame_of(number)
+        ours.send(Frame("camera", ring.put(pixels), header))
+        ours.send(Flush())
+        hear(Flushed)
+    ours.send(Finish("charge limit", "2025-03-01T10:00:01+00:00"))
+    hear(Finished)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
