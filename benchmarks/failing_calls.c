@@ -44,6 +44,7 @@ static int is_hit(int descriptor, int call) {
     snprintf(link, sizeof link, "/proc/self/fd/%d", descriptor);
     ssize_t length = readlink(link, path, sizeof path - 1);
     size_t wanted = strlen(ending);
+    if (length < 1 || path[0] != '/') return 0; /* a pipe or a socket */
     if (length < (ssize_t)wanted || memcmp(path + length - wanted, ending, wanted)) return 0;
     long at = atomic_fetch_add(&seen, 1) + 1;
     return what != COUNT && (at == first || (ever_after && at > first));

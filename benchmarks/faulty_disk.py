@@ -64,6 +64,7 @@ FRAMES, ROWS, SHAPE = 12, 5, (64, 64)
 FLUSH_EVERY = 4
 PATIENCE_S = 10.0
 TRACEBACK = 70
+FEW_CALLS = 30
 OPENS_NOT = "h5py does not open the file as it is; recover is held against what was told"
 SESSION, JOURNAL = ".h5", ".h5.journal"
 
@@ -322,7 +323,7 @@ def sweep(faults: FailingCalls, folder: Path, fault: Fault, every: int) -> None:
     ends: Counter[str] = Counter()
     wrong: dict[str, list[int]] = {}
     count = calls_of(faults, folder, fault)
-    for at in range(1, count + 1, every):
+    for at in range(1, count + 1, every if count > FEW_CALLS else 1):
         ended, problems = one(faults, folder, fault, at)
         ends[ended] += 1
         for problem in problems:

@@ -25,9 +25,9 @@ ROUNDS, ROWS = 3, 4
 
 
 class BadFile:
-    """Takes writes until there is no space left."""
+    """Takes writes until there is no space left, for a while or for good."""
 
-    writes, bad_from = 0, sys.maxsize
+    writes, bad_from, bad_count = 0, sys.maxsize, 0
 
     def __init__(self, path):
         self._file = Path(path).open("x+b", buffering=0)  # noqa: SIM115 - as long as HDF5 wants
@@ -36,7 +36,7 @@ class BadFile:
 
     def write(self, data):
         BadFile.writes += 1
-        if BadFile.writes >= BadFile.bad_from:
+        if 0 <= BadFile.writes - BadFile.bad_from < BadFile.bad_count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self._file.write(data)
 
@@ -59,8 +59,9 @@ def frame_of(number):
     return header, np.full((64, 64), number, np.uint16)
 
 
-def main(path, bad_round, bad_write):
-    """Record; in a round, ``-1`` the creation, the file fails from a write on."""
+def main(path, bad_round, bad_write, bad_count):
+    """Record; in a round, ``-1`` the creation, the file fails at a write and those after."""
+    BadFile.bad_count = bad_count
     kept = []  # HDF5 does not keep them
 
     def create(name):
@@ -102,4 +103,4 @@ def main(path, bad_round, bad_write):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

@@ -32,12 +32,13 @@ from session.writer import SessionWriter
 
 HERE = Path(__file__).parent
 ROUNDS, ROWS = 3, 4
+FOR_GOOD = 10**9
 
 
-def run_on_a_bad_disk(path, bad_round, bad_write):
+def run_on_a_bad_disk(path, bad_round, bad_write, bad_count):
     """Return what the recorder said, line by line."""
     done = subprocess.run(
-        [sys.executable, HERE / "bad_disk.py", path, str(bad_round), str(bad_write)],
+        [sys.executable, HERE / "bad_disk.py", path, *map(str, (bad_round, bad_write, bad_count))],
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,10 +50,10 @@ def run_on_a_bad_disk(path, bad_round, bad_write):
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("bad_write", "frames"), [(1, 1), (30, 2)])
-def test_readings_go_to_the_journal_where_the_file_fails(tmp_path, bad_write, frames):
+@pytest.mark.parametrize(("bad_write", "bad_count", "frames"), [(1, FOR_GOOD, 1), (30, 1, 2)])
+def test_readings_go_to_the_journal_where_the_file_fails(tmp_path, bad_write, bad_count, frames):
     path = tmp_path / "s.h5"
-    said = run_on_a_bad_disk(path, 1, bad_write)
+    said = run_on_a_bad_disk(path, 1, bad_write, bad_count)
     (degraded,) = [line for line in said if line.startswith("Degraded writing")]
     assert "frames are not stored from now on" in degraded
     assert sum(line.startswith("Flushed") for line in said) == ROUNDS
@@ -71,7 +72,7 @@ def test_readings_go_to_the_journal_where_the_file_fails(tmp_path, bad_write, fr
 
 
 def test_a_disk_that_fails_at_the_begin_refuses_and_leaves_nothing(tmp_path):
-    (said,) = run_on_a_bad_disk(tmp_path / "s.h5", -1, 60)
+    (said,) = run_on_a_bad_disk(tmp_path / "s.h5", -1, 60, FOR_GOOD)
     assert said.startswith("Failed")
     assert list(tmp_path.iterdir()) == []
 
