@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from session.durable import JOURNAL_SYNC_INTERVAL_S, SYNC_INTERVAL_S, Syncer, sync_content
+from session.durable import JOURNAL_SYNC_INTERVAL_S, Syncer, sync_content
 from session.errors import JournalFailed, SessionError, SessionExists, SessionRefused
 from session.frame_gate import FrameGate, Writer
 from session.journal import Journal
@@ -127,7 +127,8 @@ class _Files:
                     path.unlink(missing_ok=True)
             raise
         self._journal_works = True
-        self._file_syncer = Syncer(path, interval_s=SYNC_INTERVAL_S)
+        self.why = ""  # the file failed
+        self._file_syncer = Syncer(path)
         self._journal_syncer = Syncer(
             self.journal.path, interval_s=JOURNAL_SYNC_INTERVAL_S, sync=sync_content
         )
@@ -188,6 +189,7 @@ class _Files:
         else:
             if not self._journal_works or not isinstance(writer, SessionWriter):
                 raise error
+            self.why = why
             # The last flush is whole: closing would announce data that are not there.
             writer.abandon()
             self.writer = JournalAlone(writer, self.journal)
@@ -309,8 +311,9 @@ class _Recording:
         path = files.writer.path
         self.reply(
             Failed(
-                f"the run ended, but {path} failed before that: what it does not hold is in"
-                f" {files.journal.path}; `lamella recover {path}` makes a session of both"
+                f"the run ended, but writing {path} failed before that ({files.why}): what it does"
+                f" not hold is in {files.journal.path}; `lamella recover {path}` makes a session of"
+                " both"
             )
         )
 

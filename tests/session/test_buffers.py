@@ -154,9 +154,13 @@ async def test_a_disk_that_fails_under_the_pixels_is_told(tmp_path, make, header
 async def test_a_disk_that_fails_to_sync_is_told_at_once(tmp_path, make, monkeypatch):
     failing = functools.partial(Syncer, interval_s=0.0, sync=_fail_to_sync)
     monkeypatch.setattr(recorder_process, "Syncer", failing)
+    told = []
     with pytest.raises(RecorderLost, match="Input/output error"):
-        async with Recorder(tmp_path / "s.h5", make.header(), in_process=True) as recorder:
-            await _flush_for_ever(recorder)
+        async with Recorder(
+            tmp_path / "s.h5", make.header(), in_process=True, on_trouble=told.append
+        ) as recorder:
+            await _flush_until(recorder, told)
+    assert "Input/output error" in told[0]
 
 
 async def test_the_last_sync_is_part_of_the_end(tmp_path, make, monkeypatch):
@@ -171,9 +175,9 @@ def _fail_to_sync(_):
     raise OSError(errno.EIO, "Input/output error")
 
 
-async def _flush_for_ever(recorder):
+async def _flush_until(recorder, told):
     async with asyncio.timeout(20):
-        while True:
+        while not told:
             await recorder.flush()
 
 

@@ -18,6 +18,7 @@ from session.errors import (
     SessionRefused,
 )
 from session.recorder import Recorder
+from session.recover import recover
 from session.validate import validate
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -299,10 +300,16 @@ from session.errors import RecorderLost
 from session.recorder import Recorder
 
 async def main():
-    async with Recorder(sys.argv[1], HEADER) as recorder:
+    full = asyncio.Event()
+    async with Recorder(sys.argv[1], HEADER, on_trouble=lambda _: full.set()) as recorder:
         async with asyncio.TaskGroup() as group:
-            group.create_task(stream_samples(recorder))
-            group.create_task(stream_frames(recorder))
+            tasks = [
+                group.create_task(stream_samples(recorder)),
+                group.create_task(stream_frames(recorder)),
+            ]
+            await full.wait()  # readings would go on, into the journal
+            for task in tasks:
+                task.cancel()
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
@@ -323,8 +330,13 @@ if __name__ == "__main__":
         env={**os.environ, "PYTHONPATH": str(here.parents[1])},
     )
     assert done.returncode == 0, done.stderr
-    assert "lost: writing" in done.stdout.splitlines()[-1], done.stdout[-500:]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith("lost: the run ended, but writing"), done.stdout[-500:]
+    assert "File too large" in last
     assert "leaked" not in done.stderr
     with Session.open(tmp_path / "s.h5") as session:
         assert len(session.samples()) > 0
         assert len(session.frames("camera")) > 100
+    recovered = recover(tmp_path / "s.h5")
+    assert recovered.missing == ()
+    assert validate(recovered.path) == []
