@@ -191,7 +191,7 @@ class Guardian:
 
     def _hangs_on_temperature(self, step: Step | None) -> bool:
         """Tell whether a limit or a rule of a step asks for the temperature."""
-        if self._thermal is None:
+        if self._thermal is None or self.phase is Phase.TRIPPED:
             return False
         return self._thermal.limits or (step is not None and step.needs_temperature)
 
