@@ -1,14 +1,22 @@
 """From a plan that asks for the temperature to its session, over a heated simulated holder."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from rich.console import Console
 
+from potentiostat.drivers.keysight_b298x import KeysightB298x
 from potentiostat.keysight_thermometer import THERMOCOUPLE
+from potentiostat.limits import Condition
+from potentiostat.protocol import SafeState
+from potentiostat.technique import chronopotentiometry
+from runner.clock import ClockSpec
 from runner.conduct import run
 from runner.experiment import Experiment
+from runner.guardian import Guardian
+from runner.messages import Block, EndKind, Finish, GuardianSettings, StartStep, Tripped
 from runner.plan import ExitCode
 from runner.report_data import gather
 from runner.summary import render_summary
@@ -16,9 +24,11 @@ from session import Session
 from session.calibration_file import write_calibration
 from session.truth import read_truth
 from session.validate import validate
+from tests.potentiostat.test_keysight_b298x import ENVELOPE, DirectLink
 
 pytestmark = pytest.mark.timeout(60)
 
+UNTIL = Condition(quantity="t", relation=">", value=100.0, text="t > 100 s")
 PLAN = """
 title = "a heated cell"
 [cell]
@@ -104,17 +114,59 @@ async def test_a_rule_ends_its_step_and_a_limit_the_run(plan, tmp_path):
     assert "temperature" in [fact["name"] for fact in facts]
 
 
-async def test_a_thermocouple_that_comes_off_ends_the_run(plan, tmp_path):
-    more = "holder_K = 290, thermocouple_opens_s = 6"
-    summary = await run(plan(more), output=tmp_path / "b.h5", speed=math.inf)
-    assert summary.exit_code == ExitCode.FAILED
-    assert summary.left_in == "S2"
-    assert summary.exit_reason.startswith("the temperature is unknown for 3.")
-    assert "the thermocouple is open or beyond its range" in summary.exit_reason
-    with Session.open(tmp_path / "b.h5") as session:
-        table, events = session.table("temperature"), session.events()
-    unknown = np.isnan(table["temperature"])
-    assert np.array_equal(np.flatnonzero(unknown), len(unknown) - 1 - np.arange(3)[::-1])
-    told = [e.data["state"] for e in events if e.kind == "temperature"]
-    assert told == ["known", "unknown"]
-    assert summary.temperature.unknown == 3
+class Runner:
+    """Begins a step at once, and is content for a while; hears everything."""
+
+    def __init__(self, now_ns, *, for_s):
+        self._now_ns, self._until_ns = now_ns, now_ns() + round(for_s * 1e9)
+        step = chronopotentiometry(3e-11, (UNTIL,))
+        self._said = [StartStep(index=0, step=step, range_A=2e-10)]
+        self.heard = []
+
+    def poll(self, _timeout_s):
+        if self._now_ns() >= self._until_ns:
+            self._said.append(Finish(reason="done"))
+        return bool(self._said)
+
+    def recv(self):
+        return self._said.pop(0)
+
+    def put(self, message):
+        self.heard.append(message)
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_thermocouple_that_comes_off_ends_the_run_where_a_limit_hangs_on_it(limited):
+    link = DirectLink(holder_K=290.0, thermocouple_opens_s=6.0)
+    hottest_K = 330.0 if limited else math.inf
+    envelope = replace(ENVELOPE, temperature_max_K=hottest_K)
+    smu = KeysightB298x(link, now_ns=link.now_ns, nplc=5)
+    smu.connect(envelope)
+    runner = Runner(link.now_ns, for_s=12.0)
+    settings = GuardianSettings(
+        driver="keysight_b298x",
+        resource="direct",
+        clock=ClockSpec(origin_ns=0),
+        envelope=envelope,
+        asks_temperature=True,
+    )
+    Guardian(smu, runner, runner, settings, now_ns=link.now_ns, lease_now_ns=lambda: 0).run()
+    trips = [m for m in runner.heard if isinstance(m, Tripped)]
+    told = [t for m in runner.heard if isinstance(m, Block) for t in m.temperatures]
+    assert any(t.fault for t in told)
+    assert not all(t.fault for t in told)
+    if not limited:
+        assert trips == []
+        assert link.now > 12e9
+        return
+    (trip,) = trips
+    assert trip.kind is EndKind.FAULT
+    assert trip.state is SafeState.S1
+    assert trip.reason.startswith("the temperature is unknown for 3.")
+    assert "the thermocouple is open or beyond its range" in trip.reason
+    assert 8e9 < trip.t_ns < 10.5e9
+    assert link.world.source.mode == "open"
+    assert np.ptp(link.world.truth()["cell"]["voltage"]) < 0.3
