@@ -23,6 +23,7 @@ from runner.format import held_text
 from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
 from runner.rows import Thinner, session_rows
+from runner.temperature_record import TemperatureRecord
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
@@ -126,6 +127,7 @@ class Acquisition:
         self._watcher = watcher
         self._show_others = show
         self._thinner = Thinner()
+        self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
         self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
@@ -344,6 +346,7 @@ class Acquisition:
                 stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
                 stamp["t1_ns"] = stamp["t2_ns"] = device_ns
             await self._recorder.exchanges("potentiostat", stamps)
+        await self._temperature.take(block.temperatures)
         self._show(rows)
 
     async def _store(self, rows: NDArray[np.void]) -> None:
