@@ -90,6 +90,14 @@ overwrite_option = click.option(
 )
 
 
+continue_option = click.option(
+    "--continue",
+    "continues",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Session of a run that died, to go on with.",
+)
+
+
 def _path(text: str) -> click.Path:
     return click.Path(path_type=Path, exists=text == "in", dir_okay=False)
 
@@ -109,6 +117,7 @@ main.add_command(recover)
 @click.argument("experiment", type=_path("in"))
 @click.option("-o", "--output", type=_path("out"), required=True, help="Session file.")
 @click.option("--report", type=_path("out"), help="Also write a report page.")
+@continue_option
 @click.option(
     "--speed",
     type=Speed(),
@@ -121,6 +130,7 @@ def run(
     experiment: Path,
     output: Path,
     report: Path | None,
+    continues: Path | None,
     speed: float,
     *,
     overwrite: bool,
@@ -131,6 +141,9 @@ def run(
     Ctrl-C once stops the step and goes on with the plan's ending, twice aborts, three
     times halts. The cell is left safe each time. Where a rule of the plan holds it, Enter
     goes on.
+
+    With --continue the steps that a run before it has done are not repeated: see it first
+    with lamella check EXPERIMENT --continue OLD.h5.
 
     Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
     """
@@ -151,6 +164,7 @@ def run(
                     loaded,
                     output=output,
                     report=report,
+                    continues=continues,
                     overwrite=overwrite,
                     speed=speed,
                     control=control,
@@ -174,9 +188,12 @@ def run_async(work: Callable[[], Any]) -> Any:
 
 @main.command()
 @click.argument("experiment", type=_path("in"))
+@continue_option
 @json_option
-def check(experiment: Path, *, as_json: bool) -> None:
+def check(experiment: Path, continues: Path | None, *, as_json: bool) -> None:
     """Validate an EXPERIMENT without touching hardware.
+
+    With --continue, show what a run would go on with.
 
     Example: lamella check examples/lco_lipon_li.toml
     """
@@ -185,9 +202,15 @@ def check(experiment: Path, *, as_json: bool) -> None:
         from runner.check import render_check  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
 
-        findings = check_experiment(Experiment.load(experiment))
-        _conclude(findings, render_check, as_json=as_json)
-        sys.exit(ExitCode.REFUSED if findings.refused else ExitCode.DONE)
+        loaded = Experiment.load(experiment)
+        findings = check_experiment(loaded)
+        if continues is None or findings.refused:
+            _conclude(findings, render_check, as_json=as_json)
+            sys.exit(ExitCode.REFUSED if findings.refused else ExitCode.DONE)
+        from runner.continuing import load_continuation, preview, render_preview  # noqa: PLC0415
+
+        seen = preview(load_continuation(loaded, continues), loaded)
+        _conclude(seen, render_preview, as_json=as_json)
 
 
 @main.command()
