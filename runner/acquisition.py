@@ -192,6 +192,8 @@ class Acquisition:
     async def _follow_plan(self) -> Ending:
         if self._before is None:
             await self._begin_next_step()
+        else:
+            await self._note_continued(self._before)
         self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
         going = self._before is None or await self._take_up(self._before)
         while going and (self._plan.ending is None or self._plan.step is not None):
@@ -253,7 +255,7 @@ class Acquisition:
         """Record the rest between the run that died and this one, and where it goes on."""
         gap = before.gap(self._start_time, voltage_V)
         attributes = before.attributes(gap)
-        await self._recorder.attributes(LINK, attributes)
+        await self._recorder.attributes(LINK, attributes)  # now that the voltage is known
         leak = with_sigma(*gap.leak_C, "C")
         flow = with_sigma(before.position.flow_C, before.position.flow_sigma_C, "C")
         await self._recorder.event(
@@ -264,8 +266,13 @@ class Acquisition:
             f"unread until the cell was safe: {flow}; taken by the holder since: {leak}",
             attributes,
         )
+
+    async def _note_continued(self, before: Continuation) -> None:
+        """Record where it goes on, before the first reading: this run may die at once, too."""
+        gap = before.gap(self._start_time, before.position.voltage_V)
+        await self._recorder.attributes(LINK, before.attributes(gap))
         await self._recorder.event(
-            self._clock.now_ns(),
+            self._start_ns,
             CONTINUED,
             "runner",
             f"goes on from {before.link.path}",
