@@ -90,6 +90,11 @@ overwrite_option = click.option(
 )
 
 
+key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with at least 16 secret bytes, for a keyed signature.",
+)
 continue_option = click.option(
     "--continue",
     "continues",
@@ -476,22 +481,46 @@ def export(
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@key_option
 @json_option
-def verify(session: Path, *, as_json: bool) -> None:
-    """Check a SESSION against its schema, its checksums and its own stamps.
+def verify(session: Path, key: Path | None, *, as_json: bool) -> None:
+    """Check a SESSION against its schema, its checksums, its own stamps and its signature.
 
     Example: lamella verify first_charge.h5
     """
     with _exit_codes():
+        from session.manifest import check_signature  # noqa: PLC0415
         from session.validate import validate  # noqa: PLC0415
 
-        problems = validate(session)
+        secret = None if key is None else key.read_bytes()
+        problems = [*validate(session), *check_signature(session, key=secret)]
         _conclude(
             problems,
             lambda found: "\n".join(str(p) for p in found) or "no problem found",
             as_json=as_json,
         )
         sys.exit(ExitCode.LIMIT if problems else ExitCode.DONE)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@key_option
+@overwrite_option
+@json_option
+def sign(session: Path, key: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    """Write the hash of a finished SESSION beside it, as sha256sum -c reads it.
+
+    Sign last: what an analysis writes into the session changes it. With --key a second
+    file can only be made by who has the key.
+
+    Example: lamella sign first_charge.h5
+    """
+    with _exit_codes():
+        from session.manifest import sign as sign_session  # noqa: PLC0415
+
+        secret = None if key is None else key.read_bytes()
+        signed = sign_session(session, key=secret, overwrite=overwrite)
+        _conclude(signed, lambda what: f"{what.sha256}  {what.session.name}", as_json=as_json)
 
 
 @main.group()

@@ -45,7 +45,7 @@ current = "100 pA"
 charge = "8 nC"
 [[step]]
 cp = {{ current = "30 pA" }}
-until = ["Q > 120 pC", "V > 4.2 V"]
+until = ["Q > 120 pC", "V > 4.2 V", "t > 60 s"]
 [[step]]
 ocv = {{ for = "300 ms" }}
 """
@@ -117,7 +117,8 @@ def both(tmp_path_factory):
             text=True,
             env=environment(),
         )
-        assert process.stdout.readline() == "charging\n"
+        if process.stdout.readline() != "charging\n":
+            raise AssertionError(f"the run never began: {process.communicate()[1]}")
         time.sleep(1.0)  # into the charge: a run in real time is what is killed
         process.kill()
         process.communicate()
