@@ -227,10 +227,13 @@ class Acquisition:
         for step in self._plan.take_up(before.position.ended):
             self._count_cycle(step.current_A)
         rest_V: list[float] = []
+        first_ns: int | None = None
         while len(rest_V) < REST_READINGS:
             match await self._cell.receive():
                 case Block() as block:
                     rest_V += [float(v) for v in block.samples["voltage_V"] if math.isfinite(v)]
+                    if first_ns is None and len(block.samples):
+                        first_ns = int(block.samples["read_start_ns"][0])
                     await self._take(block)
                     await self._clock.settle()
                     if self._plan.obey(self._control.wish) is not None:
@@ -246,20 +249,20 @@ class Acquisition:
         if unfit is not None:
             self._plan.ending = Ending(code=ExitCode.REFUSED, reason=unfit)
             return False
-        await self._note_gap(before, voltage_V)
+        await self._note_gap(before, voltage_V, self._start_ns if first_ns is None else first_ns)
         self._passed = before.position.passed
         await self._begin_next_step()
         return True
 
-    async def _note_gap(self, before: Continuation, voltage_V: float) -> None:
-        """Record the rest between the run that died and this one, and where it goes on."""
-        gap = before.gap(self._start_time, voltage_V)
+    async def _note_gap(self, before: Continuation, voltage_V: float, first_ns: int) -> None:
+        """Record the rest between the last reading of the run that died and the first of this."""
+        gap = before.gap(self._wall_time(first_ns), voltage_V)
         attributes = before.attributes(gap)
         await self._recorder.attributes(LINK, attributes)  # now that the voltage is known
         leak = with_sigma(*gap.leak_C, "C")
         flow = with_sigma(before.position.flow_C, before.position.flow_sigma_C, "C")
         await self._recorder.event(
-            self._start_ns,
+            first_ns,
             "gap",
             "runner",
             f"{gap.seconds:.1f} s at rest since the last reading of {before.link.path}; "
@@ -336,9 +339,10 @@ class Acquisition:
         )
         self._cell.start(message)
 
-    def _wall_time(self) -> datetime:
+    def _wall_time(self, t_ns: int | None = None) -> datetime:
         """Return the time of day: that of the start, and what the run's clock says since."""
-        return self._start_time + timedelta(seconds=(self._clock.now_ns() - self._start_ns) / 1e9)
+        then_ns = self._clock.now_ns() if t_ns is None else t_ns
+        return self._start_time + timedelta(seconds=(then_ns - self._start_ns) / 1e9)
 
     def _count_cycle(self, current_A: float) -> None:
         """Count cycles: one begins with the first charge after a discharge."""

@@ -53,13 +53,11 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
     try:
         with open_checked(path) as file:
             entry = file[ROOT]
-            problems = [*_check_version(file), *_check_groups(entry)]
-            if all(
-                p.severity is Severity.WARNING for p in problems
-            ):  # else the tables may not be there to look into
+            problems = list(_check_groups(entry))
+            if not problems:  # else the tables may not be there to look into
                 problems += _check_content(entry, pixels=pixels)
                 problems += _check_session(path)
-            return problems
+            return [*_check_version(file), *problems]
     except SessionRefused as error:
         return [Problem(path="/", message=str(error))]
     except HDF5_ERRORS as error:

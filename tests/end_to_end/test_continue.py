@@ -183,11 +183,12 @@ def test_the_new_session_is_linked_to_the_old_one_and_tells_of_the_gap(both):
         gap = next(e for e in session.events() if e.kind == "gap")
         columns = session.sample_columns()
         ionic, sigma = columns["charge_ionic"], columns["charge_ionic_sigma"]
+        first_s = (columns["t_ns"][0] - session.host_start_ns) / 1e9
         begin = np.datetime64(session.start_time[:26]) - np.datetime64(start_time[:26])
     assert link["path"] == "old.h5"
     assert link["sha256"] == hash_file(folder / "old.h5")
     assert link["start_time"] == start_time
-    gap_s = begin / np.timedelta64(1, "s") - last_s
+    gap_s = begin / np.timedelta64(1, "s") + first_s - last_s
     assert link["gap_s"] == pytest.approx(gap_s, abs=0.5)
     assert "at rest since the last reading of old.h5" in gap.message
     # What the holder took from a cell at 0 A is known from its calibration.

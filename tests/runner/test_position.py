@@ -278,27 +278,20 @@ def plan_steps(draw):
     current_A, time_s = draw(CURRENTS), draw(TIMES)
     kind = draw(st.sampled_from(["ocv", "t", "Q", "ionic", "V", "pulses", "ca", "gcpl", "cv"]))
     most = after(3.0)
-    match kind:
-        case "ocv":
-            return open_circuit(time_s)
-        case "t":
-            return chronopotentiometry(current_A, (after(time_s),))
-        case "Q":
-            return chronopotentiometry(current_A, (rule("|Q|", ">", abs(current_A) * time_s), most))
-        case "ionic":
-            ionic_C = 0.9 * abs(current_A) * time_s
-            return chronopotentiometry(current_A, (rule("|Q_ionic|", ">", ionic_C), most))
-        case "V":
-            return chronopotentiometry(current_A, (rule("V", ">", 3.95), most))
-        case "pulses":
-            return pulses(current_A, on_s=0.5 * time_s, off_s=0.2, count=2)
-        case "ca":
-            return chronoamperometry(Level(volts=0.05, versus="ocv"), time_s)
-        case "gcpl":
-            return galvanostatic_cycling(current_A, 3.9, longest_s=time_s, hold_s=0.5, rest_s=0.2)
-        case _:
-            levels = tuple(Level(volts=v) for v in (3.6, 3.7, 3.5, 3.6))
-            return cyclic_voltammetry(levels, 0.2, cycles=1, window_V=1.0)
+    moved_C = abs(current_A) * time_s
+    levels = tuple(Level(volts=v) for v in (3.6, 3.7, 3.5, 3.6))
+    held = galvanostatic_cycling(current_A, 3.9, longest_s=time_s, hold_s=0.5, rest_s=0.2)
+    return {
+        "ocv": open_circuit(time_s),
+        "t": chronopotentiometry(current_A, (after(time_s),)),
+        "Q": chronopotentiometry(current_A, (rule("|Q|", ">", moved_C), most)),
+        "ionic": chronopotentiometry(current_A, (rule("|Q_ionic|", ">", 0.9 * moved_C), most)),
+        "V": chronopotentiometry(current_A, (rule("V", ">", 3.95), most)),
+        "pulses": pulses(current_A, on_s=0.5 * time_s, off_s=0.2, count=2),
+        "ca": chronoamperometry(Level(volts=0.05, versus="ocv"), time_s),
+        "gcpl": held,
+        "cv": cyclic_voltammetry(levels, 0.2, cycles=1, window_V=1.0),
+    }[kind]
 
 
 def labelled(steps):
