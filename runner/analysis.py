@@ -34,6 +34,7 @@ from runner.titrations import StepTitration, titrations
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
+from session.session_link import LINK
 
 CHUNK_FRAMES = 32
 VELOCITY_WINDOW_S = 10.0
@@ -189,6 +190,7 @@ def correlate_session(path: Path) -> None:
         if len(columns["t_ns"]) < 2:
             return
         found = _Findings.of(session, columns)
+        before_C, before_sigma_C = carried_ionic(session)
         known = {(e.t_ns, e.kind) for e in session.events()}
     with SessionEditor.open(path) as editor:
         ledger = found.ledger
@@ -200,8 +202,8 @@ def correlate_session(path: Path) -> None:
         editor.update_columns(
             "samples",
             {
-                "charge_ionic": ledger.columns["ionic"],
-                "charge_ionic_sigma": ledger.columns["ionic_sigma"],
+                "charge_ionic": before_C + ledger.columns["ionic"],
+                "charge_ionic_sigma": np.hypot(before_sigma_C, ledger.columns["ionic_sigma"]),
             },
         )
         shorts = ((t, SHORT_EVENT, text, data) for t, text, data in found.shorts.events())
@@ -225,6 +227,28 @@ def correlate_session(path: Path) -> None:
             editor.put_table("correlation/front_current", data, attributes)
         if found.faraday:
             editor.put_table("correlation/faraday", {}, found.faraday)
+
+
+def carried_ionic(session: Session) -> tuple[float, float]:
+    """Return the ionic charge of the sessions that this one goes on from, with 1 sigma."""
+    if not session.has(LINK):
+        return 0.0, 0.0
+    told = session.attributes(LINK)
+    return float(str(told["charge_ionic_C"])), float(str(told["charge_ionic_sigma_C"]))
+
+
+def ledger_end(session: Session) -> tuple[float, float]:
+    """Return the ionic charge at the end of a session by its ledger, with 1 sigma.
+
+    From the first of the sessions that it goes on from; NaN without a calibration.
+    """
+    columns = session.sample_columns()
+    if len(columns["t_ns"]) < 2:
+        return math.nan, math.nan
+    ledger = _Findings.of(session, columns).ledger.columns
+    before_C, before_sigma_C = carried_ionic(session)
+    ionic_C, sigma_C = float(ledger["ionic"][-1]), float(ledger["ionic_sigma"][-1])
+    return before_C + ionic_C, math.hypot(before_sigma_C, sigma_C)
 
 
 def _put_codes(editor: SessionEditor, codes: tuple[ReadCode, ...]) -> None:

@@ -3,7 +3,7 @@
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
-                                   HolderMismatch, BadCredentials
+                                   HolderMismatch, BadCredentials, CannotContinue
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -21,6 +21,7 @@ from runner.lab import LabError
 from runner.newfile import UnknownTemplate
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
+from runner.position import CannotContinue
 from runner.problems import ExperimentError
 from runner.quantities import QuantityError
 from runner.session_holder import HolderMismatch
@@ -41,6 +42,7 @@ REFUSED: tuple[type[Exception], ...] = (
     EdgeFileError,
     HolderMismatch,
     BadCredentials,
+    CannotContinue,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

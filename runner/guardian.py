@@ -40,6 +40,7 @@ from runner.messages import (
     Finished,
     FromGuardian,
     GuardianSettings,
+    LevelsKnown,
     Refused,
     Renew,
     SegmentEnded,
@@ -114,9 +115,9 @@ class Guardian:
         self._waiting: StartStep | None = None  # for a rest voltage to count from
         self._changed_ns = 0
         self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
-        self._levels = LastLevels()
+        self._levels = LastLevels(settings.carried.levels)
         self._rates = RateGuard(settings.envelope)
-        self._charge = ChargeCount(settings.holder)
+        self._charge = ChargeCount(settings.holder, settings.carried)
         self._shorts = ShortWatch()
         self._calm: Calm | None = None
         self._calm_stage: object = self  # of no step, so that the first is looked at
@@ -444,7 +445,8 @@ class Guardian:
         """Begin a step, at once or when the readings that it counts from are known."""
         if not self._knows_temperature(message.step):
             return
-        known = self._levels.known(self._rest_V)
+        passed = message.passed
+        known = self._levels.known(self._rest_V) if passed is None else passed.known
         missing = [name for name in message.step.references if math.isnan(getattr(known, name))]
         if any(name.startswith("control") for name in missing):
             self._trip(EndKind.FAULT, "a level counts from one that was held before, and none was")
@@ -458,10 +460,13 @@ class Guardian:
             envelope=self._settings.envelope,
             range_A=message.range_A,
             known=known,
+            passed=passed,
         )
         self._playing = playing
         self.phase = Phase.STEPPING
         self._hold(playing.setpoint)
+        if message.step.references:
+            self._say(LevelsKnown(index=message.index, known=known, t_ns=self._now_ns()))
 
     def _hold(self, setpoint: Setpoint) -> None:
         """Put a segment's set-point on, and let its time begin."""

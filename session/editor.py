@@ -14,10 +14,12 @@ from session.checks import as_column, check_columns
 from session.columns import GrowingTable, count_rows, write_table
 from session.errors import SessionRefused
 from session.layout import ensure_group
+from session.migrations import is_newer
 from session.records import EVENT_DTYPE, AttributeValue
-from session.schema import ROOT, find_group, is_name
+from session.schema import ROOT, SCHEMA_VERSION, find_group, is_name
 from session.spec import Group
 from session.structure import open_checked
+from session.tables import version_of
 from session.writer import event_json
 
 # No valid name ends like these, so readers pass over what a crash may leave.
@@ -46,7 +48,14 @@ class SessionEditor:
         SessionRefused
             The file is not a session, not one to be trusted, or in use.
         """
-        return cls(Path(path), open_checked(Path(path), "r+"))
+        file = open_checked(Path(path), "r+")
+        if is_newer(version := version_of(file)):
+            file.close()
+            raise SessionRefused(
+                f"{path} is of version {version} of the schema and this program of"
+                f" {SCHEMA_VERSION}: it reads it, and writes nothing into it; a newer Lamella will"
+            )
+        return cls(Path(path), file)
 
     def __enter__(self) -> Self:
         return self

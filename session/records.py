@@ -21,6 +21,7 @@ MAX_FRAME_BYTES = 2**30
 
 NOT_FINISHED = "not finished"
 RUNNER_LOST = "runner lost"
+RECORDER_LOST = "recorder lost"  # said by `recover`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

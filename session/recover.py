@@ -23,14 +23,13 @@ from session.errors import SessionExists, SessionRefused
 from session.journal import Entry, JournalFound, journal_path, read_journal
 from session.layout import check_name, create_exchanges, create_temperature, ensure_group
 from session.reader import Session
-from session.records import NOT_FINISHED
+from session.records import NOT_FINISHED, RECORDER_LOST
 from session.recover_pixels import PixelSource
 from session.schema import ROOT, find_group
 from session.spec import Group, Shape
 from session.structure import open_checked
 from session.writer import SessionWriter
 
-RECORDER_LOST = "recorder lost"
 _RAW_STAMPS = {
     "samples": "read_start_ns",
     "exchanges": "t0_ns",

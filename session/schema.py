@@ -8,7 +8,7 @@ import numpy as np
 from session.spec import Attribute, Column, Group, Shape, real, sigma, stamp, text
 
 SCHEMA_NAME = "lamella-session"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # 1.1 adds `continues`
 ROOT = "entry"
 
 # What a stamp holds where nothing was written (a crash between two flushes).
@@ -420,6 +420,10 @@ CONTACT = Group(
 )
 
 
+def _number(name: str, unit: str, meaning: str) -> Attribute:
+    return Attribute(name=name, dtype="<f8", unit=unit, meaning=meaning)
+
+
 def _plain(path: str, nx_class: str, meaning: str) -> Group:
     return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
 
@@ -490,6 +494,28 @@ GROUPS: tuple[Group, ...] = (
     CONTACT,
     _plain("queues", "NXcollection", "one group for each bounded queue"),
     _plain("queues/<queue>", "NXcollection", "its counters"),
+    Group(
+        path="continues",
+        nx_class="NXcollection",
+        meaning="the session of a run that died, which this one goes on from: where it was, and"
+        " what was counted by then. `charge` and `charge_ionic` of `samples` go on from it",
+        attributes=(
+            Attribute(name="path", dtype="str", unit="", meaning="of its file"),
+            Attribute(name="sha256", dtype="str", unit="", meaning="of its file then"),
+            Attribute(name="start_time", dtype="str", unit="", meaning="its own, which stays"),
+            _number("charge_C", "C", "counted by the instrument, in all sessions before"),
+            _number("charge_ionic_C", "C", "that had crossed the cell, by the ledgers before"),
+            _number("charge_ionic_sigma_C", "C", "1 sigma of it"),
+            _number("counted_ionic_C", "C", "as the live count has it"),
+            _number("dose_e_m2", "1/m^2", "dose before; `dose` of frames counts from here"),
+            _number("gap_s", "s", "from its last reading to the first new one, at rest"),
+            _number("flow_C", "C", "from its last reading until the cell was safe, estimated"),
+            _number("flow_sigma_C", "C", "1 sigma of it"),
+            _number("leak_C", "C", "taken from the cell by the holder in the gap; NaN: unknown"),
+            _number("leak_sigma_C", "C", "1 sigma of it"),
+        ),
+        free_attributes=True,
+    ),
     _plain("provenance", "NXcollection", "where the session comes from"),
     _plain("provenance/versions", "NXcollection", "version of each package"),
     _plain("provenance/host", "NXcollection", "the machine"),

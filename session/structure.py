@@ -70,7 +70,8 @@ def _check_schema(path: Path, file: h5py.File, schema: str, version: str, root: 
     if found.partition(".")[0] != major:
         raise SessionRefused(
             f"{path} has version {found} of {schema}; this program reads"
-            f" {major}.x: a program of that version will do"
+            f" {major}.x: install the Lamella that wrote it (attribute 'creator'), or a later"
+            " one; plain h5py reads it too"
         )
 
 

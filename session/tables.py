@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from session.attributes import read_attributes
 from session.columns import count_rows, read_column
 from session.errors import SessionRefused
+from session.migrations import filled
 from session.records import AttributeValue
 from session.spec import Group
 
@@ -94,12 +95,20 @@ def read_table(group: h5py.Group, spec: Group, path: str) -> Table:
         for name in _in_schema_order(group, spec)
         if name not in fixed and isinstance(group[name], h5py.Dataset)
     ]
+    columns = {name: read_column(group[name], count) for name in names}
+    if count is not None:
+        columns |= filled(version_of(group), spec, count, columns)
     return Table(
         path=path,
-        columns={name: read_column(group[name], count) for name in names},
+        columns=columns,
         units={name: units for name in names if (units := unit_of_dataset(group[name]))},
         attributes=read_attributes(group),
     )
+
+
+def version_of(group: h5py.Group) -> str:
+    """Return the version of the schema that a group's file was written with."""
+    return str(group.file.attrs.get("schema_version", ""))
 
 
 def unit_of_dataset(dataset: h5py.Dataset) -> str:
@@ -115,6 +124,7 @@ def _in_schema_order(group: h5py.Group, spec: Group) -> list[str]:
 def read_rows(group: h5py.Group, spec: Group, dtype: np.dtype[np.void]) -> NDArray[np.void]:
     """Read a table as rows of a structured dtype, shape (n,)."""
     rows = np.empty(count_rows(group, spec), dtype=dtype)
+    added = filled(version_of(group), spec, len(rows), group)
     for name in dtype.names or ():
-        rows[name] = read_column(group[name], len(rows))
+        rows[name] = added[name] if name in added else read_column(group[name], len(rows))
     return rows

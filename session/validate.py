@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from session.columns import count_rows, read_column, storage_dtype
 from session.errors import SessionRefused
 from session.frames import FrameStack
+from session.migrations import is_newer, lacking
 from session.reader import Session
 from session.records import NOT_FINISHED
-from session.schema import FRAMES, ROOT, SAMPLES, find_group, unit_of
+from session.schema import FRAMES, ROOT, SAMPLES, SCHEMA_VERSION, find_group, unit_of
 from session.spec import Column, Group, Shape
 from session.structure import HDF5_ERRORS, open_checked
-from session.tables import unit_of_dataset
+from session.tables import unit_of_dataset, version_of
 
 _FRAMES_AT_ONCE = 16
 
@@ -56,11 +57,22 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
             if not problems:  # else the tables may not be there to look into
                 problems += _check_content(entry, pixels=pixels)
                 problems += _check_session(path)
-            return problems
+            return [*_check_version(file), *problems]
     except SessionRefused as error:
         return [Problem(path="/", message=str(error))]
     except HDF5_ERRORS as error:
         return [Problem(path="/", message=f"the file is damaged: {error}")]
+
+
+def _check_version(file: h5py.File) -> Iterator[Problem]:
+    if is_newer(version_of(file)):
+        yield Problem(
+            path="/",
+            message=f"is of version {version_of(file)} of the schema, newer than"
+            f" {SCHEMA_VERSION} of this program: what that added is not looked at; verify it"
+            " with a newer Lamella",
+            severity=Severity.WARNING,
+        )
 
 
 # --- against the schema ------------------------------------------------------------
@@ -96,11 +108,12 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
     for attribute in spec.attributes:
         if attribute.required and attribute.name not in group.attrs:
             yield Problem(path=f"{name}@{attribute.name}", message="is missing")
+    old = lacking(version_of(group), spec)
     for column in spec.columns:
         where = f"{name}/{column.name}".lstrip("/")
         if column.name in group:
             yield from _check_column(where, group[column.name], spec, column)
-        elif column.required:
+        elif column.required and column.name not in old:
             yield Problem(path=where, message="is missing")
     lengths = {group[c.name].shape for c in spec.rows if c.name in group}
     if len(lengths) > 1:
