@@ -22,6 +22,7 @@ from session.records import (
     InstrumentHeader,
     SessionHeader,
 )
+from session.seal import seal
 from session.writer import SessionWriter
 from tests.cameras.files import writers
 from tests.potentiostat import test_biologic, test_csv_files, test_gamry, test_pssession
@@ -35,7 +36,7 @@ STAMPS_NS = writers.EPOCH_NS + np.arange(3) * 10**6
 
 
 def session(path: Path, *, finished: bool = True) -> Path:
-    """A session with each kind of table in it."""
+    """Write a session with each kind of table in it."""
     camera = CameraHeader(
         name="camera",
         model="Maker One",
@@ -100,12 +101,12 @@ def session(path: Path, *, finished: bool = True) -> Path:
 
 
 def unfinished_session(path: Path) -> Path:
-    """What a killed recorder leaves."""
+    """Write what a killed recorder leaves."""
     return session(path, finished=False)
 
 
 def compressed_session(path: Path) -> Path:
-    """A session whose frames another program has compressed."""
+    """Write a session whose frames another program has compressed."""
     session(path)
     with h5py.File(path, "r+") as file:
         group = file["entry/frames/camera"]
@@ -114,6 +115,7 @@ def compressed_session(path: Path) -> Path:
         del group["data"]
         data = group.create_dataset("data", data=frames, chunks=(1, 6, 8), compression="gzip")
         data.attrs["units"] = attributes["units"]
+        seal(file["entry"])
     return path
 
 

@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.columns import count_rows, read_column, storage_dtype
-from session.errors import SessionRefused
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.reader import Session
 from session.records import NOT_FINISHED
 from session.schema import FRAMES, ROOT, SAMPLES, find_group, unit_of
+from session.seal import broken_seals
 from session.spec import Column, Group, Shape
-from session.structure import HDF5_ERRORS, open_checked
+from session.structure import open_checked
 from session.tables import unit_of_dataset
 
 _FRAMES_AT_ONCE = 16
@@ -56,7 +57,7 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
             if not problems:  # else the tables may not be there to look into
                 problems += _check_content(entry, pixels=pixels)
                 problems += _check_session(path)
-            return problems
+            return problems + list(_check_seals(entry))
     except SessionRefused as error:
         return [Problem(path="/", message=str(error))]
     except HDF5_ERRORS as error:
@@ -102,7 +103,8 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
             yield from _check_column(where, group[column.name], spec, column)
         elif column.required:
             yield Problem(path=where, message="is missing")
-    lengths = {group[c.name].shape for c in spec.rows if c.name in group}
+    columns = [group[c.name] for c in spec.rows if c.name in group]
+    lengths = {column.shape for column in columns if isinstance(column, h5py.Dataset)}
     if len(lengths) > 1:
         yield Problem(
             path=name,
@@ -113,8 +115,11 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
 
 
 def _check_column(
-    where: str, dataset: h5py.Dataset, spec: Group, column: Column
+    where: str, dataset: h5py.Dataset | h5py.Group, spec: Group, column: Column
 ) -> Iterator[Problem]:
+    if not isinstance(dataset, h5py.Dataset):
+        yield Problem(path=where, message="is a group, and no dataset")
+        return
     dimensions = {Shape.SCALAR: 0, Shape.FRAMES: 3}.get(column.shape, 1)
     if dataset.ndim != dimensions:
         yield Problem(path=where, message=f"has shape {dataset.shape}")
@@ -160,6 +165,16 @@ def _check_session(path: Path) -> Iterator[Problem]:
             )
 
 
+def _check_seals(entry: h5py.Group) -> Iterator[Problem]:
+    if read_column(entry["exit_reason"]) == NOT_FINISHED:
+        return  # it is sealed as it is finished
+    for target, message in broken_seals(entry):
+        path = target.name.removeprefix(entry.name).lstrip("/")
+        group = path if isinstance(target, h5py.Group) else path.rpartition("/")[0]
+        if find_group(group) is not None:  # what others have put in beside is theirs
+            yield Problem(path=path, message=message)
+
+
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -180,7 +195,7 @@ def _check_rising(where: str, stamps: NDArray[np.int64], *, strict: bool) -> Ite
 
 def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
     count = count_rows(group, FRAMES)
-    stack = FrameStack(group["data"], count)
+    stack = FrameStack(group["data"], count, Path(group.file.filename))
     if group["data"].shape[0] < count:
         yield Problem(
             path=f"{where}/data",
