@@ -2,23 +2,24 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import read_attributes
-from session.columns import check_rows, count_rows, read_column
+from session.columns import check_rows, check_whole, count_rows
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.provenance import Provenance
 from session.records import EVENT_DTYPE, EXCHANGE_DTYPE, NOT_FINISHED, AttributeValue
+from session.sample_range import SampleRange
 from session.schema import (
     EVENTS,
     EXCHANGES,
@@ -30,14 +31,15 @@ from session.schema import (
     is_name,
 )
 from session.structure import is_recorded_now, open_checked
-from session.tables import Table, read_rows, read_some_rows, read_table
+from session.tables import Table, read_rows, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_FIRST_NS = -(2**63)
 # A flush takes milliseconds; in between the file is whole.
 _ATTEMPTS, _PAUSE_S = 25, 0.02
+_ATTEMPTS_ALONE = 3
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,25 +259,8 @@ class Session:
         """
         if from_ns is None and to_ns is None and step is None and columns is None:
             return self.table(SAMPLES.path).to_pandas()
-        with self._reading(SAMPLES.path):
-            group = self._at(SAMPLES.path)
-            check_rows(group, SAMPLES)
-            there = [column.name for column in SAMPLES.rows if column.name in group]
-            unknown = [name for name in columns or () if name not in there]
-            if unknown:
-                raise SessionRefused(
-                    f"{self.path}: samples have no column {unknown[0]!r}; there is"
-                    f" {', '.join(there)}"
-                )
-            names = ["t_ns", *(n for n in there if n != "t_ns" and n in (columns or there))]
-            rows = np.ones(count_rows(group, SAMPLES), bool)
-            if from_ns is not None or to_ns is not None:
-                t_ns = read_column(group["t_ns"], len(rows))
-                rows &= t_ns >= (_FIRST_NS if from_ns is None else from_ns)
-                rows &= t_ns < to_ns if to_ns is not None else True
-            if step is not None:
-                rows &= np.isin(read_column(group["step"], len(rows)), np.atleast_1d(step))
-            return read_some_rows(group, SAMPLES, SAMPLES.path, rows, names).to_pandas()
+        wanted = SampleRange(from_ns=from_ns, to_ns=to_ns, steps=step, columns=columns)
+        return self._steadily(SAMPLES.path, lambda: wanted.read(self._at(SAMPLES.path))).to_pandas()
 
     def sample_columns(self) -> dict[str, NDArray[Any]]:
         """Return the readings as arrays of shape (n,), by the names of the schema."""
@@ -284,16 +269,21 @@ class Session:
     def frames(self, camera: str) -> FrameStack:
         """Return the frames of a camera, shape (n, height, width), still on disk."""
         where = f"frames/{camera}"
-        with self._reading(where):
-            group = self._at(where)
+
+        def read() -> FrameStack:
+            group, data = self._at(where), self._at(f"{where}/data")
             check_rows(group, FRAMES)
-            data = self._at(f"{where}/data")
             if data.ndim != 3 or data.dtype.kind not in "iuf":
                 raise SessionRefused(
                     f"{self.path}: {where}/data holds {data.dtype} {data.shape}, and no frames"
                 )
             # A file that was cut may tell of more stamps than frames.
-            return FrameStack(data, min(count_rows(group, FRAMES), data.shape[0]), self.path)
+            count = min(count_rows(group, FRAMES), data.shape[0])
+            if not self._is_finished_in_file():
+                check_whole(data, count)
+            return FrameStack(data, count, self.path)
+
+        return self._steadily(where, read)
 
     def frame_table(self, camera: str) -> Table:
         """Return the stamps of a camera's frames, one row for each."""
@@ -308,11 +298,14 @@ class Session:
             The file has no such table.
         """
         spec = find_group(path)
-        with self._reading(path):
+
+        def read() -> Table:
             group = self._at(path)
             if spec is None or not path or not isinstance(group, h5py.Group):
                 raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
             return read_table(group, spec, path)
+
+        return self._steadily(path, read)
 
     def to_xarray(self, path: str = SAMPLES.path) -> Any:
         """Return a table, or for ``"frames/<camera>"`` its pixels, as xarray has them.
@@ -336,8 +329,9 @@ class Session:
 
     def events(self) -> tuple[Event, ...]:
         """Return the events in the order in which they were recorded."""
-        with self._reading(EVENTS.path):
-            rows = read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        rows = self._steadily(
+            EVENTS.path, lambda: read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        )
         return tuple(
             Event(
                 t_ns=int(row["t_ns"]),
@@ -352,8 +346,7 @@ class Session:
     def clock_exchanges(self, clock: str) -> NDArray[np.void]:
         """Return the raw exchanges with a clock, ``EXCHANGE_DTYPE``, shape (n,)."""
         path = f"clocks/{clock}/exchanges"
-        with self._reading(path):
-            return read_rows(self._at(path), EXCHANGES, EXCHANGE_DTYPE)
+        return self._steadily(path, lambda: read_rows(self._at(path), EXCHANGES, EXCHANGE_DTYPE))
 
     def clock_fits(self, clock: str) -> tuple[ClockFitRow, ...]:
         """Return the segments of a clock's fit; none when it was never fitted."""
@@ -369,6 +362,27 @@ class Session:
             ClockFitRow(**{name: table[name][i].item() for name in names})
             for i in range(len(table))
         )
+
+    def _steadily(self, path: str, read: Callable[[], _Read]) -> _Read:
+        """Read; once more where the recorder was just writing what was read."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._reading(path):
+                    return read()
+            except SessionRefused:
+                # Whether it is recorded can be asked of some systems only.
+                patience = _ATTEMPTS if is_recorded_now(self.path) else _ATTEMPTS_ALONE
+                if not self._file or self._is_finished_in_file() or attempt + 1 >= patience:
+                    raise
+                time.sleep(_PAUSE_S)
+                self.refresh()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _is_finished_in_file(self) -> bool:
+        try:
+            return bool(self._entry["exit_reason"].asstr(errors="replace")[()] != NOT_FINISHED)
+        except HDF5_ERRORS:
+            return True
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:

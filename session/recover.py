@@ -28,7 +28,7 @@ from session.recover_pixels import PixelSource
 from session.schema import ROOT, find_group
 from session.seal import seal
 from session.spec import Group, Shape
-from session.structure import LOCKING, open_checked
+from session.structure import HOW_TO_OPEN, open_checked
 from session.writer import SessionWriter
 
 RECORDER_LOST = "recorder lost"
@@ -138,7 +138,7 @@ class _Work:
 
     def _append(self, pixels: PixelSource) -> None:
         """Append the rows of the journal that are not in the file."""
-        with h5py.File(self._part, "r+", locking=LOCKING) as file:
+        with h5py.File(self._part, "r+", **HOW_TO_OPEN) as file:
             entry = file[ROOT]
             for said in self._journal.entries if self._journal is not None else ():
                 _say_again(entry, said)

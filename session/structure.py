@@ -1,6 +1,5 @@
 """Refuses files that are not what they say, before anything of them is used."""
 
-import errno
 import math
 import os
 from pathlib import Path
@@ -17,14 +16,13 @@ _MAX_ATTRIBUTE_BYTES = 2**20
 # Space that may be declared without being filled: a block of frames, a few chunks.
 _SLACK_CHUNKS = 128
 _SLACK_BYTES = 64 * 2**20
-_LOCKED = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
 _BEST_COMPRESSION = 1100  # deflate reaches 1032
 
 
 # On Windows a lock of HDF5 keeps others from the bytes themselves: with it neither could a
 # session be read while it is recorded, nor frames be written past HDF5. Elsewhere it only
 # tells other programs that use HDF5 that a file is being written.
-LOCKING = os.name != "nt"
+HOW_TO_OPEN: dict[str, bool] = {"locking": False} if os.name == "nt" else {}
 
 
 def open_checked(
@@ -72,47 +70,53 @@ def open_checked(
 
 
 def is_recorded_now(path: Path) -> bool:
-    """Say whether another process holds HDF5's lock on a file; False where nobody can say."""
-    if not LOCKING:
+    """Say whether a process holds HDF5's lock on a file; False where nobody can say."""
+    try:
+        import fcntl  # noqa: PLC0415 - not on Windows, where there is no such lock
+    except ImportError:
         return False
     try:
-        h5py.File(path, "r", locking=True).close()
-    except OSError as error:
-        return error.errno in _LOCKED
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False
 
 
 def _open(path: Path, mode: str, schema: str) -> h5py.File:
     try:
-        return h5py.File(path, mode, locking=LOCKING)
+        return h5py.File(path, mode, **HOW_TO_OPEN)
     except FileNotFoundError:
         raise SessionRefused(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
-        if mode == "r" and getattr(error, "errno", None) in _LOCKED:
-            return _open_recorded(path, error)
+        # The second one: this process has it open already, as `_open_recorded` does.
+        if mode == "r" and (is_recorded_now(path) or "flag values don't match" in str(error)):
+            return _open_recorded(path)
         raise SessionRefused(
             f"{path} cannot be opened as HDF5 ({error}); a complete file of schema"
             f" {schema} that no other program is writing will do"
         ) from error
 
 
-def _open_recorded(path: Path, why: Exception) -> h5py.File:
+def _open_recorded(path: Path) -> h5py.File:
     """Open what a recorder writes; a file that something else writes is refused."""
     try:
         file = h5py.File(path, "r", locking=False)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SessionRefused(
-            f"{path} is being written, and could not be opened beside that ({error}); try again,"
-            " and leave the variable HDF5_USE_FILE_LOCKING unset"
+            f"{path} is in use: another program changes it, or is just writing ({error}); try"
+            " again, and leave the variable HDF5_USE_FILE_LOCKING unset"
         ) from error
     try:
         reason = file[ROOT]["exit_reason"].asstr(errors="replace")[()]
     except HDF5_ERRORS:
         reason = ""
-    if reason != NOT_FINISHED:
+    if reason != NOT_FINISHED and is_recorded_now(path):
         file.close()
         raise SessionRefused(
-            f"{path} is in use: another program changes it ({why}); try again when that is done"
+            f"{path} is in use: another program changes it; try again when that is done"
         )
     return file
 

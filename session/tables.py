@@ -111,7 +111,7 @@ def read_table(group: h5py.Group, spec: Group, path: str) -> Table:
 
 
 def read_some_rows(
-    group: h5py.Group, spec: Group, path: str, rows: NDArray[np.bool_], names: Sequence[str]
+    group: h5py.Group, path: str, rows: NDArray[np.bool_], names: Sequence[str]
 ) -> Table:
     """Read some rows of some columns, and of the file little more than those.
 

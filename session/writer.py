@@ -42,7 +42,7 @@ from session.records import (
 from session.ring import PAGE_BYTES
 from session.schema import ROOT, find_group
 from session.seal import seal
-from session.structure import LOCKING
+from session.structure import HOW_TO_OPEN
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
@@ -305,7 +305,7 @@ def _create(path: Path) -> h5py.File:
             path,
             "x",
             libver="earliest",
-            locking=LOCKING,
+            **HOW_TO_OPEN,
             alignment_threshold=PAGE_BYTES,
             alignment_interval=PAGE_BYTES,
         )
