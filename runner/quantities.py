@@ -120,6 +120,8 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"(?P<sign>[+-]?)C/(?P<divisor>[0-9]+(?:\.[0-9]+)?)")
 _LONGEST = 80
+# In SI units. Products of several quantities are then numbers, too.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 def parse(text: object, kind: str) -> float:
@@ -201,7 +203,7 @@ def _scaled(number: str, scale: tuple[int | Fraction, int], shown: str) -> float
         value = float(Fraction(exact) * factor * Fraction(10) ** power)
     else:
         value = float((exact * factor).scaleb(power))
-    if not math.isfinite(value) or (value == 0 and exact != 0):
+    if exact and not _LEAST <= abs(value) <= _MOST:
         raise QuantityError(f"{shown} is beyond any number that can be meant")
     return value
 

@@ -9,8 +9,8 @@ import numpy as np
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.records import AttributeValue
 
-# Checksums, which `session.seal` writes; no attribute that says anything.
-SEAL = "seal"
+# What `session.seal` writes: checksums, and the names in a group.
+SEAL, HELD = "seal", "seal_holds"
 # The default file format keeps an attribute in the object's header: 64 KiB at most.
 _LIMIT_BYTES = 60_000
 
@@ -67,7 +67,7 @@ def read_attributes(target: h5py.HLObject) -> dict[str, AttributeValue]:
         for name in target.attrs:
             kind = target.attrs.get_id(name).dtype
             is_plain = kind.kind in "biufSU" or h5py.check_string_dtype(kind) is not None
-            if is_plain and name != SEAL:
+            if is_plain and name not in (SEAL, HELD):
                 found[name] = _from_hdf5(target.attrs[name])
     except HDF5_ERRORS as error:
         raise SessionRefused(

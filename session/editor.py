@@ -16,7 +16,7 @@ from session.errors import SessionRefused
 from session.layout import ensure_group
 from session.records import EVENT_DTYPE, AttributeValue
 from session.schema import ROOT, find_group, is_name
-from session.seal import is_sealed, seal
+from session.seal import is_sealed, seal, seal_one
 from session.spec import Group
 from session.structure import open_checked
 from session.writer import event_json
@@ -115,6 +115,7 @@ class SessionEditor:
             parent.move(name, name + _OLD)
         parent.move(name + _NEW, name)
         _discard(parent, name + _OLD)
+        self._seal_one(parent)
         self._file.flush()
 
     def update_columns(self, path: str, columns: Mapping[str, ArrayLike]) -> None:
@@ -202,7 +203,12 @@ class SessionEditor:
         group = ensure_group(self._entry, path)
         if new:
             self._seal(self._entry[new[0]])
+            self._seal_one(self._entry[new[0]].parent)
         return group
+
+    def _seal_one(self, group: h5py.Group) -> None:
+        if self._is_sealed:
+            seal_one(group)
 
     def _seal(self, target: h5py.Group | h5py.Dataset) -> None:
         if self._is_sealed:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import read_attributes
-from session.columns import check_rows, check_whole, count_rows
+from session.columns import check_rows, check_whole, count_rows, read_column
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.provenance import Provenance
@@ -273,10 +273,9 @@ class Session:
         def read() -> FrameStack:
             group, data = self._at(where), self._at(f"{where}/data")
             check_rows(group, FRAMES)
-            if data.ndim != 3 or data.dtype.kind not in "iuf":
-                raise SessionRefused(
-                    f"{self.path}: {where}/data holds {data.dtype} {data.shape}, and no frames"
-                )
+            is_data = isinstance(data, h5py.Dataset) and isinstance(group, h5py.Group)
+            if not is_data or data.ndim != 3 or data.dtype.kind not in "iuf":
+                raise SessionRefused(f"{self.path}: {where}/data holds no frames: {data!r}")
             # A file that was cut may tell of more stamps than frames.
             count = min(count_rows(group, FRAMES), data.shape[0])
             if not self._is_finished_in_file():
@@ -380,9 +379,10 @@ class Session:
 
     def _is_finished_in_file(self) -> bool:
         try:
-            return bool(self._entry["exit_reason"].asstr(errors="replace")[()] != NOT_FINISHED)
-        except HDF5_ERRORS:
+            reason = read_column(self._entry["exit_reason"])
+        except (*HDF5_ERRORS, AttributeError):  # no text, or no dataset
             return True
+        return str(reason) != NOT_FINISHED
 
     @contextmanager
     def _reading(self, path: str) -> Iterator[None]:
@@ -408,7 +408,10 @@ class Session:
 
     def _text(self, name: str) -> str:
         with self._reading(name):
-            return str(self._at(name).asstr(errors="replace")[()])
+            found = self._at(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim:
+                raise SessionRefused(f"{self.path}: {name} is no text")
+            return str(found.asstr(errors="replace")[()])
 
     def _number(self, name: str) -> int:
         value = self.attributes("").get(name)

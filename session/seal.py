@@ -13,16 +13,25 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from session.attributes import SEAL, read_attributes
+from session.attributes import HELD, SEAL, read_attributes
 
 _ROWS_AT_ONCE = 2**18
+_MOST_BYTES = 30_000
 
 
 def seal(top: h5py.Group | h5py.Dataset) -> None:
     """Write the checksums of an object, and of all below a group."""
-    target: h5py.HLObject
     for target in _all(top):
-        target.attrs[SEAL] = _sums(target)
+        seal_one(target)
+
+
+def seal_one(target: h5py.Group | h5py.Dataset) -> None:
+    """Write the checksums of one object; of a group also what it holds."""
+    if isinstance(target, h5py.Group):
+        # More than fit into an attribute are looked after one by one only.
+        held = json.dumps(list(target))
+        target.attrs[HELD] = held if len(held.encode()) < _MOST_BYTES else "[]"
+    target.attrs[SEAL] = _sums(target)
 
 
 def is_sealed(top: h5py.Group) -> bool:
@@ -41,6 +50,10 @@ def broken_seals(top: h5py.Group) -> Iterator[tuple[h5py.HLObject, str]]:
         if SEAL not in target.attrs:
             yield target, "carries no checksum"
             continue
+        if isinstance(target, h5py.Group):
+            missing = [name for name in _held(target) if name not in target]
+            if missing:
+                yield target, f"lacks {', '.join(missing)[:200]}, which was there"
         told = np.asarray(target.attrs[SEAL])
         found = _sums(target)
         if told.shape != found.shape or told.dtype.kind not in "iu":
@@ -65,8 +78,16 @@ def _sums(target: h5py.Group | h5py.Dataset) -> NDArray[np.uint32]:
 
 
 def _of_group(group: h5py.Group) -> int:
-    columns = [name for name in group if isinstance(group[name], h5py.Dataset)]
-    return zlib.crc32(json.dumps(columns).encode())
+    # Others may put in what they like; what is taken out is missed by its name.
+    return zlib.crc32(json.dumps(_held(group)).encode())
+
+
+def _held(group: h5py.Group) -> list[str]:
+    try:
+        names = json.loads(group.attrs.get(HELD, "[]"))
+    except (TypeError, ValueError, OSError, RuntimeError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _of_dataset(dataset: h5py.Dataset) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 
 from session.errors import HDF5_ERRORS, SessionRefused
+from session.heaps import has_endless_heap
 from session.records import MAX_FRAME_BYTES, NOT_FINISHED
 from session.schema import ROOT, SCHEMA_NAME, SCHEMA_VERSION
 
@@ -53,6 +54,11 @@ def open_checked(
     """
     file = _open(path, mode, schema)
     try:
+        if has_endless_heap(path):
+            raise SessionRefused(
+                f"{path} is damaged: a heap of text in it has no end; a whole file, perhaps a"
+                " copy, will do"
+            )
         _check_schema(path, file, schema, version, root)
         walk = _Walk(path)
         if only is None:

@@ -166,7 +166,8 @@ def _check_session(path: Path) -> Iterator[Problem]:
 
 
 def _check_seals(entry: h5py.Group) -> Iterator[Problem]:
-    if read_column(entry["exit_reason"]) == NOT_FINISHED:
+    reason = entry.get("exit_reason")
+    if isinstance(reason, h5py.Dataset) and str(read_column(reason)) == NOT_FINISHED:
         return  # it is sealed as it is finished
     for target, message in broken_seals(entry):
         path = target.name.removeprefix(entry.name).lstrip("/")

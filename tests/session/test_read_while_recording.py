@@ -55,7 +55,9 @@ async def test_a_notebook_reads_beside_the_recorder(tmp_path, make):
                     seen.append(looked_at(session, make))
                     session.refresh()
 
-        await asyncio.gather(tell(), asyncio.to_thread(look))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(tell())
+            group.create_task(asyncio.to_thread(look))
         await recorder.flush()
         with Session.open(path) as session:
             assert looked_at(session, make) == (12_000, 300)
