@@ -231,9 +231,9 @@ def _first_reading(start: str, recording: Recording | None) -> str:
         return start
     try:
         began = datetime.fromisoformat(start)
-    except ValueError:
+        return (began + timedelta(seconds=float(recording.time_s[0]))).isoformat()
+    except (ValueError, OverflowError):  # no date, or beyond the year 9999
         return start
-    return (began + timedelta(seconds=float(recording.time_s[0]))).isoformat()
 
 
 def _charge(t_ns: NDArray[np.int64], current_A: NDArray[np.float64]) -> NDArray[np.float64]:

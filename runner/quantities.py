@@ -133,6 +133,8 @@ _NUMBER = re.compile(
 )
 _FRACTION = re.compile(r"(?P<sign>[+-]?)C/(?P<divisor>[0-9]+(?:\.[0-9]+)?)")
 _LONGEST = 80
+# In SI units. Products of several quantities are then numbers, too.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 def parse(text: object, kind: str) -> float:
@@ -223,7 +225,7 @@ def _scaled(
         value = float(Fraction(exact) * factor * Fraction(10) ** power)
     else:
         value = float((exact * factor).scaleb(power) + zero)
-    if not math.isfinite(value) or (value == 0 and exact + zero != 0):
+    if exact + zero and not _LEAST <= abs(value) <= _MOST:
         raise QuantityError(f"{shown} is beyond any number that can be meant")
     return value
 

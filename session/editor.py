@@ -17,6 +17,7 @@ from session.layout import ensure_group
 from session.migrations import is_newer
 from session.records import EVENT_DTYPE, AttributeValue
 from session.schema import ROOT, SCHEMA_VERSION, find_group, is_name
+from session.seal import is_sealed, seal, seal_one
 from session.spec import Group
 from session.structure import open_checked
 from session.tables import version_of
@@ -38,6 +39,7 @@ class SessionEditor:
         self.path = path
         self._file = file
         self._entry: h5py.Group = file[ROOT]
+        self._is_sealed = is_sealed(self._entry)
 
     @classmethod
     def open(cls, path: Path | str) -> "SessionEditor":
@@ -108,19 +110,21 @@ class SessionEditor:
         arrays = check_columns(path, spec, columns)
         check_attributes(path, attributes or {})
         parent_path, _, name = path.rpartition("/")
-        parent = ensure_group(self._entry, parent_path) if parent_path else self._entry
+        parent = self._ensure(parent_path) if parent_path else self._entry
         _discard(parent, name + _NEW)
         group = parent.create_group(name + _NEW)
         write_table(group, spec, arrays, units or {})
         if not spec.signal and spec.axes:
             _name_signal(group, spec, list(arrays))
         write_attributes(group, attributes or {})
+        self._seal(group)
         self._file.flush()
         _discard(parent, name + _OLD)
         if name in parent:
             parent.move(name, name + _OLD)
         parent.move(name + _NEW, name)
         _discard(parent, name + _OLD)
+        self._seal_one(parent)
         self._file.flush()
 
     def update_columns(self, path: str, columns: Mapping[str, ArrayLike]) -> None:
@@ -162,6 +166,7 @@ class SessionEditor:
                 )
         for name, values in arrays.items():
             group[name][:count] = values
+            self._seal(group[name])
         self._file.flush()
 
     def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
@@ -179,7 +184,9 @@ class SessionEditor:
                 " 'instrument/<name>' or a table of results will do"
             )
         check_attributes(path, attributes)
-        write_attributes(ensure_group(self._entry, path), attributes)
+        group = self._ensure(path)
+        write_attributes(group, attributes)
+        self._seal(group)
         self._file.flush()
 
     def add_event(
@@ -195,7 +202,26 @@ class SessionEditor:
         row = (t_ns, kind, source, message.replace("\0", ""), event_json(data))
         events.append(np.array([row], dtype=EVENT_DTYPE))
         events.commit()
+        self._seal(self._entry["events"])
         self._file.flush()
+
+    def _ensure(self, path: str) -> h5py.Group:
+        parts = path.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        new = [name for name in above if name not in self._entry]
+        group = ensure_group(self._entry, path)
+        if new:
+            self._seal(self._entry[new[0]])
+            self._seal_one(self._entry[new[0]].parent)
+        return group
+
+    def _seal_one(self, group: h5py.Group) -> None:
+        if self._is_sealed:
+            seal_one(group)
+
+    def _seal(self, target: h5py.Group | h5py.Dataset) -> None:
+        if self._is_sealed:
+            seal(target)
 
 
 def _name_signal(group: h5py.Group, spec: Group, names: list[str]) -> None:

@@ -26,8 +26,9 @@ from session.reader import Session
 from session.records import NOT_FINISHED, RECORDER_LOST
 from session.recover_pixels import PixelSource
 from session.schema import ROOT, find_group
+from session.seal import seal
 from session.spec import Group, Shape
-from session.structure import open_checked
+from session.structure import HOW_TO_OPEN, open_checked
 from session.writer import SessionWriter
 
 _RAW_STAMPS = {
@@ -141,7 +142,7 @@ class _Work:
 
     def _append(self, pixels: PixelSource) -> None:
         """Append the rows of the journal that are not in the file."""
-        with h5py.File(self._part, "r+") as file:
+        with h5py.File(self._part, "r+", **HOW_TO_OPEN) as file:
             entry = file[ROOT]
             for said in self._journal.entries if self._journal is not None else ():
                 _say_again(entry, said)
@@ -238,6 +239,8 @@ class _Work:
                 f"the recorder was killed: {'; '.join(self.done)}",
                 {"recovered": datetime.now(UTC).isoformat(), "missing": list(missing)[:1000]},
             )
+        with open_checked(self._part, "r+") as file:
+            seal(file[ROOT])
 
 
 def _table_of(entry: Entry) -> str:

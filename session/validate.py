@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.columns import count_rows, read_column, storage_dtype
-from session.errors import SessionRefused
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.migrations import is_newer, lacking
 from session.reader import Session
 from session.records import NOT_FINISHED
 from session.schema import FRAMES, ROOT, SAMPLES, SCHEMA_VERSION, find_group, unit_of
+from session.seal import broken_seals
 from session.spec import Column, Group, Shape
-from session.structure import HDF5_ERRORS, open_checked
+from session.structure import open_checked
 from session.tables import unit_of_dataset, version_of
 
 _FRAMES_AT_ONCE = 16
@@ -57,7 +58,7 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
             if not problems:  # else the tables may not be there to look into
                 problems += _check_content(entry, pixels=pixels)
                 problems += _check_session(path)
-            return [*_check_version(file), *problems]
+            return [*_check_version(file), *problems, *_check_seals(entry)]
     except SessionRefused as error:
         return [Problem(path="/", message=str(error))]
     except HDF5_ERRORS as error:
@@ -115,7 +116,8 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
             yield from _check_column(where, group[column.name], spec, column)
         elif column.required and column.name not in old:
             yield Problem(path=where, message="is missing")
-    lengths = {group[c.name].shape for c in spec.rows if c.name in group}
+    columns = [group[c.name] for c in spec.rows if c.name in group]
+    lengths = {column.shape for column in columns if isinstance(column, h5py.Dataset)}
     if len(lengths) > 1:
         yield Problem(
             path=name,
@@ -126,8 +128,11 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
 
 
 def _check_column(
-    where: str, dataset: h5py.Dataset, spec: Group, column: Column
+    where: str, dataset: h5py.Dataset | h5py.Group, spec: Group, column: Column
 ) -> Iterator[Problem]:
+    if not isinstance(dataset, h5py.Dataset):
+        yield Problem(path=where, message="is a group, and no dataset")
+        return
     dimensions = {Shape.SCALAR: 0, Shape.FRAMES: 3}.get(column.shape, 1)
     if dataset.ndim != dimensions:
         yield Problem(path=where, message=f"has shape {dataset.shape}")
@@ -173,6 +178,17 @@ def _check_session(path: Path) -> Iterator[Problem]:
             )
 
 
+def _check_seals(entry: h5py.Group) -> Iterator[Problem]:
+    reason = entry.get("exit_reason")
+    if isinstance(reason, h5py.Dataset) and str(read_column(reason)) == NOT_FINISHED:
+        return  # it is sealed as it is finished
+    for target, message in broken_seals(entry):
+        path = target.name.removeprefix(entry.name).lstrip("/")
+        group = path if isinstance(target, h5py.Group) else path.rpartition("/")[0]
+        if find_group(group) is not None:  # what others have put in beside is theirs
+            yield Problem(path=path, message=message)
+
+
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -193,7 +209,7 @@ def _check_rising(where: str, stamps: NDArray[np.int64], *, strict: bool) -> Ite
 
 def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
     count = count_rows(group, FRAMES)
-    stack = FrameStack(group["data"], count)
+    stack = FrameStack(group["data"], count, Path(group.file.filename))
     if group["data"].shape[0] < count:
         yield Problem(
             path=f"{where}/data",

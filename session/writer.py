@@ -34,6 +34,7 @@ from session.records import (
     EDGE_DTYPE,
     EVENT_DTYPE,
     EXCHANGE_DTYPE,
+    NOT_FINISHED,
     SESSION_SAMPLE_DTYPE,
     TEMPERATURE_DTYPE,
     AttributeValue,
@@ -42,6 +43,8 @@ from session.records import (
 )
 from session.ring import PAGE_BYTES
 from session.schema import ROOT, find_group
+from session.seal import seal
+from session.structure import HOW_TO_OPEN
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
@@ -249,12 +252,17 @@ class SessionWriter:
         self._last_flush_ns = self._monotonic_ns()
 
     def finish(self, exit_reason: str, end_time: str) -> None:
-        """Say why and when it ended, trim, and close the file."""
+        """Say why and when it ended, trim, put checksums on all of it, and close the file."""
         self.flush()
         for camera in self._cameras.values():
             camera.trim()
-        self._entry["exit_reason"][()] = exit_reason.replace("\0", "")
-        self._entry["end_time"][()] = end_time
+        # Killed in between, the file is still an unfinished one, whose seals nobody asks for.
+        if exit_reason != NOT_FINISHED:
+            seal(self._entry)
+        for name, text in (("end_time", end_time), ("exit_reason", exit_reason)):
+            self._entry[name][()] = text.replace("\0", "")
+            if exit_reason != NOT_FINISHED:
+                seal(self._entry[name])
         self.close()
 
     def close(self) -> None:
@@ -310,6 +318,7 @@ def _create(path: Path) -> h5py.File:
             path,
             "x",
             libver="earliest",
+            **HOW_TO_OPEN,
             alignment_threshold=PAGE_BYTES,
             alignment_interval=PAGE_BYTES,
         )
