@@ -9,6 +9,7 @@ import numpy as np
 
 from potentiostat.records import Status
 from session.attributes import write_attributes
+from session.codecs import find_codec
 from session.columns import create_columns, describe_column, mark_group
 from session.direct import early_allocation
 from session.errors import SessionRefused
@@ -71,6 +72,7 @@ def check_name(kind: str, name: str) -> None:
 
 
 def _check_camera(camera: CameraHeader) -> None:
+    find_codec(camera.compression)
     try:
         dtype = np.dtype(camera.dtype)
     except TypeError:
@@ -207,13 +209,20 @@ def create_edges(entry: h5py.Group) -> h5py.Group:
 def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
     group = ensure_group(entry, f"frames/{camera.name}")
     size = (camera.height, camera.width)
+    codec = find_codec(camera.compression)
+    if codec is None:
+        properties = early_allocation()
+    else:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        codec.describe(properties, np.dtype(camera.dtype).itemsize)
+        group.attrs["compression"] = codec.stated
     data = group.create_dataset(
         "data",
         shape=(0, *size),
         maxshape=(None, *size),
         chunks=(1, *size),
         dtype=np.dtype(camera.dtype).newbyteorder("<"),
-        dcpl=early_allocation(),
+        dcpl=properties,
     )
     describe_column(data, "counts", "TEM intensity")
     create_columns(group, FRAMES)

@@ -38,6 +38,8 @@ class CameraHeader:
     row_time_ns
         By which each row is exposed later than the row before; 0 where all are exposed
         at once, NaN where unknown.
+    compression
+        How its frames are stored, a word of `session.codecs.Compression`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class CameraHeader:
     stamp: str = "exposure_start"
     clock: str = "camera"
     row_time_ns: float = 0.0
+    compression: str = "none"
 
     @property
     def frame_bytes(self) -> int:

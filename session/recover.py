@@ -24,7 +24,7 @@ from session.journal import Entry, JournalFound, journal_path, read_journal
 from session.layout import check_name, create_exchanges, ensure_group
 from session.reader import Session
 from session.records import NOT_FINISHED
-from session.recover_pixels import PixelSource
+from session.recover_pixels import PixelSource, Place
 from session.schema import ROOT, find_group
 from session.spec import Group, Shape
 from session.structure import open_checked
@@ -163,7 +163,7 @@ class _Work:
         name: str,
         group: h5py.Group,
         rows: NDArray[np.void],
-        places: list[int],
+        places: list[Place],
         pixels: PixelSource,
     ) -> NDArray[np.void]:
         """Append the pixels of frames as far as they are right, and return those frames' rows."""
@@ -195,10 +195,10 @@ class _Work:
                 f" {int(differ[0])}; those of the file are kept"
             )
 
-    def _gathered(self) -> Iterator[tuple[str, NDArray[np.void], list[int]]]:
+    def _gathered(self) -> Iterator[tuple[str, NDArray[np.void], list[Place]]]:
         """Yield each table of the journal, with where the pixels of its frames lie."""
         found: dict[str, list[NDArray[np.void]]] = {}
-        places: dict[str, list[int]] = {}
+        places: dict[str, list[Place]] = {}
         events: list[tuple[object, ...]] = []
         entries = self._journal.entries if self._journal is not None else ()
         for entry in entries:
@@ -208,7 +208,7 @@ class _Work:
                 name = _table_of(entry)
                 found.setdefault(name, []).append(journal_words.rows_of(entry, self._dtypes))
                 if entry.kind == "frame":
-                    places.setdefault(name, []).append(int(str(entry.said["place"])))
+                    places.setdefault(name, []).append(Place.said(entry))
         for name, rows in found.items():
             yield name, np.concatenate(rows), places.get(name, [])
         if events:

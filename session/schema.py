@@ -140,6 +140,13 @@ FRAMES = Group(
         Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
         Attribute(name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"),
         Attribute(
+            name="compression",
+            dtype="str",
+            unit="",
+            meaning="of the pixels, and what it takes to read them; none where it is missing",
+            required=False,
+        ),
+        Attribute(
             name="stamp",
             dtype="str",
             unit="",

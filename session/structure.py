@@ -5,6 +5,7 @@ from pathlib import Path
 
 import h5py
 
+from session.codecs import must_be_readable
 from session.errors import SessionRefused
 from session.records import MAX_FRAME_BYTES
 from session.schema import ROOT, SCHEMA_NAME, SCHEMA_VERSION
@@ -121,6 +122,7 @@ class _Walk:
         stored = dataset.id.get_storage_size()
         chunk = math.prod(dataset.chunks or (1,)) * dataset.dtype.itemsize
         if dataset.id.get_create_plist().get_nfilters():
+            must_be_readable(dataset)
             stored *= _BEST_COMPRESSION
         slack = max(_SLACK_BYTES, _SLACK_CHUNKS * chunk if dataset.ndim == 3 else 0)
         if declared > stored + slack or chunk > MAX_FRAME_BYTES:

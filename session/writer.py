@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import write_attributes
+from session.codecs import find_codec
 from session.columns import GrowingTable
+from session.direct import DirectRefused
 from session.errors import SessionExists, SessionRefused
 from session.frame_file import FrameFile
 from session.journal import Journal
@@ -29,6 +31,8 @@ from session.layout import (
     create_layout,
     ensure_group,
 )
+from session.pixel_stores import PressedStore, Stored
+from session.placed_file import PlacedFile
 from session.records import (
     EDGE_DTYPE,
     EVENT_DTYPE,
@@ -80,7 +84,12 @@ class SessionWriter:
         check_header(header)
         self._journal = journal
         self._monotonic_ns = monotonic_ns
-        self._file = _create(self.path)
+        self._codecs = {camera.name: find_codec(camera.compression) for camera in header.cameras}
+        self._placed: PlacedFile | None = None
+        if any(self._codecs.values()):
+            with suppress(DirectRefused, OSError):  # `_create` says what is wrong
+                self._placed = PlacedFile(self.path)
+        self._file = _create(self.path, self._placed)
         create_layout(self._file, header)
         self._entry = self._file[ROOT]
         self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
@@ -238,8 +247,10 @@ class SessionWriter:
     def finish(self, exit_reason: str, end_time: str) -> None:
         """Say why and when it ended, trim, and close the file."""
         self.flush()
-        for camera in self._cameras.values():
+        for name, camera in self._cameras.items():
             camera.trim()
+            if isinstance(camera.store, PressedStore):
+                self.set_queue_counters(f"compression.{name}", camera.store.counters())
         self._entry["exit_reason"][()] = exit_reason.replace("\0", "")
         self._entry["end_time"][()] = end_time
         self.close()
@@ -250,6 +261,8 @@ class SessionWriter:
             self.flush()
             self._close_frames()
             self._file.close()
+            if self._placed is not None:
+                self._placed.close()
             self._end.close()
 
     def abandon(self) -> None:
@@ -265,10 +278,16 @@ class SessionWriter:
             camera.close()
 
     def _frame_file(self, camera: str) -> FrameFile:
-        def note(row: NDArray[np.void], place: int) -> None:
-            self._say({"kind": "frame", "camera": camera, "place": place}, row)
+        codec = self._codecs[camera]
 
-        frames = FrameFile(self.path, self._entry[f"frames/{camera}"], note)
+        def note(row: NDArray[np.void], stored: Stored) -> None:
+            said = {"kind": "frame", "camera": camera, "place": stored.place}
+            if codec is not None and not stored.raw:
+                said |= {"size": stored.size, "compression": codec.name.value}
+            self._say(said, row)
+
+        group = self._entry[f"frames/{camera}"]
+        frames = FrameFile(self.path, group, note, codec=codec, placed=self._placed)
         group = ensure_group(self._entry, f"instrument/{camera}")
         write_attributes(group, {"frames_written": frames.way})
         return frames
@@ -290,12 +309,12 @@ class SessionWriter:
         self._last_t_ns = max(self._last_t_ns, t_ns)
 
 
-def _create(path: Path) -> h5py.File:
+def _create(path: Path, placed: PlacedFile | None) -> h5py.File:
     try:
         # Frames at whole pages can be written past the page cache.
         return h5py.File(
-            path,
-            "x",
+            path if placed is None else placed,
+            "x" if placed is None else "w",  # the other has seen that there was none
             libver="earliest",
             alignment_threshold=PAGE_BYTES,
             alignment_interval=PAGE_BYTES,
