@@ -22,6 +22,7 @@ from runner.experiment import Experiment
 from runner.format import held_text
 from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
+from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
@@ -127,6 +128,7 @@ class Acquisition:
         self._show_others = show
         self._thinner = Thinner()
         self._waiting = Waiting()
+        self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
         self._start_time = datetime.now().astimezone()
@@ -337,6 +339,8 @@ class Acquisition:
                 self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
+        for t_ns, rule in self._watch.look(rows):
+            await self._recorder.event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
         if block.exchanges:
             stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
             for stamp, exchange in zip(stamps, block.exchanges, strict=True):

@@ -148,6 +148,7 @@ class FrameFile:
             header.blanked,
             stored.checksum,
             NO_STAMP if header.arrival_ns is None else header.arrival_ns,
+            header.left_out,
         )
         row = np.array([values], dtype=FRAME_ROW_DTYPE)
         self.table.append(row)

@@ -265,7 +265,7 @@ def _count_gaps(rows: NDArray[np.void], group: h5py.Group) -> NDArray[np.void]:
     spec = find_group("frames/<camera>")
     have = 0 if spec is None else count_rows(group, spec)
     before = group["index"][have - 1 : have] if have else rows["index"][:1] - 1
-    lost = np.diff(np.concatenate([before, rows["index"]])) - 1
+    lost = np.diff(np.concatenate([before, rows["index"]])) - 1 - rows["left_out"]
     counted = rows.copy()
     counted["dropped_before"] = np.maximum(lost, rows["dropped_before"])
     return counted

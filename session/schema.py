@@ -134,6 +134,13 @@ FRAMES = Group(
             meaning="host clock when the whole frame was here, raw; its least value where unknown",
             required=False,
         ),
+        Column(
+            name="left_out",
+            dtype="<i4",
+            unit="",
+            meaning="frames that were here just before and are not stored, as was asked for",
+            required=False,
+        ),
     ),
     attributes=(
         Attribute(name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"),
