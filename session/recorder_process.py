@@ -3,8 +3,8 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,7 @@ from session.capture import PreTrigger, frames_held
 from session.durable import JOURNAL_SYNC_INTERVAL_S, Syncer, sync_content
 from session.errors import SessionError, SessionExists, SessionRefused
 from session.frame_gate import FrameGate
+from session.inbox import Inbox
 from session.journal import Journal
 from session.journal_words import begin
 from session.messages import (
@@ -170,6 +171,7 @@ class _Recording:
     def run(self, files: _Files, leave: Callable[[], None]) -> None:
         """Serve; report what went wrong, and save what can be saved."""
         writer = files.writer
+        self._inbox = Inbox(self._connection)
         try:
             self._serve(files)
         except (SessionError, TypeError, ValueError) as error:
@@ -184,6 +186,8 @@ class _Recording:
                 files.journal.write()  # it may lie on a part of the disk that still works
             leave()
             writer.abandon()
+        finally:
+            self._inbox.close()
 
     def _fail(self, writer: SessionWriter, error: Exception) -> None:
         why = " ".join(str(error).split())  # HDF5 errors come in lines
@@ -212,18 +216,12 @@ class _Recording:
 
     def _receive(self, writer: SessionWriter) -> ToRecorder | None:
         """Return the next message, or None when none came before a flush is due."""
-        if not self._poll(0):
+        message = self._inbox.get(0)
+        if message is None:
             self._collect(writer)
             self._release()
-            if not self._poll(writer.seconds_until_flush()):
-                return None
-        with _end_of_pipe():
-            message: ToRecorder = self._connection.recv()
+            message = self._inbox.get(writer.seconds_until_flush())
         return message
-
-    def _poll(self, timeout_s: float) -> bool:
-        with _end_of_pipe():
-            return self._connection.poll(timeout_s)
 
     def _write(self, files: _Files, message: ToRecorder) -> None:
         writer = files.writer
@@ -282,6 +280,7 @@ class _Recording:
             self._let_go(files, holder, all_of_them=True)
             files.writer.set_queue_counters(f"capture.{camera}", holder.counters)
         files.gate.end(files.writer)
+        files.writer.set_queue_counters("recorder.inbox", self._inbox.counters)
 
     def _collect(self, writer: SessionWriter) -> None:
         """Wait for all frames on their way: nobody else waits meanwhile."""
@@ -311,13 +310,3 @@ class _Recording:
         files.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
-
-
-@contextmanager
-def _end_of_pipe() -> Iterator[None]:
-    """Take an error of the pipe for its end, and no other error."""
-    try:
-        yield
-    except OSError as error:
-        # The other end was killed, perhaps in the middle of a message.
-        raise EOFError from error

@@ -225,7 +225,9 @@ class SessionWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand all that was appended to the operating system."""
+        """Hand all that was appended to the operating system, readings and events first."""
+        if self._journal is not None:
+            self._journal.write()
         for camera in self._cameras.values():
             camera.settle()
         if self._journal is not None:
