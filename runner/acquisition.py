@@ -33,6 +33,7 @@ from runner.messages import (
 )
 from runner.plan import Ending, ExitCode, Plan
 from runner.position import CONTINUED, continued_data
+from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
 from runner.temperature_record import TemperatureRecord
 from runner.waiting import Waiting, with_known_end
@@ -149,6 +150,7 @@ class Acquisition:
         self._thinner = Thinner()
         self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
+        self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
         self._before = before
         self._passed: Passed | None = None  # of the step that is gone on with
@@ -438,6 +440,8 @@ class Acquisition:
                 self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
+        for t_ns, rule in self._watch.look(rows):
+            await self._recorder.event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
         if block.exchanges:
             stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
             for stamp, exchange in zip(stamps, block.exchanges, strict=True):

@@ -26,6 +26,7 @@ from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
 from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
+from runner.record_settings import held_frames
 from session.errors import SessionRefused
 
 __all__ = ["CheckReport", "Finding", "Severity", "check", "refuse_unfit", "render_check"]
@@ -384,6 +385,10 @@ def _camera(experiment: Experiment) -> Iterator[Finding]:
         + ("" if limit is None else f"; the limit is {limit / 1e20:.4g} e/A2"),
         key=("limits", "dose"),
     )
+    frame_bytes = camera.height * camera.width if camera.driver == MOCK else 0
+    held = held_frames(experiment.record, camera.frame_rate_Hz, frame_bytes)
+    if held is not None:
+        yield held
     if camera.driver == MOCK:
         frames = camera.frame_rate_Hz * experiment.longest_s
         size = frames * camera.height * camera.width

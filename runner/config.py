@@ -146,6 +146,16 @@ class BlankerTable(Table):
     rise: Time = 0.0
 
 
+class RecordTable(Table):
+    """``[record]``: which frames are stored, and how."""
+
+    compression: Literal["none", "auto", "deflate", "bitshuffle-lz4"] = "none"
+    before: Time | None = None
+    after: Time | None = None
+    idle_rate: FrameRate | None = None
+    on: list[str] = Field(default_factory=list)
+
+
 class BusTable(Table):
     """``[bus]``."""
 
@@ -175,6 +185,7 @@ class ExperimentTable(Table):
     bus: BusTable | None = None
     microscope: MicroscopeTable | None = None
     blanker: BlankerTable | None = None
+    record: RecordTable | None = None
 
 
 _OWN_WORDS = {"for": "duration", "from": "start"}
@@ -244,6 +255,7 @@ _TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("bus",): BusTable,
     ("microscope",): MicroscopeTable,
     ("blanker",): BlankerTable,
+    ("record",): RecordTable,
 }
 
 

@@ -19,6 +19,7 @@ from runner.config import CameraTable, ExperimentTable, read_tables
 from runner.node_checks import check_node
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
+from runner.record_settings import RecordSettings, check_record, record_settings
 from runner.step_checks import check_steps
 from runner.steps import CellTerms, build_steps
 
@@ -207,6 +208,7 @@ class Experiment:
     stop_on_short: bool = False
     microscope: MicroscopeSettings | None = None
     blanking: BlankingSettings | None = None
+    record: RecordSettings = field(default_factory=RecordSettings)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -328,6 +330,7 @@ class Experiment:
                 port=tables.microscope.port,
             ),
             blanking=blanking_settings(tables),
+            record=record_settings(tables),
         )
 
     @property
@@ -435,6 +438,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_equipment(tables),
         *_check_contact(tables),
         *check_blanking(tables),
+        *check_record(tables),
         *check_steps(tables, cell.terms),
     ]
 

@@ -44,6 +44,8 @@ def session_header(
                 stamp=camera.stamp,
                 clock=camera.clock,
                 row_time_ns=camera.row_time_ns,
+                compression=experiment.record.compression,
+                capture=experiment.record.capture,
             ),
         )
     return SessionHeader(

@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from session.capture import frames_held
 from session.errors import SessionError, SessionRefused
 from session.records import CameraHeader
 from session.ring import FrameRing, choose_slots
@@ -44,7 +45,14 @@ class CameraRing:
 
     def __init__(self, header: CameraHeader, slots: int | None) -> None:
         self.ring = FrameRing.create(
-            slots=slots or choose_slots(header.frame_bytes, frame_rate_Hz=header.frame_rate_Hz),
+            slots=slots
+            or choose_slots(
+                header.frame_bytes,
+                frame_rate_Hz=header.frame_rate_Hz,
+                held=0
+                if header.capture is None
+                else frames_held(header.capture, header.frame_rate_Hz),
+            ),
             height=header.height,
             width=header.width,
             dtype=header.dtype,

@@ -61,7 +61,10 @@ def header_of(entry: Entry) -> SessionHeader:
             **said
             | {
                 "instruments": tuple(InstrumentHeader(**i) for i in said["instruments"]),
-                "cameras": tuple(CameraHeader(**camera) for camera in said["cameras"]),
+                # What was held for events went with the recorder.
+                "cameras": tuple(
+                    CameraHeader(**(camera | {"capture": None})) for camera in said["cameras"]
+                ),
                 "provenance": Provenance(**said["provenance"]),
             }
         )

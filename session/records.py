@@ -25,6 +25,26 @@ RECORDER_LOST = "recorder lost"  # said by `recover`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """All frames around events, few otherwise.
+
+    Parameters
+    ----------
+    before_s, after_s
+        How long before and after an event all frames are stored.
+    idle_rate_Hz
+        At which frames are stored otherwise; 0 for none.
+    kinds
+        Of the events.
+    """
+
+    before_s: float
+    after_s: float
+    idle_rate_Hz: float
+    kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CameraHeader:
     """One camera of a session.
 
@@ -40,6 +60,10 @@ class CameraHeader:
     row_time_ns
         By which each row is exposed later than the row before; 0 where all are exposed
         at once, NaN where unknown.
+    compression
+        How its frames are stored, a word of `session.codecs.Compression`.
+    capture
+        Where not all frames are to be stored.
     """
 
     name: str
@@ -52,6 +76,8 @@ class CameraHeader:
     stamp: str = "exposure_start"
     clock: str = "camera"
     row_time_ns: float = 0.0
+    compression: str = "none"
+    capture: Capture | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -120,6 +146,8 @@ class FrameHeader:
         Electrons per area up to the end of this frame; NaN where unknown.
     arrival_ns
         Host clock when the whole frame was here, raw; None where nobody looked.
+    left_out
+        Frames that were here just before this one and are not stored, as was asked for.
     """
 
     t_start_ns: int
@@ -131,3 +159,4 @@ class FrameHeader:
     dose_per_m2: float = float("nan")
     blanked: bool = False
     arrival_ns: int | None = None
+    left_out: int = 0

@@ -24,7 +24,7 @@ from session.journal import Entry, JournalFound, journal_path, read_journal
 from session.layout import check_name, create_exchanges, create_temperature, ensure_group
 from session.reader import Session
 from session.records import NOT_FINISHED, RECORDER_LOST
-from session.recover_pixels import PixelSource
+from session.recover_pixels import PixelSource, Place
 from session.schema import ROOT, find_group
 from session.seal import seal
 from session.spec import Group, Shape
@@ -168,7 +168,7 @@ class _Work:
         name: str,
         group: h5py.Group,
         rows: NDArray[np.void],
-        places: list[int],
+        places: list[Place],
         pixels: PixelSource,
     ) -> NDArray[np.void]:
         """Append the pixels of frames as far as they are right, and return those frames' rows."""
@@ -200,10 +200,10 @@ class _Work:
                 f" {int(differ[0])}; those of the file are kept"
             )
 
-    def _gathered(self) -> Iterator[tuple[str, NDArray[np.void], list[int]]]:
+    def _gathered(self) -> Iterator[tuple[str, NDArray[np.void], list[Place]]]:
         """Yield each table of the journal, with where the pixels of its frames lie."""
         found: dict[str, list[NDArray[np.void]]] = {}
-        places: dict[str, list[int]] = {}
+        places: dict[str, list[Place]] = {}
         events: list[tuple[object, ...]] = []
         entries = self._journal.entries if self._journal is not None else ()
         for entry in entries:
@@ -213,7 +213,7 @@ class _Work:
                 name = _table_of(entry)
                 found.setdefault(name, []).append(journal_words.rows_of(entry, self._dtypes))
                 if entry.kind == "frame":
-                    places.setdefault(name, []).append(int(str(entry.said["place"])))
+                    places.setdefault(name, []).append(Place.said(entry))
         for name, rows in found.items():
             yield name, np.concatenate(rows), places.get(name, [])
         if events:
@@ -274,7 +274,7 @@ def _count_gaps(rows: NDArray[np.void], group: h5py.Group) -> NDArray[np.void]:
     spec = find_group("frames/<camera>")
     have = 0 if spec is None else count_rows(group, spec)
     before = group["index"][have - 1 : have] if have else rows["index"][:1] - 1
-    lost = np.diff(np.concatenate([before, rows["index"]])) - 1
+    lost = np.diff(np.concatenate([before, rows["index"]])) - 1 - rows["left_out"]
     counted = rows.copy()
     counted["dropped_before"] = np.maximum(lost, rows["dropped_before"])
     return counted

@@ -134,11 +134,25 @@ FRAMES = Group(
             meaning="host clock when the whole frame was here, raw; its least value where unknown",
             required=False,
         ),
+        Column(
+            name="left_out",
+            dtype="<i4",
+            unit="",
+            meaning="frames that were here just before and are not stored, as was asked for",
+            required=False,
+        ),
     ),
     attributes=(
         Attribute(name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"),
         Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
         Attribute(name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"),
+        Attribute(
+            name="compression",
+            dtype="str",
+            unit="",
+            meaning="of the pixels, and what it takes to read them; none where it is missing",
+            required=False,
+        ),
         Attribute(
             name="stamp",
             dtype="str",

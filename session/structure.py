@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 
+from session.codecs import must_be_readable
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.heaps import has_endless_heap
 from session.records import MAX_FRAME_BYTES, NOT_FINISHED
@@ -216,6 +217,7 @@ class _Walk:
         is_stack = len(shape) == 3 and is_chunked
         stored = self._file_bytes if is_stack else dataset.get_storage_size()
         if made.get_nfilters():
+            must_be_readable(where, made)
             stored *= _BEST_COMPRESSION
         slack = max(_SLACK_BYTES, _SLACK_CHUNKS * chunk if is_stack else 0)
         if declared > stored + slack or chunk > MAX_FRAME_BYTES:

@@ -227,6 +227,8 @@ def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Pr
         yield from _check_rising(f"{where}/{name}", group[name][:count], strict=False)
     lost = np.maximum(np.diff(group["index"][:count]) - 1, 0)
     stated = group["dropped_before"][:count]
+    if "left_out" in group:
+        stated = stated + group["left_out"][:count]
     wrong = np.flatnonzero(lost != stated[1:])
     if wrong.size:
         row = int(wrong[0]) + 1

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import write_attributes
+from session.codecs import find_codec
 from session.columns import GrowingTable
+from session.direct import DirectRefused
 from session.errors import SessionExists, SessionRefused
 from session.frame_file import FrameFile
 from session.journal import Journal
@@ -30,6 +32,8 @@ from session.layout import (
     create_temperature,
     ensure_group,
 )
+from session.pixel_stores import PressedStore, Stored
+from session.placed_file import PlacedFile
 from session.records import (
     EDGE_DTYPE,
     EVENT_DTYPE,
@@ -85,7 +89,12 @@ class SessionWriter:
         check_header(header)
         self._journal = journal
         self._monotonic_ns = monotonic_ns
-        self._file = _create(self.path)
+        self._codecs = {camera.name: find_codec(camera.compression) for camera in header.cameras}
+        self._placed: PlacedFile | None = None
+        if any(self._codecs.values()):
+            with suppress(DirectRefused, OSError):  # `_create` says what is wrong
+                self._placed = PlacedFile(self.path)
+        self._file = _create(self.path, self._placed)
         create_layout(self._file, header)
         self._entry = self._file[ROOT]
         self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
@@ -232,7 +241,9 @@ class SessionWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand all that was appended to the operating system."""
+        """Hand all that was appended to the operating system, readings and events first."""
+        if self._journal is not None:
+            self._journal.write()
         for camera in self._cameras.values():
             camera.settle()
         if self._journal is not None:
@@ -254,8 +265,10 @@ class SessionWriter:
     def finish(self, exit_reason: str, end_time: str) -> None:
         """Say why and when it ended, trim, put checksums on all of it, and close the file."""
         self.flush()
-        for camera in self._cameras.values():
+        for name, camera in self._cameras.items():
             camera.trim()
+            if isinstance(camera.store, PressedStore):
+                self.set_queue_counters(f"compression.{name}", camera.store.counters())
         # Killed in between, the file is still an unfinished one, whose seals nobody asks for.
         if exit_reason != NOT_FINISHED:
             seal(self._entry)
@@ -271,6 +284,8 @@ class SessionWriter:
             self.flush()
             self._close_frames()
             self._file.close()
+            if self._placed is not None:
+                self._placed.close()
             self._end.close()
 
     def abandon(self) -> None:
@@ -286,10 +301,16 @@ class SessionWriter:
             camera.close()
 
     def _frame_file(self, camera: str) -> FrameFile:
-        def note(row: NDArray[np.void], place: int) -> None:
-            self._say({"kind": "frame", "camera": camera, "place": place}, row)
+        codec = self._codecs[camera]
 
-        frames = FrameFile(self.path, self._entry[f"frames/{camera}"], note)
+        def note(row: NDArray[np.void], stored: Stored) -> None:
+            said = {"kind": "frame", "camera": camera, "place": stored.place}
+            if codec is not None and not stored.raw:
+                said |= {"size": stored.size, "compression": codec.name.value}
+            self._say(said, row)
+
+        group = self._entry[f"frames/{camera}"]
+        frames = FrameFile(self.path, group, note, codec=codec, placed=self._placed)
         group = ensure_group(self._entry, f"instrument/{camera}")
         write_attributes(group, {"frames_written": frames.way})
         return frames
@@ -311,12 +332,12 @@ class SessionWriter:
         self._last_t_ns = max(self._last_t_ns, t_ns)
 
 
-def _create(path: Path) -> h5py.File:
+def _create(path: Path, placed: PlacedFile | None) -> h5py.File:
     try:
         # Frames at whole pages can be written past the page cache.
         return h5py.File(
-            path,
-            "x",
+            path if placed is None else placed,
+            "x" if placed is None else "w",  # the other has seen that there was none
             libver="earliest",
             **HOW_TO_OPEN,
             alignment_threshold=PAGE_BYTES,
