@@ -7,12 +7,13 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from correlate.enough import NotEnoughData
-from correlate.noise_memory import fit_noise_memory
+from correlate.noise_memory import NoiseMemory, fit_noise_memory
 
 Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 50
 FEWEST = 5  # samples on each side of a step
+TAKEN_OUT = 2  # steps before the noise is fitted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,16 +100,30 @@ def _clearest(
     part: Floats, rng: np.random.Generator, count: int
 ) -> tuple[int, float, float, float]:
     """Return place, size, sigma and p of the clearest step."""
-    noise = fit_noise_memory(part[None, :])
-    step, sigma = _steps(part[None, :], noise.whitening())
+    noise, step, sigma = _treated(part[None, :])
     clear = np.abs(step[0]) / sigma[0]
     place = int(np.argmax(clear))
     drawn = noise.drawn(len(part), count, rng)
     drawn[:, ~np.isfinite(part)] = np.nan
-    by_chance = _steps(drawn, fit_noise_memory(drawn).whitening())
-    largest = (np.abs(by_chance[0]) / by_chance[1]).max(axis=1)
+    _, by_chance, chance_sigma = _treated(drawn)
+    largest = (np.abs(by_chance) / chance_sigma).max(axis=1)
     p = (1 + int((largest >= clear[place]).sum())) / (1 + count)
     return place, float(step[0, place]), float(sigma[0, place]), p
+
+
+def _treated(series: Floats) -> tuple[NoiseMemory, Floats, Floats]:
+    """Return noise, and size and sigma of a step at each sample.
+
+    The noise is that of what is left without the clearest steps, which else would look
+    like memory; simulated records lose theirs in the same way.
+    """
+    rest, samples = series, np.arange(series.shape[-1])
+    for _ in range(TAKEN_OUT):
+        step, sigma = _steps(rest, fit_noise_memory(rest).whitening())
+        place = np.argmax(np.abs(step) / sigma, axis=1)[:, None]
+        rest = rest - np.take_along_axis(step, place, axis=1) * (samples >= place)
+    noise = fit_noise_memory(rest)
+    return noise, *_steps(series, noise.whitening())
 
 
 def _steps(series: Floats, terms: Floats) -> tuple[Floats, Floats]:
@@ -144,7 +159,7 @@ def _steps(series: Floats, terms: Floats) -> tuple[Floats, Floats]:
     spread = np.maximum(shape_square - shape_sum**2 / number, 0.0)
     product = with_step - shape_sum * white.sum(axis=-1, keepdims=True) / number
     inner = slice(FEWEST, white.shape[1] - FEWEST)
-    free = np.full(spread.shape, False)
+    free = np.zeros(spread.shape, dtype=bool)
     free[:, inner] = spread[:, inner] > 1e-6 * level**2 + 1e-12 * shape_square.max()
     size = np.where(free, product / np.where(free, spread, 1.0), 0.0)
     centre = white.sum(axis=-1, keepdims=True) / number

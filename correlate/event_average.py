@@ -56,7 +56,8 @@ def event_average(
     after: int,
     step_s: float,
     rng: np.random.Generator,
-    count: int = 999,
+    signs: Floats | None = None,
+    count: int = 499,
 ) -> EventAverage:
     """Average a series around events.
 
@@ -72,6 +73,9 @@ def event_average(
         Spacing of the samples.
     rng
         Of the surrogates.
+    signs
+        By which each event is multiplied, shape (m,): of a current switched on and off, for
+        example; ones where None. Events of sign 0 do not count.
     count
         Surrogates of each kind.
 
@@ -86,8 +90,10 @@ def event_average(
         raise ValueError(f"a window of {before} before and {after} after; at least 1 will do")
     series = np.asarray(series, np.float64)
     offsets = np.arange(-before, after)
-    inside = np.unique(events)
-    inside = inside[(inside >= before) & (inside + after <= len(series))]
+    place, first = np.unique(events, return_index=True)
+    sign = np.ones(len(place)) if signs is None else np.asarray(signs, np.float64)[first]
+    whole = (place >= before) & (place + after <= len(series)) & (sign != 0)
+    inside, sign = place[whole], sign[whole]
     if len(inside) < MIN_EVENTS:
         raise NotEnoughData(
             f"{len(inside)} events with their whole window in the record",
@@ -100,11 +106,11 @@ def event_average(
         seen = np.where(gaps, np.nan, rows[..., window])
         known = np.isfinite(seen)
         pre = _mean(seen[..., :before], known[..., :before], axis=-1)
-        off = seen - pre[..., None]
+        off = (seen - pre[..., None]) * sign[:, None]
         return _mean(off, np.isfinite(off), axis=-2)
 
     mean = average(series)
-    rest = _rest(series, inside, mean[before:]) * np.sqrt(len(inside) / (len(inside) - 1))
+    rest = _rest(series, inside, sign, mean[before:]) * np.sqrt(len(inside) / (len(inside) - 1))
     spread, factor, _ = _band(rest, average, mean, rng, count, Surrogate.PHASE)
     bands = [_band(series, average, mean, rng, count, kind) for kind in Surrogate]
     chance = np.max([s * f for s, f, _ in bands], axis=0)
@@ -127,17 +133,17 @@ def _mean(values: Floats, known: NDArray[np.bool_], *, axis: int) -> Floats:
     return np.asarray(np.where(number > 0, total / np.maximum(number, 1), np.nan))
 
 
-def _rest(series: Floats, events: NDArray[np.int_], mean: Floats) -> Floats:
+def _rest(series: Floats, events: NDArray[np.int_], signs: Floats, mean: Floats) -> Floats:
     """Return the series without the average after each event, up to the next one."""
     rest = series.copy()
     ends = np.append(events[1:], len(series))
-    for event, end in zip(events, ends, strict=True):
+    for event, end, sign in zip(events, ends, signs, strict=True):
         stop = min(event + len(mean), end)
-        rest[event:stop] -= np.nan_to_num(mean[: stop - event])
+        rest[event:stop] -= sign * np.nan_to_num(mean[: stop - event])
     return rest
 
 
-def _band(  # noqa: PLR0913, PLR0917  # one private step of one function
+def _band(  # one private step of one function
     series: Floats,
     average: _Average,
     mean: Floats,

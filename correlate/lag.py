@@ -29,6 +29,31 @@ SIGMAS = 1.96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a test is told before it looks.
+
+    Parameters
+    ----------
+    step_s
+        Spacing of the samples.
+    max_lag_s
+        Lags that are looked at.
+    count
+        Surrogates of each of both kinds.
+    switches
+        Switching events of a step protocol that the drive follows; None for another drive.
+    clock_sigma_s
+        Uncertainty of the time between both series, added to the interval of the lag.
+    """
+
+    step_s: float
+    max_lag_s: float
+    count: int = 499
+    switches: int | None = None
+    clock_sigma_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Chance:
     """What one kind of surrogates gives.
 
@@ -49,11 +74,6 @@ class Chance:
     p: float
     p_of_lag: Floats
 
-    @property
-    def band(self) -> float:
-        """The magnitude of r that chance exceeds in 5 % of all cases."""
-        return float(np.quantile(self.largest, BAND))
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LagResult:
@@ -72,7 +92,7 @@ class LagResult:
         The lag of a straight relation and its interval of 95 %, with the clocks'
         uncertainty in it; NaN where the lag is not determined.
     phase, iaaft
-        What surrogates of both kinds give. The test's p is the larger one.
+        What surrogates of both kinds give. The test's p counts both together.
     n, n_effective
         Pairs at lag 0, and how many of them count when memory is taken into account.
     """
@@ -90,19 +110,29 @@ class LagResult:
     n_effective: float
 
     @property
+    def largest(self) -> Floats:
+        """The largest magnitude of r over the lags for every surrogate of both kinds."""
+        return np.concatenate([self.phase.largest, self.iaaft.largest])
+
+    @property
     def p(self) -> float:
-        """The larger p of both kinds of surrogates."""
-        return max(self.phase.p, self.iaaft.p)
+        """Share of all surrogates at least as large as the data, the data counted in."""
+        return _share(int((self.largest >= abs(self.r_max)).sum()), len(self.largest))
 
     @property
     def smallest_p(self) -> float:
         """The smallest p that the number of surrogates allows."""
-        return 1 / (1 + len(self.phase.largest))
+        return _share(0, len(self.largest))
+
+    @property
+    def p_of_lag(self) -> Floats:
+        """The same as p for each lag by itself, shape (lags,)."""
+        return (self.phase.p_of_lag + self.iaaft.p_of_lag) / 2
 
     @property
     def band(self) -> float:
-        """The magnitude of r that had to be exceeded."""
-        return max(self.phase.band, self.iaaft.band)
+        """The magnitude of r that chance exceeds in 5 % of all cases."""
+        return float(np.quantile(self.largest, BAND))
 
     @property
     def r_max(self) -> float:
@@ -121,14 +151,10 @@ class LagResult:
 def lag_correlation(
     rate: Floats,
     drive: Floats,
+    declared: Declared,
     *,
-    step_s: float,
-    max_lag_s: float,
     rng: np.random.Generator,
-    count: int = 999,
     regressors: Floats | None = None,
-    switches: int | None = None,
-    clock_sigma_s: float = 0.0,
 ) -> LagResult:
     """Test whether a rate follows a drive.
 
@@ -138,20 +164,12 @@ def lag_correlation(
         Rate seen in the images, evenly spaced, shape (n,); NaN in gaps.
     drive
         Electrical quantity on the same times, shape (n,); NaN in gaps.
-    step_s
-        Spacing of the samples.
-    max_lag_s
-        Lags that are looked at, declared before looking.
+    declared
+        What is known and asked before looking.
     rng
         Of the surrogates.
-    count
-        Surrogates of each kind.
     regressors
         What is taken out of both series first, such as dose and beam state: shape (n, k).
-    switches
-        Switching events of a step protocol that the drive follows; None for another drive.
-    clock_sigma_s
-        Uncertainty of the time between both series, added to the interval of the lag.
 
     Raises
     ------
@@ -165,21 +183,22 @@ def lag_correlation(
         known = np.isfinite(np.asarray(regressors).reshape(len(rate), -1)).all(axis=1)
     of_rate = Nuisance(regressors, np.isfinite(rate) & known)
     of_drive = Nuisance(regressors, np.isfinite(drive) & known)
-    _check_enough(rate, drive, known, step_s, switches)
+    step_s = declared.step_s
+    _check_enough(rate, drive, known, step_s, declared.switches)
     seen, driven = of_rate.taken_out(rate), of_drive.taken_out(drive)
     n = int((np.isfinite(seen) & np.isfinite(driven)).sum())
     number = _check_memory(rate, seen, drive, driven, step_s)
-    max_lag = max(1, min(round(max_lag_s / step_s), len(rate) // 3))
+    max_lag = max(1, min(round(declared.max_lag_s / step_s), len(rate) // 3))
     r = cross_correlation(seen, driven, max_lag)
     if not np.isfinite(r).any():
         raise NotEnoughData("the gaps of both series leave no lag", "fewer gaps would do")
     best = int(np.nanargmax(np.abs(r))) - max_lag
     chances = [
-        _chance(kind, seen, driven, r, of_rate, rng, count)
+        _chance(kind, seen, driven, r, of_rate, rng, declared.count)
         for kind in (Surrogate.PHASE, Surrogate.IAAFT)
     ]
     lag, low, high = _interval(rate, drive, max_lag, regressors)
-    widen = SIGMAS * clock_sigma_s
+    widen = SIGMAS * declared.clock_sigma_s
     return LagResult(
         lag_s=np.arange(-max_lag, max_lag + 1) * step_s,
         r=r,
@@ -258,9 +277,13 @@ def _chance(
     return Chance(
         kind=kind,
         largest=every,
-        p=(1 + int((every >= np.nanmax(np.abs(r))).sum())) / (1 + count),
+        p=_share(int((every >= np.nanmax(np.abs(r))).sum()), count),
         p_of_lag=np.where(np.isfinite(r), (1 + exceeding) / (1 + count), np.nan),
     )
+
+
+def _share(exceeding: int, count: int) -> float:
+    return (1 + exceeding) / (1 + count)
 
 
 def _interval(

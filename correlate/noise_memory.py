@@ -81,8 +81,7 @@ def fit_noise_memory(series: Floats) -> NoiseMemory:
         better = misfit < best
         best = np.where(better, misfit, best)
         kept, slow, white = (
-            np.where(better, new, old)
-            for new, old in ((share, kept), (a, slow), (b, white))
+            np.where(better, new, old) for new, old in ((share, kept), (a, slow), (b, white))
         )
     return NoiseMemory(kept=kept, slow=slow, white=white)
 
