@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from correlate.autoregression import whitened
 from correlate.enough import NotEnoughData
 from correlate.noise_memory import NoiseMemory, fit_noise_memory
 
@@ -74,32 +75,31 @@ def change_points(
             f"{count} simulated records never give p below {1 / (1 + count):.2g}",
             f"{int(np.ceil(1 / level)) - 1} would do",
         )
-    found: list[tuple[int, float, float, float]] = []
+    found: list[tuple[int, float]] = []
     stretches = [(0, len(series))]
     while stretches:
         start, stop = stretches.pop()
         part = series[start:stop]
         if int(np.isfinite(part).sum()) < MIN_SAMPLES or np.nanstd(part) == 0:
             continue
-        place, step, sigma, p = _clearest(part, rng, count)
+        place, p = _clearest(part, rng, count)
         if p <= level:
-            found.append((start + place, step, sigma, p))
+            found.append((start + place, p))
             stretches += [(start, start + place), (start + place, stop)]
     found.sort()
-    columns = np.array([row[1:] for row in found]).reshape(len(found), 3)
+    index = np.array([place for place, _ in found], dtype=np.int64)
+    step, sigma = _together(series, index)
     return ChangePoints(
-        index=np.array([row[0] for row in found], dtype=np.int64),
-        step=columns[:, 0],
-        step_sigma=columns[:, 1],
-        p=columns[:, 2],
+        index=index,
+        step=step,
+        step_sigma=sigma,
+        p=np.array([p for _, p in found]),
         smallest_p=1 / (1 + count),
     )
 
 
-def _clearest(
-    part: Floats, rng: np.random.Generator, count: int
-) -> tuple[int, float, float, float]:
-    """Return place, size, sigma and p of the clearest step."""
+def _clearest(part: Floats, rng: np.random.Generator, count: int) -> tuple[int, float]:
+    """Return place and p of the clearest step."""
     noise, step, sigma = _treated(part[None, :])
     clear = np.abs(step[0]) / sigma[0]
     place = int(np.argmax(clear))
@@ -108,7 +108,22 @@ def _clearest(
     _, by_chance, chance_sigma = _treated(drawn)
     largest = (np.abs(by_chance) / chance_sigma).max(axis=1)
     p = (1 + int((largest >= clear[place]).sum())) / (1 + count)
-    return place, float(step[0, place]), float(sigma[0, place]), p
+    return place, p
+
+
+def _together(series: Floats, index: NDArray[np.int64]) -> tuple[Floats, Floats]:
+    """Return size and sigma of all steps, fitted together in their common noise."""
+    known = np.isfinite(series)
+    design = np.stack([np.ones(len(series)), *(np.arange(len(series)) >= at for at in index)])
+    rough, *_ = np.linalg.lstsq(design[:, known].T, series[known], rcond=None)
+    terms = fit_noise_memory((series - rough @ design)[None, :]).whitening()[0]
+    y, x = whitened(series, terms), whitened(design, terms)
+    used = np.isfinite(y)
+    x, y = x[:, used].T, y[used]
+    size, *_ = np.linalg.lstsq(x, y, rcond=None)
+    variance = float(np.sum((y - x @ size) ** 2)) / max(len(y) - len(size), 1)
+    sigma = np.sqrt(variance * np.diagonal(np.linalg.pinv(x.T @ x)))
+    return size[1:], sigma[1:]
 
 
 def _treated(series: Floats) -> tuple[NoiseMemory, Floats, Floats]:

@@ -254,7 +254,7 @@ def _check_memory(
         raise NotEnoughData(
             f"both series remember so long that {length_s:.3g} s hold {number:.1f} independent"
             " pairs",
-            f"about {length_s * MIN_EFFECTIVE / number:.2g} s would do",
+            f"about {length_s * MIN_EFFECTIVE / number:.3g} s would do",
         )
     return number
 

@@ -100,7 +100,8 @@ def _misfits(y: Floats, x: Floats, max_lag: int) -> tuple[Floats, Floats]:
     lags = (np.arange(len(x) - 1)[None, :] + share) - (max_lag + 1)
     # Lags on the outermost row are those one sample further than was asked for.
     kept = np.abs(lags.T.ravel()) <= max_lag
-    return lags.T.ravel()[kept], (float(y @ y) - explained.T.ravel())[kept]
+    # Of a perfect fit rounding leaves less than nothing.
+    return lags.T.ravel()[kept], np.maximum(float(y @ y) - explained.T.ravel(), 0.0)[kept]
 
 
 def _residual(response: Floats, moved: Floats, columns: Floats, lag: float) -> Floats:

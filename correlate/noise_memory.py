@@ -11,7 +11,7 @@ from correlate.autoregression import MOST_TERMS
 Floats = NDArray[np.float64]
 
 NORMAL = 1.4826  # from the median magnitude of a normal distribution to its spread
-SHARES = 40  # of memory that are tried
+SHARES = 20  # of memory that are tried
 SHARE_OF_RECORD = 40  # the longest difference: so many steps are still rare
 
 

@@ -112,9 +112,13 @@ def associations(
         for quantity in known:
             label = track if quantity == known[0] else f"{track}_{quantity}"
             grid = _grid(session, seen, quantity)
-            rate = binned_rate(_stamps(seen), _valid(seen, quantity), grid.edges_ns)
+            values = _valid(seen, quantity)
+            rate = binned_rate(_stamps(seen), values, grid.edges_ns)
+            used_ns = _stamps(seen)[np.isfinite(values)]
             what = f"{track} {'velocity' if quantity == 'position' else f'rate of {quantity}'}"
-            tests += _against(session, columns, ledger, (label, what, quantity), rate, grid)
+            tests += _against(
+                session, columns, ledger, (label, what, quantity), used_ns, rate, grid
+            )
             tables |= dict(_beside(columns, label, rate, grid))
     return tuple(tests), tables
 
@@ -159,6 +163,7 @@ def _against(  # one private step of one function
     columns: Columns,
     ledger: Ledger,
     named: tuple[str, str, str],
+    used_ns: Stamps,
     rate: Floats,
     grid: _Grid,
 ) -> Iterator[Association]:
@@ -188,7 +193,7 @@ def _against(  # one private step of one function
             seed=seed,
             found=_tested(
                 rate,
-                binned_rate(t_ns, whole, grid.edges_ns),
+                binned_rate(used_ns, _at(used_ns, t_ns, whole), grid.edges_ns),
                 grid,
                 Declared(
                     step_s=grid.step_s,
@@ -200,6 +205,14 @@ def _against(  # one private step of one function
                 seed,
             ),
         )
+
+
+def _at(used_ns: Stamps, t_ns: Stamps, whole: Floats) -> Floats:
+    """Return an integral at the frames that were used, so that bins hold the same times."""
+    known = np.isfinite(whole)
+    origin = t_ns[0]
+    seconds = ((stamps - origin).astype(np.float64) / 1e9 for stamps in (used_ns, t_ns[known]))
+    return np.asarray(np.interp(*seconds, whole[known], left=np.nan, right=np.nan))
 
 
 def _tested(
