@@ -287,6 +287,9 @@ def _lag(session: Session) -> dict[str, Any] | None:
         return None
     table = session.table(path)
     known = dict(table.attributes)
+    if "r_max" not in known:
+        return {"verdict": str(known["verdict"])}
+    effect = [float(str(known[name])) for name in ("slope", "slope_low", "slope_high")]
     return {
         "lag": numbers(table["lag_s"]),
         "r": numbers(table["r"], 5),
@@ -298,6 +301,8 @@ def _lag(session: Session) -> dict[str, Any] | None:
         "verdict": str(known["verdict"]),
         "r_max": float(str(known["r_max"])),
         "lag_at_max": float(str(known["lag_at_max_s"])),
+        "effect": "slope {:.4g} ({:.4g} to {:.4g}) {}".format(*effect, known.get("slope_unit", "")),
+        "q": float(str(known.get("q", known["p"]))),
     }
 
 

@@ -472,7 +472,15 @@ GROUPS: tuple[Group, ...] = (
     Group(
         path="correlation/<name>",
         nx_class="NXcollection",
-        meaning="what was tested, effect, lag, p by surrogates, data of the figures",
+        meaning="what was tested, effect, lag, p by surrogates, data of the figures. Of a rate"
+        " against a drive (`front_current` and its like): `first`, `second`, what was taken out"
+        " of both (`given`), `slope` and `r` with their intervals (`_low`, `_high`, 95 %),"
+        " `best_lag_s` with its own, `p` and its false-discovery rate `q` over `family` tests,"
+        " `n`, `n_effective`, `method`, `seed`, `verdict`; columns `lag_s`, `r`, `p_of_lag`,"
+        " `surrogate_band`, and the surrogates' largest r, `surrogates_phase` and"
+        " `surrogates_iaaft`; without enough data only `reason` and what would be `enough`."
+        " `<track>_switching`: the rate around changes of the set-point, with bands;"
+        " `<track>_steps`: where the rate's level steps",
         results=True,
         free_columns=True,
         free_attributes=True,
