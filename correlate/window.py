@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+TAPER_RATIO = 1 / 32  # of a side, over which the window rises
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Band:
@@ -33,7 +35,7 @@ def taper(size: int, shift_px: float, margin_px: float) -> NDArray[np.float64]:
     shifts up to the margin.
     """
     x = np.arange(size) + 0.5
-    width = max(size / 8, 4.0)
+    width = max(size * TAPER_RATIO, 4.0)
     rise = ramp(x, margin_px + shift_px, width)
     fall = ramp(size - x, margin_px - shift_px, width)
     return rise * fall

@@ -1,0 +1,83 @@
+"""Sums of neighbouring pixels: the one pass over a frame that drift and front share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALL_UNSIGNED = 2  # bytes: so many sums fit into 32 bits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameSums:
+    """A frame, summed.
+
+    Parameters
+    ----------
+    rows
+        Sums over ``bin_px`` rows, shape (height // bin_px, width); rows that are left over
+        at the bottom take no part.
+    bin_px
+        Rows in one.
+    low, high
+        Of the pixels.
+    """
+
+    rows: NDArray[np.generic]
+    bin_px: int
+    low: float
+    high: float
+
+    def image(self, bin_px: int) -> NDArray[np.float32]:
+        """Return the sums over squares of ``bin_px``, a multiple of the rows' own."""
+        further = bin_px // self.bin_px
+        rows = self.rows if further == 1 else _add_rows(self.rows, further)
+        width = rows.shape[1] // bin_px * bin_px
+        total = rows[:, 0:width:bin_px].astype(np.float32)
+        for k in range(1, bin_px):
+            total += rows[:, k:width:bin_px]
+        return total
+
+    def line(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
+        """Return the column sums over all rows, or over some of the summed ones."""
+        return np.asarray(self.rows[first:last].sum(axis=0, dtype=np.float64))
+
+    def lines(self, count: int) -> NDArray[np.float64]:
+        """Return the column sums of ``count`` stretches of equal height, top to bottom."""
+        each = max(self.rows.shape[0] // count, 1)
+        kept = self.rows[: each * count].reshape(-1, each, self.rows.shape[1])
+        return np.asarray(kept.sum(axis=1, dtype=np.float64))
+
+
+def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
+    """Sum a frame over rows.
+
+    Parameters
+    ----------
+    pixels
+        Counts or grey levels, shape (height, width).
+    bin_px
+        How many rows make one.
+    """
+    return FrameSums(
+        rows=_add_rows(pixels, bin_px),
+        bin_px=bin_px,
+        low=float(pixels.min()),
+        high=float(pixels.max()),
+    )
+
+
+def _add_rows(pixels: NDArray[np.generic], bin_px: int) -> NDArray[np.generic]:
+    """Add neighbouring rows, in a type that holds the sums."""
+    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
+    wide: type[np.generic] = np.float64
+    if kind in "bu" and size <= SMALL_UNSIGNED:
+        wide = np.uint32
+    height = pixels.shape[0] // bin_px * bin_px
+    parts = pixels[:height].reshape(-1, bin_px, pixels.shape[1])
+    if bin_px == 1:
+        return parts[:, 0].astype(wide)
+    total = np.add(parts[:, 0], parts[:, 1], dtype=wide)
+    for k in range(2, bin_px):
+        np.add(total, parts[:, k], out=total)
+    return np.asarray(total)
