@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from correlate.modes import Modes, Power, Powers, Spectrum
+from correlate.modes import REACH, Modes, Power, Powers, Spectrum
 from correlate.sensor import HighModes, Parts, high_modes
 from correlate.sums import FrameSums, frame_sums
 from correlate.window import Band
 
 NEWTON_STEPS = 8
+NEWTON_STEP_PX = 1e-3  # the next would be its square
 WINDOW_ROUNDS = 4
 WINDOW_STEP_PX = 0.1  # a smaller move of the window changes nothing that could be seen
 MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
@@ -28,6 +29,9 @@ MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
 BINS_PX = (4, 2, 1)
 BIN_LOSS = 0.02  # of the information, that may lie beyond a binned image's modes
+SPARE = 1.5  # a longer reference tells of higher modes, too
+SEEN_SIGMAS = 3.0  # a mean power that noise alone would not make
+SURE_SIGMAS = 6.0  # the same where the highest mode is asked for
 MIN_BINNED_SIDE = 96
 MIN_SIDE_PX = 48
 SATURATED_RATIO = 0.2
@@ -156,6 +160,7 @@ class DriftEstimator:
         self.bin_px = next((b for b in BINS_PX if side // b >= MIN_BINNED_SIDE), 1)
         self._first_margin_px = max(side / 64, 2.0)
         self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
+        self._highest = math.inf  # cycles per px, of the modes that are looked at
         self._first: Power | None = None
         self._high: HighModes | None = None
         self._noise: Parts = np.zeros(3)
@@ -163,6 +168,7 @@ class DriftEstimator:
         self._reference: _Reference | None = None
         self._weights: _Weights | None = None
         self._last = 0.0, 0.0
+        self._ready: tuple[_Reference, _Weights, Spectrum, Spectrum | None] | None = None
 
     @property
     def pattern_ratio(self) -> float:
@@ -205,7 +211,7 @@ class DriftEstimator:
         """Take the first frame: it tells the noise, and how far the frames may be binned."""
         self._high = high_modes(pixels)
         self._noise = self._high.power()
-        self.bin_px = self._choose_bin(pixels)
+        self.bin_px, self._highest = self._choose(pixels)
         self._first = frame_sums(pixels, self.bin_px).image(self.bin_px)
         self._restart(self._first_margin_px)
         weights = self._known_weights(self._known_reference().level)
@@ -218,32 +224,37 @@ class DriftEstimator:
             valid=True,
         )
 
-    def _choose_bin(self, pixels: NDArray[np.generic]) -> int:
-        """Return the largest bin whose modes hold what the scene has to tell."""
+    def _choose(self, pixels: NDArray[np.generic]) -> tuple[int, float]:
+        """Return the largest bin whose modes hold what the scene has to tell, and how far."""
         possible = [b for b in BINS_PX if min(self._shape) // b >= MIN_BINNED_SIDE] or [1]
         finest = min(2, possible[0])
-        self._set(frame_sums(pixels, finest).image(finest), finest, self._first_margin_px)
-        if possible[0] == finest:
-            return finest
-        reference = self._known_reference()
-        told = self._scene(reference)
+        self._set(frame_sums(pixels, finest).image(finest), finest, math.inf, 0.0)
+        reference, m = self._known_reference(), self._modes
         noise = self._powers(self._noise, reference.level)
-        rest, columns, rows = (
-            power**2 / (n * (2 * power + n)) for power, n in zip(told, noise, strict=True)
-        )
-        m = self._modes
-        height = np.maximum(np.abs(m.fy)[:, None], m.fx[None, :])
-        power = (m.fy**2)[:, None] + (m.fx**2)[None, :]
-        limit = m.highest * finest / possible[0]
-        beyond = float(np.sum((rest * power)[height > limit]))
-        beyond += float(columns[m.fx > limit] @ m.fx[m.fx > limit] ** 2)
-        beyond += float(rows[m.fy_along > limit] @ m.fy_along[m.fy_along > limit] ** 2)
-        total = float(np.sum(rest * power)) + float(columns @ m.fx**2)
-        total += float(rows @ m.fy_along**2)
-        return possible[0] if beyond <= BIN_LOSS * total else finest
+        scene = self._scene(reference, SURE_SIGMAS)
+        told: list[NDArray[np.float64]] = []
+        heights: list[NDArray[np.float64]] = []
+        for power, n, fy, fx in zip(
+            scene,
+            noise,
+            (m.fy[:, None], 0 * m.fx, m.fy_along),
+            (m.fx[None, :], m.fx, 0 * m.fy_along),
+            strict=True,
+        ):
+            told.append(np.ravel(power**2 / (n * (2 * power + n)) * (fx**2 + fy**2)))
+            heights.append(np.ravel(np.maximum(np.abs(fy), fx)))
+        height, information = np.concatenate(heights), np.concatenate(told)
+        total = float(information.sum())
+        if total <= 0:
+            return finest, math.inf
+        order = np.argsort(height)
+        share = np.cumsum(information[order]) / total
+        needed = float(height[order][np.searchsorted(share, 1 - BIN_LOSS)])
+        bin_px = next((b for b in possible if REACH >= needed * b), finest)
+        return bin_px, SPARE * needed
 
-    def _set(self, image: Power, bin_px: int, margin_px: float) -> None:
-        self._modes = Modes(self._shape, bin_px, margin_px, self._band)
+    def _set(self, image: Power, bin_px: int, highest: float, margin_px: float) -> None:
+        self._modes = Modes(self._shape, bin_px, margin_px, self._band, highest)
         modes = self._modes.of(image, 0.0, 0.0)
         self._reference = _Reference(modes, None, float(image.mean()) / bin_px**2)
         self._weights = None
@@ -251,7 +262,7 @@ class DriftEstimator:
     def _restart(self, margin_px: float) -> None:
         """Begin again with the first frame, under a window that may move further."""
         if self._first is not None:
-            self._set(self._first, self.bin_px, margin_px)
+            self._set(self._first, self.bin_px, self._highest, margin_px)
 
     def _known_reference(self) -> _Reference:
         if self._reference is None:
@@ -291,7 +302,7 @@ class DriftEstimator:
         flat, columns, rows = self._modes.noise(variances * scale)
         return np.float32(flat) * np.ones((1, 1), np.float32), columns, rows
 
-    def _scene(self, reference: _Reference) -> Powers:
+    def _scene(self, reference: _Reference, sigmas: float = SEEN_SIGMAS) -> Powers:
         """Return the power of the scene in each mode, as the reference tells it."""
         noise = self._powers(self._noise - self._shared(), reference.level)
         pattern = self._powers(self._shared(), reference.level)
@@ -303,7 +314,7 @@ class DriftEstimator:
             powers.append(np.asarray(np.abs(modes) ** 2 - own, dtype=np.float32))
             scatter.append(own)
         return self._modes.scene(
-            (powers[0], powers[1], powers[2]), (scatter[0], scatter[1], scatter[2])
+            (powers[0], powers[1], powers[2]), (scatter[0], scatter[1], scatter[2]), sigmas
         )
 
     def _known_weights(self, level: float) -> _Weights:
@@ -392,14 +403,15 @@ class DriftEstimator:
         return spectrum, dx, dy, quality
 
     def _cross(self, spectrum: Spectrum, weights: _Weights) -> Spectrum:
+        """Return the weighted cross-power, without the detector's own."""
         reference = self._known_reference()
-        parts = []
-        for k in range(3):
-            x = weights.weight[k] * reference.modes[k] * np.conj(spectrum[k])
-            own = weights.pattern[k]
-            if self._pattern:
-                x -= own if reference.turns is None else own * reference.turns[k]
-            parts.append(x)
+        if self._ready is None or self._ready[0] is not reference or self._ready[1] is not weights:
+            own = _times(weights.pattern, reference.turns) if self._pattern else None
+            self._ready = reference, weights, _times(weights.weight, reference.modes), own
+        weighted, own = self._ready[2:]
+        parts = [a * np.conj(b) for a, b in zip(weighted, spectrum, strict=True)]
+        if own is not None:
+            parts = [part - o for part, o in zip(parts, own, strict=True)]
         return parts[0], parts[1], parts[2]
 
     def _climb(self, cross: Spectrum, dx: float, dy: float) -> tuple[float, float, float]:
@@ -408,11 +420,15 @@ class DriftEstimator:
         start, value = (dx, dy), 0.0
         for _ in range(NEWTON_STEPS):
             value, slope, curve = self._modes.moments(cross, dx, dy)
-            if curve[0, 0] >= 0 or np.linalg.det(curve) <= 0:
+            (xx, xy), (_, yy) = curve.tolist()
+            determinant = xx * yy - xy * xy
+            if xx >= 0 or determinant <= 0:
                 return start[0], start[1], 0.0
-            step = np.clip(-np.linalg.solve(curve, slope), -reach, reach)
-            dx, dy = dx + float(step[0]), dy + float(step[1])
-            if abs(step[0]) + abs(step[1]) < 1e-4:
+            step_x = (xy * slope[1] - yy * slope[0]) / determinant
+            step_y = (xy * slope[0] - xx * slope[1]) / determinant
+            dx += min(max(float(step_x), -reach), reach)
+            dy += min(max(float(step_y), -reach), reach)
+            if abs(step_x) + abs(step_y) < NEWTON_STEP_PX:
                 break
         return dx, dy, value
 
@@ -434,6 +450,15 @@ class DriftEstimator:
         peak = float(near[row, column]) * 2 * scale
         significance = peak / math.sqrt(noise) if noise > 0 else 0.0
         return float(x[column]) * pitch_x, float(y[row]) * pitch_y, significance
+
+
+def _times(powers: Powers, modes: Spectrum | None) -> Spectrum:
+    """Return modes multiplied by weights; the weights themselves for modes of 1."""
+    parts = [
+        np.asarray(power if modes is None else power * modes[k], dtype=np.complex64)
+        for k, power in enumerate(powers)
+    ]
+    return parts[0], parts[1], parts[2]
 
 
 def _mix(before: Spectrum, added: Spectrum, turn: Spectrum | None, n: int) -> Spectrum:

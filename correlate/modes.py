@@ -18,7 +18,6 @@ REACH = 0.4  # cycles per binned pixel: beyond, the bins' own shape is in the wa
 REACH_UNBINNED = 0.25
 SMOOTH_SHARE = 1 / 24  # of the modes of a side, over which a scene's power is averaged
 SMOOTH_MODES = 1.5, 6.0  # at least and at most
-SEEN_SIGMAS = 3.0  # a mean power that noise alone would not make
 SOFT_PX = 10.0
 TAU = 2 * math.pi
 Block = NDArray[np.complex64]
@@ -43,17 +42,26 @@ class Modes:
         Kept free at the border, so that the window can move.
     band
         Columns that take no part.
+    highest
+        Frequency in cycles per px beyond which no mode is looked at.
     """
 
     def __init__(
-        self, shape: tuple[int, int], bin_px: int, margin_px: float, band: Band | None
+        self,
+        shape: tuple[int, int],
+        bin_px: int,
+        margin_px: float,
+        band: Band | None,
+        highest: float = math.inf,
     ) -> None:
         self.shape, self.bin_px, self.margin_px, self.band = shape, bin_px, margin_px, band
         self._n = shape[0] // bin_px, shape[1] // bin_px
-        reach = REACH if bin_px > 1 else REACH_UNBINNED
-        self.count_y, self.count_x = (max(int(reach * n), 2) for n in self._n)
+        reach = min(REACH if bin_px > 1 else REACH_UNBINNED, highest * bin_px)
+        self.count_y, self.count_x = (max(int(reach * n), 8) for n in self._n)
         self.fy = np.arange(-self.count_y, self.count_y + 1) / (self._n[0] * bin_px)
         self.fx = np.arange(1, self.count_x + 1) / (self._n[1] * bin_px)
+        self._powers_x = np.stack([self.fx**k for k in range(3)])
+        self._powers_y = np.stack([self.fy**k for k in range(3)])
         self.fy_along = self.fy[self.count_y + 1 :]
         self.highest = float(max(self.fx[-1], self.fy[-1]))
         across, along = (window.astype(np.float64) ** 2 for window in self.window(0.0, 0.0))
@@ -68,14 +76,11 @@ class Modes:
     def window(self, dx_px: float, dy_px: float) -> tuple[Power, Power]:
         """Return the window across and along, moved with the specimen."""
         b, (n_y, n_x) = self.bin_px, self._n
-        width, height = n_x * b, n_y * b
-        across = taper(width, dx_px, self.margin_px)
-        across = across * without_band(width, self.band, dx_px, SOFT_PX)
-        along = taper(height, dy_px, self.margin_px)
-        return (
-            across.reshape(-1, b).mean(axis=1).astype(np.float32),
-            along.reshape(-1, b).mean(axis=1).astype(np.float32),
-        )
+        across = taper(n_x * b, dx_px, self.margin_px, b)
+        if self.band is not None:
+            across = across * without_band(n_x * b, self.band, dx_px, SOFT_PX, b)
+        along = taper(n_y * b, dy_px, self.margin_px, b)
+        return across.astype(np.float32), along.astype(np.float32)
 
     def of(self, image: Power, dx_px: float, dy_px: float) -> Spectrum:
         """Return the modes of an image, under a window moved by (dx, dy).
@@ -99,8 +104,8 @@ class Modes:
         low = np.concatenate([full[:, -self.count_y :], full[:, : self.count_y + 1]], axis=1)
         return (
             np.ascontiguousarray(low.T),
-            fft.rfft(np.gradient(columns) * across)[1 : self.count_x + 1],
-            fft.rfft(np.gradient(rows) * along)[1 : self.count_y + 1],
+            fft.rfft(_slope(columns) * across)[1 : self.count_x + 1],
+            fft.rfft(_slope(rows) * along)[1 : self.count_y + 1],
         )
 
     def noise(self, variances: Parts) -> tuple[float, Power, Power]:
@@ -131,10 +136,8 @@ class Modes:
     ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
         """Return ``J = Re sum(X exp(2 pi i f d))`` over all modes, its slope and curvature."""
         rest, columns, rows = cross
-        x = np.exp(1j * TAU * self.fx * dx_px)
-        y = np.exp(1j * TAU * self.fy * dy_px)
-        ex = np.stack([x, x * self.fx, x * self.fx**2], axis=1).astype(np.complex64)
-        ey = np.stack([y, y * self.fy, y * self.fy**2], axis=0).astype(np.complex64)
+        ex = (np.exp(1j * TAU * dx_px * self.fx) * self._powers_x).astype(np.complex64).T
+        ey = (np.exp(1j * TAU * dy_px * self.fy) * self._powers_y).astype(np.complex64)
         m = (ey @ (rest @ ex)).astype(np.complex128)
         m[0] += columns @ ex
         m[:, 0] += ey[:, self.count_y + 1 :] @ rows
@@ -175,7 +178,7 @@ class Modes:
         found = fft.irfft2(half, s=(grid_y, grid_x))
         return found, self._n[0] * b / grid_y, self._n[1] * b / grid_x
 
-    def scene(self, powers: Powers, noise: Powers) -> Powers:
+    def scene(self, powers: Powers, noise: Powers, sigmas: float) -> Powers:
         """Return the power of the scene, where it stands out.
 
         Parameters
@@ -184,6 +187,8 @@ class Modes:
             Of each mode, less that of noise and pattern.
         noise
             Power that scatters each mode.
+        sigmas
+            Of that scatter, above which a power is no longer noise.
         """
         s_y, s_x = (_smoothing(n) for n in (self.count_y, self.count_x))
         rest, columns, rows = powers
@@ -194,12 +199,20 @@ class Modes:
         )
         # The mean of powers under a Gaussian of s modes scatters by 1 / sqrt(2 sqrt(pi) s).
         in_x, in_y = (1 / math.sqrt(2 * math.sqrt(math.pi) * s) for s in (s_x, s_y))
-        least = SEEN_SIGMAS * in_x * in_y, SEEN_SIGMAS * in_x, SEEN_SIGMAS * in_y
+        least = sigmas * in_x * in_y, sigmas * in_x, sigmas * in_y
         found = [
             np.where(m > np.float32(limit) * n, m, np.float32(0))
             for m, limit, n in zip(mean, least, noise, strict=True)
         ]
         return found[0], found[1], found[2]
+
+
+def _slope(profile: Power) -> Power:
+    """Return the central difference; 0 at both ends, where the window is closed."""
+    slope = np.zeros_like(profile)
+    np.subtract(profile[2:], profile[:-2], out=slope[1:-1])
+    slope *= np.float32(0.5)
+    return slope
 
 
 def _smoothing(count: int) -> float:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SMALL_UNSIGNED = 2  # bytes: so many sums fit into 32 bits
+SMALL_UNSIGNED = 2  # bytes, whose sums fit into 32 bits
+UINT16_MAX = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class FrameSums:
     def image(self, bin_px: int) -> NDArray[np.float32]:
         """Return the sums over squares of ``bin_px``, a multiple of the rows' own."""
         further = bin_px // self.bin_px
-        rows = self.rows if further == 1 else _add_rows(self.rows, further)
+        rows = self.rows if further == 1 else _add_rows(self.rows, further, self.high * self.bin_px)
         width = rows.shape[1] // bin_px * bin_px
         total = rows[:, 0:width:bin_px].astype(np.float32)
         for k in range(1, bin_px):
@@ -59,20 +60,15 @@ def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
     bin_px
         How many rows make one.
     """
-    return FrameSums(
-        rows=_add_rows(pixels, bin_px),
-        bin_px=bin_px,
-        low=float(pixels.min()),
-        high=float(pixels.max()),
-    )
+    low, high = float(pixels.min()), float(pixels.max())
+    return FrameSums(rows=_add_rows(pixels, bin_px, high), bin_px=bin_px, low=low, high=high)
 
 
-def _add_rows(pixels: NDArray[np.generic], bin_px: int) -> NDArray[np.generic]:
-    """Add neighbouring rows, in a type that holds the sums."""
-    kind, size = pixels.dtype.kind, pixels.dtype.itemsize
+def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[np.generic]:
+    """Add neighbouring rows, in the smallest type that holds the sums."""
     wide: type[np.generic] = np.float64
-    if kind in "bu" and size <= SMALL_UNSIGNED:
-        wide = np.uint32
+    if pixels.dtype.kind in "bu" and pixels.dtype.itemsize <= SMALL_UNSIGNED:
+        wide = np.uint16 if high * bin_px <= UINT16_MAX else np.uint32
     height = pixels.shape[0] // bin_px * bin_px
     parts = pixels[:height].reshape(-1, bin_px, pixels.shape[1])
     if bin_px == 1:
