@@ -90,7 +90,7 @@ def _why_unusable(sums: FrameSums, pixels: NDArray[np.generic]) -> str:
     if sums.low == sums.high:
         return "blank: all pixels are alike"
     if np.issubdtype(pixels.dtype, np.integer):
-        top = np.iinfo(pixels.dtype).max
+        top = np.iinfo(str(pixels.dtype)).max
         if sums.high == top and np.mean(pixels == top) > SATURATED_RATIO:
             return "saturated"
     return ""
@@ -132,6 +132,9 @@ class DriftEstimator:
         Larger shifts are not looked for; an eighth of the smaller side by default.
     reference_frames
         Frames that are averaged into the reference.
+    bin_px
+        Pixels a side that are summed before; what loses nothing where None. A larger one
+        is quicker.
 
     Raises
     ------
@@ -146,6 +149,7 @@ class DriftEstimator:
         band: Band | None = None,
         max_shift_px: float | None = None,
         reference_frames: int = 1,
+        bin_px: int | None = None,
     ) -> None:
         if min(shape) < MIN_SIDE_PX:
             raise ValueError(
@@ -157,7 +161,10 @@ class DriftEstimator:
         self._reference_frames = reference_frames
         side = min(shape)
         self.max_shift_px = max_shift_px or max(side / 8, 16.0)
-        self.bin_px = next((b for b in BINS_PX if side // b >= MIN_BINNED_SIDE), 1)
+        self._bins = [b for b in BINS_PX if side // b >= MIN_BINNED_SIDE] or [1]
+        if bin_px is not None:
+            self._bins = [bin_px]
+        self.bin_px = self._bins[0]
         self._first_margin_px = max(side / 64, 2.0)
         self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
         self._highest = math.inf  # cycles per px, of the modes that are looked at
@@ -226,8 +233,8 @@ class DriftEstimator:
 
     def _choose(self, pixels: NDArray[np.generic]) -> tuple[int, float]:
         """Return the largest bin whose modes hold what the scene has to tell, and how far."""
-        possible = [b for b in BINS_PX if min(self._shape) // b >= MIN_BINNED_SIDE] or [1]
-        finest = min(2, possible[0])
+        possible = self._bins
+        finest = min(2, possible[0]) if len(possible) > 1 else possible[0]
         self._set(frame_sums(pixels, finest).image(finest), finest, math.inf, 0.0)
         reference, m = self._known_reference(), self._modes
         noise = self._powers(self._noise, reference.level)
@@ -250,7 +257,7 @@ class DriftEstimator:
         order = np.argsort(height)
         share = np.cumsum(information[order]) / total
         needed = float(height[order][np.searchsorted(share, 1 - BIN_LOSS)])
-        bin_px = next((b for b in possible if REACH >= needed * b), finest)
+        bin_px = next((b for b in possible if needed * b <= REACH), finest)
         return bin_px, SPARE * needed
 
     def _set(self, image: Power, bin_px: int, highest: float, margin_px: float) -> None:
@@ -361,15 +368,15 @@ class DriftEstimator:
         weights = self._known_weights(float(image.mean()) / self.bin_px**2)
         if not math.isfinite(weights.sigma_x_px + weights.sigma_y_px):
             return _invalid("there is too little contrast to tell a shift")
-        dx, dy = self._last
-        for attempt in range(2):
-            spectrum, dx, dy, quality = self._follow(image, weights, dx, dy)
-            if quality >= MIN_QUALITY:
-                break
+        spectrum, dx, dy, quality = self._follow(image, weights, *self._last)
+        if quality < MIN_QUALITY:
             cross = self._cross(self._modes.of(image, 0.0, 0.0), weights)
-            dx, dy, significance = self._look_everywhere(cross, weights)
-            if attempt == 1 or significance < MIN_SIGNIFICANCE:
+            dx, dy, significance = self._look_everywhere(cross)
+            if significance < MIN_SIGNIFICANCE:
                 return _invalid("the correlation has no clear peak")
+            spectrum, dx, dy, quality = self._follow(image, weights, dx, dy)
+            if quality < MIN_QUALITY:
+                return _invalid("what is seen is no longer what the reference shows")
         far = max(abs(dx), abs(dy))
         if far > self._modes.margin_px and self._modes.margin_px < self.max_shift_px:
             self._restart(min(2 * far, self.max_shift_px))
@@ -432,9 +439,7 @@ class DriftEstimator:
                 break
         return dx, dy, value
 
-    def _look_everywhere(
-        self, cross: Spectrum, weights: _Weights
-    ) -> tuple[float, float, float]:
+    def _look_everywhere(self, cross: Spectrum) -> tuple[float, float, float]:
         """Return the highest peak within reach, in sigmas of what noise would make."""
         surface, pitch_y, pitch_x = self._modes.surface(cross)
         reach_y = min(math.ceil(self.max_shift_px / pitch_y), surface.shape[0] // 2 - 1)
@@ -466,7 +471,7 @@ def _mix(before: Spectrum, added: Spectrum, turn: Spectrum | None, n: int) -> Sp
     parts = []
     for k in range(3):
         more = added[k] if turn is None else added[k] * turn[k]
-        parts.append((before[k] * np.float32(n / (n + 1)) + more * np.float32(1 / (n + 1))))
+        parts.append(before[k] * np.float32(n / (n + 1)) + more * np.float32(1 / (n + 1)))
     return parts[0], parts[1], parts[2]
 
 
@@ -474,9 +479,7 @@ def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return math.hypot(a[0] - b[0], a[1] - b[1]) < WINDOW_STEP_PX
 
 
-def _sigmas(
-    information: NDArray[np.float64], spread: NDArray[np.float64]
-) -> tuple[float, float]:
+def _sigmas(information: NDArray[np.float64], spread: NDArray[np.float64]) -> tuple[float, float]:
     """Return the sigmas from the covariance ``H^-1 G H^-1`` of the estimator."""
     if not np.all(np.isfinite(information)) or np.linalg.det(information) <= 0:
         return math.nan, math.nan

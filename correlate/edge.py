@@ -99,9 +99,7 @@ def fit_edge(
     free_width: bool = False,
 ) -> EdgeFit:
     """Fit a step in one line; see `fit_edges`."""
-    fits = fit_edges(
-        x, counts[None, :], start_px, width_px, texture=texture, free_width=free_width
-    )
+    fits = fit_edges(x, counts[None, :], start_px, width_px, texture=texture, free_width=free_width)
     return fits.line(0)
 
 

@@ -20,8 +20,8 @@ SMOOTH_SHARE = 1 / 24  # of the modes of a side, over which a scene's power is a
 SMOOTH_MODES = 1.5, 6.0  # at least and at most
 SOFT_PX = 10.0
 TAU = 2 * math.pi
-Block = NDArray[np.complex64]
-Power = NDArray[np.float32]
+Block = NDArray[np.complexfloating]
+Power = NDArray[np.floating]
 Spectrum = tuple[Block, Block, Block]
 """Modes of the rest (n_y, n_x), of the columns' slope (n_x,), of the rows' (n_along,)."""
 Powers = tuple[Power, Power, Power]
@@ -154,9 +154,7 @@ class Modes:
         """Return the same with each part's crowding."""
         return self._information(weighted, self.crowding)
 
-    def _information(
-        self, weighted: Powers, c: tuple[float, float, float]
-    ) -> NDArray[np.float64]:
+    def _information(self, weighted: Powers, c: tuple[float, float, float]) -> NDArray[np.float64]:
         rest, columns, rows = weighted
         along, across = rest.sum(axis=1) @ self.fy**2, rest.sum(axis=0) @ self.fx**2
         mixed = float(self.fy @ (rest @ self.fx))
@@ -164,10 +162,12 @@ class Modes:
         yy = along * c[0] + float(rows @ self.fy_along**2) * c[2]
         return np.asarray(2 * TAU**2 * np.array([[xx, mixed * c[0]], [mixed * c[0], yy]]))
 
-    def surface(self, cross: Spectrum) -> tuple[NDArray[np.float32], float, float]:
+    def surface(self, cross: Spectrum) -> tuple[NDArray[np.floating], float, float]:
         """Return the correlation surface, and the pitch of its rows and columns in px."""
         rest, columns, rows = cross
-        grid_y, grid_x = (fft.next_fast_len(4 * n + 2, real=True) for n in (self.count_y, self.count_x))
+        grid_y, grid_x = (
+            fft.next_fast_len(4 * n + 2, real=True) for n in (self.count_y, self.count_x)
+        )
         half = np.zeros((grid_y, grid_x // 2 + 1), dtype=np.complex64)
         half[: self.count_y + 1, 1 : self.count_x + 1] = rest[self.count_y :]
         half[-self.count_y :, 1 : self.count_x + 1] = rest[: self.count_y]

@@ -52,7 +52,9 @@ def high_modes(pixels: NDArray[np.generic]) -> HighModes:
     columns = np.flatnonzero((fx > PLATEAU[0]) & (fx < PLATEAU[1]))
     across = fft.rfft(image, axis=1)[:, columns]
     block = fft.fft(across, axis=0)[rows]
-    along = np.flatnonzero((fft.rfftfreq(height) > PLATEAU[0]) & (fft.rfftfreq(height) < PLATEAU[1]))
+    along = np.flatnonzero(
+        (fft.rfftfreq(height) > PLATEAU[0]) & (fft.rfftfreq(height) < PLATEAU[1])
+    )
     return HighModes(
         (
             block,

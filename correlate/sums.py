@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 SMALL_UNSIGNED = 2  # bytes, whose sums fit into 32 bits
 UINT16_MAX = 65535
+ALL = slice(None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class FrameSums:
         Of the pixels.
     """
 
-    rows: NDArray[np.generic]
+    rows: NDArray[np.integer] | NDArray[np.floating]
     bin_px: int
     low: float
     high: float
@@ -36,18 +37,20 @@ class FrameSums:
         width = rows.shape[1] // bin_px * bin_px
         total = rows[:, 0:width:bin_px].astype(np.float32)
         for k in range(1, bin_px):
-            total += rows[:, k:width:bin_px]
+            np.add(total, rows[:, k:width:bin_px], out=total, casting="same_kind")
         return total
 
-    def line(self, first: int = 0, last: int | None = None) -> NDArray[np.float64]:
-        """Return the column sums over all rows, or over some of the summed ones."""
-        return np.asarray(self.rows[first:last].sum(axis=0, dtype=np.float64))
+    def line(self, columns: slice = ALL) -> NDArray[np.float64]:
+        """Return the column sums over all rows."""
+        part = self.rows[:, columns]
+        return np.asarray(part.sum(axis=0, dtype=_wide(part.dtype)), dtype=np.float64)
 
-    def lines(self, count: int) -> NDArray[np.float64]:
+    def lines(self, count: int, columns: slice = ALL) -> NDArray[np.float64]:
         """Return the column sums of ``count`` stretches of equal height, top to bottom."""
         each = max(self.rows.shape[0] // count, 1)
-        kept = self.rows[: each * count].reshape(-1, each, self.rows.shape[1])
-        return np.asarray(kept.sum(axis=1, dtype=np.float64))
+        part = self.rows[: each * count, columns]
+        stretches = part.reshape(-1, each, part.shape[1])
+        return np.asarray(stretches.sum(axis=1, dtype=_wide(part.dtype)), dtype=np.float64)
 
 
 def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
@@ -64,9 +67,9 @@ def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
     return FrameSums(rows=_add_rows(pixels, bin_px, high), bin_px=bin_px, low=low, high=high)
 
 
-def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[np.generic]:
+def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[np.integer] | NDArray[np.floating]:
     """Add neighbouring rows, in the smallest type that holds the sums."""
-    wide: type[np.generic] = np.float64
+    wide: type[np.number] = np.float64
     if pixels.dtype.kind in "bu" and pixels.dtype.itemsize <= SMALL_UNSIGNED:
         wide = np.uint16 if high * bin_px <= UINT16_MAX else np.uint32
     height = pixels.shape[0] // bin_px * bin_px
@@ -77,3 +80,8 @@ def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[
     for k in range(2, bin_px):
         np.add(total, parts[:, k], out=total)
     return np.asarray(total)
+
+
+def _wide(dtype: np.dtype[np.generic]) -> type[np.generic]:
+    """Return a type that holds sums over a whole column."""
+    return np.uint64 if dtype.kind in "bu" else np.float64
