@@ -75,6 +75,7 @@ class LiveState:
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
+    temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
 
 
 def _gone_on_with(passed: Passed | None) -> str:
@@ -449,7 +450,9 @@ class Acquisition:
                 stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
                 stamp["t1_ns"] = stamp["t2_ns"] = device_ns
             await self._recorder.exchanges("potentiostat", stamps)
-        await self._temperature.take(block.temperatures)
+        if block.temperatures:
+            await self._temperature.take(block.temperatures)
+            self.state.temperature_K = block.temperatures[-1].temperature_K
         self._show(rows)
 
     async def _store(self, rows: NDArray[np.void]) -> None:

@@ -192,9 +192,11 @@ class Guardian:
 
     def _hangs_on_temperature(self, step: Step | None) -> bool:
         """Tell whether a limit or a rule of a step asks for the temperature."""
-        if self._thermal is None or self.phase is Phase.TRIPPED:
+        if self.phase is Phase.TRIPPED:
             return False
-        return self._thermal.limits or (step is not None and step.needs_temperature)
+        settings = self._settings
+        limited = settings.cell_attached and settings.envelope.limits_temperature
+        return limited or (step is not None and step.needs_temperature)
 
     def _ask_temperature(self, thermal: TemperatureGuard) -> None:
         needed = self._hangs_on_temperature(None if self._playing is None else self._playing.step)
@@ -219,8 +221,11 @@ class Guardian:
     def _knows_temperature(self, step: Step) -> bool:
         """Tell whether a step may begin: what hangs on the temperature needs to know it."""
         thermal = self._thermal
-        if thermal is None or not self._hangs_on_temperature(step):
+        if not self._hangs_on_temperature(step):
             return True
+        if thermal is None:
+            self._trip(EndKind.FAULT, "a limit or rule of the temperature, and nobody measures it")
+            return False
         broken: tuple[EndKind, str] | None = None
         for _ in range(FIRST_TRIES):
             if thermal.is_known(self._now_ns()):

@@ -41,11 +41,6 @@ class TemperatureGuard:
         self._start_ns = start_ns
         self._fault = "it was not asked for yet"
 
-    @property
-    def limits(self) -> bool:
-        """True where the temperature has a hard limit."""
-        return self._envelope is not None and self._envelope.limits_temperature
-
     def is_due(self, t_ns: int) -> bool:
         """Tell whether it is time to ask."""
         return t_ns >= self._next_ns

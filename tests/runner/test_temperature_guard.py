@@ -105,6 +105,16 @@ def test_nobody_asks_where_no_sensor_is_wired():
     assert not only(Tripped, heard)
 
 
+@pytest.mark.parametrize("by", ["limit", "rule"])
+def test_no_set_point_is_put_on_where_nobody_measures_what_it_hangs_on(by):
+    made = Scene(envelope=LIMITED if by == "limit" else ENVELOPE)
+    made.say(step(*([hotter(340.0)] if by == "rule" else [])))
+    made.at(3, Finish(reason="done"))
+    (trip,) = only(Tripped, made.play())
+    assert trip.reason == "a limit or rule of the temperature, and nobody measures it"
+    assert sources(made) == []
+
+
 @pytest.mark.parametrize(
     ("says", "broken"),
     [
