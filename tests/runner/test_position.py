@@ -438,6 +438,9 @@ def test_a_lease_that_ran_out_tells_when_the_cell_was_made_safe(died, tmp_path):
             with_event("step_ended", {"step": 7, "kind": "condition", "reason": "t > 1 s"}),
             "is not of this plan: step 8 ended where the plan has step 2",
         ),
+        (with_event("step_ended", {"step": 1}), "does not tell where its run was"),
+        (with_event("continued", {"ended": 3}), "does not tell where its run was"),
+        (with_event("step_started", {"step": 1, "passed": {"segment": 9}}), "does not tell where"),
         (lambda entry: entry["samples/voltage"].__setitem__(slice(None), math.nan), "no reading"),
     ],
 )
