@@ -305,7 +305,7 @@ def labelled(steps):
     return (replace(steps[0], label="again"), *steps[1:-1], last)
 
 
-@settings(max_examples=12, phases=[Stage.explicit, Stage.generate])
+@settings(max_examples=8, phases=[Stage.explicit, Stage.generate])
 @given(
     steps=st.lists(plan_steps(), min_size=2, max_size=3),
     loops=st.booleans(),
