@@ -229,7 +229,10 @@ def carried_ionic(session: Session) -> tuple[float, float]:
     if not session.has(LINK):
         return 0.0, 0.0
     told = session.attributes(LINK)
-    return float(str(told["charge_ionic_C"])), float(str(told["charge_ionic_sigma_C"]))
+    return (
+        float(str(told.get("charge_ionic_C", math.nan))),
+        float(str(told.get("charge_ionic_sigma_C", math.nan))),
+    )
 
 
 def ledger_end(session: Session) -> tuple[float, float]:

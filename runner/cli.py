@@ -522,6 +522,24 @@ def verify(session: Path, key: Path | None, *, as_json: bool) -> None:
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@click.argument("text")
+@click.option("--at", help="Time since the session began that it is about, such as 95 s.")
+@json_option
+def note(session: Path, text: str, at: str | None, *, as_json: bool) -> None:
+    """Keep a note of the operator's in a SESSION that was recorded.
+
+    Example: lamella note first_charge.h5 "the beam was moved" --at "95 s"
+    """
+    with _exit_codes():
+        from runner.notes import add_note  # noqa: PLC0415
+        from runner.quantities import parse  # noqa: PLC0415
+
+        t_ns = add_note(session, text, at_s=None if at is None else parse(at, "time"))
+        _conclude({"t_ns": t_ns}, lambda _: f"noted in {session}", as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
 @key_option
 @overwrite_option
 @json_option

@@ -16,7 +16,7 @@ from runner.holder_record import HolderRecord, load_holder
 from runner.lab import MOCK
 from runner.messages import Carried, Passed
 from runner.plan import Plan
-from runner.position import CannotContinue, Position, find_position
+from runner.position import CannotContinue, Position, find_position, told_in_full
 from session.provenance import hash_file
 from session.reader import Session
 from session.records import AttributeValue
@@ -161,7 +161,7 @@ def load_continuation(experiment: Experiment, path: Path) -> Continuation:
         The file is no session.
     """
     holder = load_holder(experiment)
-    with Session.open(path) as session:
+    with Session.open(path) as session, told_in_full(path):
         _refuse_other_experiment(session, experiment)
         ranges = potentiostat_class(experiment.potentiostat.driver).ranges
         terms = None if holder is None else holder.terms(experiment.range_A(ranges))
@@ -172,7 +172,7 @@ def load_continuation(experiment: Experiment, path: Path) -> Continuation:
             link=SessionLink(path=str(path), sha256=hash_file(path), start_time=session.start_time),
             position=position,
             ionic_C=ledger_end(session),
-            last_reading=datetime.fromisoformat(session.start_time) + since,
+            last_reading=_with_zone(session.start_time) + since,
             model=str(told["model"]),
             serial=str(told["serial"]),
             window_V=experiment.cell.window_V,
@@ -180,6 +180,11 @@ def load_continuation(experiment: Experiment, path: Path) -> Continuation:
             holder=holder,
             doubts=tuple(_doubts(session, experiment, position)),
         )
+
+
+def _with_zone(start_time: str) -> datetime:
+    found = datetime.fromisoformat(start_time)
+    return found if found.tzinfo is not None else found.astimezone()
 
 
 def _refuse_other_experiment(session: Session, experiment: Experiment) -> None:

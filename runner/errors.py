@@ -3,7 +3,7 @@
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
-                                   HolderMismatch, BadCredentials, CannotContinue
+                                   HolderMismatch, BadCredentials, CannotContinue, BadNote
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -19,6 +19,7 @@ from runner.cell import InstrumentUnavailable
 from runner.edge_files import EdgeFileError
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
+from runner.notes import BadNote
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
 from runner.position import CannotContinue
@@ -43,6 +44,7 @@ REFUSED: tuple[type[Exception], ...] = (
     HolderMismatch,
     BadCredentials,
     CannotContinue,
+    BadNote,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

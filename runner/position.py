@@ -5,8 +5,10 @@ passed is counted in charge and time from the readings. Nothing is asked of any 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,7 +104,20 @@ def find_position(session: Session, steps: Sequence[Step], holder: HolderTerms |
     columns = session.sample_columns()
     if not np.any(_good(columns)):
         raise CannotContinue(f"{session.path} holds no reading: run its experiment from the start")
-    return _Finder(session, columns, Plan(steps, range_A=math.nan), holder).position()
+    with told_in_full(session.path):
+        return _Finder(session, columns, Plan(steps, range_A=math.nan), holder).position()
+
+
+@contextmanager
+def told_in_full(path: Path) -> Iterator[None]:
+    """Take what a session lacks, or says in another way, for a reason not to go on."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise CannotContinue(
+            f"{path} does not tell where its run was ({type(error).__name__}: {error}): "
+            "run what is left as an experiment of its own"
+        ) from error
 
 
 class _Finder:
