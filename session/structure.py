@@ -54,11 +54,7 @@ def open_checked(
     """
     file = _open(path, mode, schema)
     try:
-        if has_endless_heap(path):
-            raise SessionRefused(
-                f"{path} is damaged: a heap of text in it has no end; a whole file, perhaps a"
-                " copy, will do"
-            )
+        _check_heaps(path)
         _check_schema(path, file, schema, version, root)
         walk = _Walk(path)
         if only is None:
@@ -125,6 +121,14 @@ def _open_recorded(path: Path) -> h5py.File:
             f"{path} is in use: another program changes it; try again when that is done"
         )
     return file
+
+
+def _check_heaps(path: Path) -> None:
+    if has_endless_heap(path):
+        raise SessionRefused(
+            f"{path} is damaged: a heap of text in it has no end; a whole file, perhaps a"
+            " copy, will do"
+        )
 
 
 def _check_schema(path: Path, file: h5py.File, schema: str, version: str, root: str) -> None:
