@@ -193,10 +193,9 @@ class _Walk:
 
     def _check_attributes(self, where: str, target: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> None:
         for index in range(h5py.h5a.get_num_attrs(target)):
-            attribute = h5py.h5a.open(target, index=index)
-            size = math.prod(attribute.shape or ()) * attribute.get_type().get_size()
+            size = h5py.h5a.get_info(target, index=index).data_size
             if size > _MAX_ATTRIBUTE_BYTES:
-                name = attribute.name.decode(errors="replace")
+                name = h5py.h5a.open(target, index=index).name.decode(errors="replace")
                 self._refuse(f"{where}@{name}", f"is an attribute of {size} bytes")
 
     def _check_dataset(self, where: str, dataset: h5py.h5d.DatasetID) -> None:
