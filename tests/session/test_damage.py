@@ -98,6 +98,11 @@ def test_what_would_be_read_wrongly_is_refused(spoil, how, read, why):
     ("how", "where", "message"),
     [
         (lambda e: e["samples/voltage"].__setitem__(3, 9.9), "samples/voltage", "checksum differs"),
+        (
+            exchange("samples/aperture_s", "samples/device_time_s"),
+            "samples/aperture_s",
+            "checksum differs",
+        ),
         (lambda e: e["title"].__setitem__((), "else"), "title", "checksum differs"),
         (lambda e: e["events/message"].__setitem__(0, "x"), "events/message", "checksum differs"),
         (
