@@ -188,7 +188,10 @@ def check_rows(group: h5py.Group, spec: Group) -> None:
         dataset = group[column.name]
         if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
             raise SessionRefused(f"{group.name}/{column.name} is no column of one value a row")
-        if dataset.dtype != storage_dtype(column.dtype):
+        wanted = storage_dtype(column.dtype)
+        # True and false, as others may have written them, mean the same as 1 and 0.
+        is_flag = dataset.dtype == np.bool_ and wanted == np.uint8
+        if dataset.dtype != wanted and not is_flag:
             raise SessionRefused(
                 f"{group.name}/{column.name} is of {dataset.dtype}, and the schema has"
                 f" {column.dtype}"

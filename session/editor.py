@@ -17,14 +17,13 @@ from session.layout import ensure_group
 from session.migrations import is_newer
 from session.records import EVENT_DTYPE, AttributeValue
 from session.schema import ROOT, SCHEMA_VERSION, find_group, is_name
-from session.seal import is_sealed, seal, seal_one
+from session.seal import NEW, is_sealed, seal, seal_one
 from session.spec import Group
 from session.structure import open_checked
 from session.tables import version_of
 from session.writer import event_json
 
-# No valid name ends like these, so readers pass over what a crash may leave.
-_NEW = "~new"
+# No valid name ends like this or `NEW`, so readers pass over what a crash may leave.
 _OLD = "~old"
 
 
@@ -111,8 +110,8 @@ class SessionEditor:
         check_attributes(path, attributes or {})
         parent_path, _, name = path.rpartition("/")
         parent = self._ensure(parent_path) if parent_path else self._entry
-        _discard(parent, name + _NEW)
-        group = parent.create_group(name + _NEW)
+        _discard(parent, name + NEW)
+        group = parent.create_group(name + NEW)
         write_table(group, spec, arrays, units or {})
         if not spec.signal and spec.axes:
             _name_signal(group, spec, list(arrays))
@@ -122,7 +121,7 @@ class SessionEditor:
         _discard(parent, name + _OLD)
         if name in parent:
             parent.move(name, name + _OLD)
-        parent.move(name + _NEW, name)
+        parent.move(name + NEW, name)
         _discard(parent, name + _OLD)
         self._seal_one(parent)
         self._file.flush()

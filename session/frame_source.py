@@ -47,7 +47,7 @@ class FrameSource:
         """
         with open_checked(self.path, only=self.name) as file:
             dataset = file.get(self.name)
-            there = getattr(dataset, "shape", ())
+            there: tuple[int, ...] = getattr(dataset, "shape", ())
             fits = there[1:] == self.shape[1:] and len(there) == 3 and there[0] >= self.shape[0]
             if dataset is None or not fits or dataset.dtype != self.dtype:
                 raise SessionRefused(

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from session.attributes import HELD, SEAL, read_attributes
 
+# Under this ending a table is written first; no valid name has it.
+NEW = "~new"
 _ROWS_AT_ONCE = 2**18
 _MOST_BYTES = 30_000
 
@@ -79,7 +81,13 @@ def _sums(target: h5py.Group | h5py.Dataset) -> NDArray[np.uint32]:
 
 def _of_group(group: h5py.Group) -> int:
     # Others may put in what they like; what is taken out is missed by its name.
-    return zlib.crc32(json.dumps(_held(group)).encode())
+    return zlib.crc32(f"{_name(group)} {json.dumps(_held(group))}".encode())
+
+
+def _name(target: h5py.HLObject) -> str:
+    """Return the own name of an object, so that two cannot be exchanged."""
+    name: str = target.name.rpartition("/")[2]
+    return name.removesuffix(NEW)
 
 
 def _held(group: h5py.Group) -> list[str]:
@@ -93,7 +101,7 @@ def _held(group: h5py.Group) -> list[str]:
 def _of_dataset(dataset: h5py.Dataset) -> int:
     text = h5py.check_string_dtype(dataset.dtype) is not None
     kind = "text" if text else dataset.dtype.str
-    total = zlib.crc32(f"{kind} {dataset.shape}".encode())
+    total = zlib.crc32(f"{_name(dataset)} {kind} {dataset.shape}".encode())
     if dataset.ndim == 3:  # frames, each with its own
         return total
     blocks = [()] if dataset.ndim == 0 else _blocks(len(dataset))

@@ -55,11 +55,7 @@ def open_checked(
     """
     file = _open(path, mode, schema)
     try:
-        if has_endless_heap(path):
-            raise SessionRefused(
-                f"{path} is damaged: a heap of text in it has no end; a whole file, perhaps a"
-                " copy, will do"
-            )
+        _check_heaps(path)
         _check_schema(path, file, schema, version, root)
         walk = _Walk(path)
         if only is None:
@@ -128,6 +124,14 @@ def _open_recorded(path: Path) -> h5py.File:
     return file
 
 
+def _check_heaps(path: Path) -> None:
+    if has_endless_heap(path):
+        raise SessionRefused(
+            f"{path} is damaged: a heap of text in it has no end; a whole file, perhaps a"
+            " copy, will do"
+        )
+
+
 def _check_schema(path: Path, file: h5py.File, schema: str, version: str, root: str) -> None:
     found = file.attrs.get("schema", "none")
     if found != schema or not isinstance(file.get(root, getlink=True), h5py.HardLink):
@@ -191,10 +195,9 @@ class _Walk:
 
     def _check_attributes(self, where: str, target: h5py.h5g.GroupID | h5py.h5d.DatasetID) -> None:
         for index in range(h5py.h5a.get_num_attrs(target)):
-            attribute = h5py.h5a.open(target, index=index)
-            size = math.prod(attribute.shape or ()) * attribute.get_type().get_size()
+            size = h5py.h5a.get_info(target, index=index).data_size
             if size > _MAX_ATTRIBUTE_BYTES:
-                name = attribute.name.decode(errors="replace")
+                name = h5py.h5a.open(target, index=index).name.decode(errors="replace")
                 self._refuse(f"{where}@{name}", f"is an attribute of {size} bytes")
 
     def _check_dataset(self, where: str, dataset: h5py.h5d.DatasetID) -> None:

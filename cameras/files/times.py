@@ -1,7 +1,7 @@
 """Texts of dates to integer nanoseconds, without a float on the way."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import numpy as np
 
@@ -42,5 +42,5 @@ def seconds_to_ns(text: str) -> int:
         if not abs(seconds) <= LATEST_S:
             raise ValueError(f"{text!r} is no number of seconds: {LATEST_S} are the most")
         return int((seconds * NS).to_integral_value())
-    except (InvalidOperation, OverflowError) as error:
+    except ArithmeticError as error:
         raise ValueError(f"{text!r} is no number of seconds") from error

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from session import Session
+from session.editor import SessionEditor
 from session.errors import (
     RecorderLost,
     SessionError,
@@ -157,11 +158,14 @@ async def test_a_recorder_that_is_not_open_says_so(tmp_path, make):
 
 
 @POSIX  # HDF5 does not lock files on Windows
-async def test_a_session_that_is_being_recorded_is_refused(tmp_path, make):
+@POSIX
+async def test_a_session_that_is_being_recorded_is_read_and_not_edited(tmp_path, make):
     path = tmp_path / "s.h5"
     async with Recorder(path, make.header()):
+        with Session.open(path) as session:
+            assert not session.is_finished
         with pytest.raises(SessionRefused, match="no other program is writing"):
-            Session.open(path)
+            SessionEditor.open(path)
 
 
 async def test_flush_puts_all_into_the_file(tmp_path, make):
