@@ -22,6 +22,7 @@ from runner.experiment import Experiment
 from runner.format import held_text
 from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
+from runner.previews import Previews
 from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
 from runner.waiting import Waiting, with_known_end
@@ -128,6 +129,7 @@ class Acquisition:
         self._show_others = show
         self._thinner = Thinner()
         self._waiting = Waiting()
+        self.previews = Previews()
         self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
@@ -405,10 +407,7 @@ class Acquisition:
                 continue
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
-            self._show_others(
-                "frames",
-                {"index": stamps.index, "t_start_ns": stamps.t_start_ns},
-            )
+            await self._show_frame(stamps)
             self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
@@ -417,6 +416,13 @@ class Acquisition:
             if limit_e_m2 is not None and stamps.dose_per_m2 > limit_e_m2:
                 self._end_for_dose(limit_e_m2)
             del frame  # its pixels hold a slot of the ring
+
+    async def _show_frame(self, stamps: FrameHeader) -> None:
+        shown, news = self.previews.admit(self._recorder.ring_fill(CAMERA))
+        if news:
+            await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
+        if shown:
+            self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
 
     async def _note_fault(self, fault: FrameFault) -> None:
         await self._recorder.event(
