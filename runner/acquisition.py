@@ -33,6 +33,7 @@ from runner.messages import (
 )
 from runner.plan import Ending, ExitCode, Plan
 from runner.position import CONTINUED, continued_data
+from runner.previews import Previews
 from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
 from runner.temperature_record import TemperatureRecord
@@ -151,6 +152,7 @@ class Acquisition:
         self._thinner = Thinner()
         self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
+        self.previews = Previews()
         self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
         self._before = before
@@ -510,15 +512,19 @@ class Acquisition:
                 continue
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
-            self._show_others(
-                "frames",
-                {"index": stamps.index, "t_start_ns": stamps.t_start_ns},
-            )
+            await self._show_frame(stamps)
             self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
             self._count_dose(stamps.dose_per_m2)
             del frame  # its pixels hold a slot of the ring
+
+    async def _show_frame(self, stamps: FrameHeader) -> None:
+        shown, news = self.previews.admit(self._recorder.ring_fill(CAMERA))
+        if news:
+            await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
+        if shown:
+            self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
 
     async def _note_fault(self, fault: FrameFault) -> None:
         await self._recorder.event(

@@ -338,6 +338,7 @@ async def _play(
         if camera is not None:
             ring = recorder.ring_counters(CAMERA)
             await recorder.queue_counters(CAMERA, asdict(ring))
+            await recorder.queue_counters("previews", acquisition.previews.counters)
         if feed is not None:
             await recorder.queue_counters("bus", asdict(feed.counters))
         await recorder.finish(ending.reason, datetime.now(UTC).isoformat())

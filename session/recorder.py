@@ -151,6 +151,10 @@ class Recorder:
         """Return what the ring of a camera went through so far."""
         return self._camera(camera).ring.counters
 
+    def ring_fill(self, camera: str) -> float:
+        """Return what share of a camera's ring waits for the disk, 0 to 1."""
+        return self._camera(camera).fill
+
     def buffers(self, camera: str) -> FrameBuffers:
         """Return memory for the source of a camera to receive frames into.
 

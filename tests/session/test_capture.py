@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from session import Session
+from session.buffers import CameraRing
 from session.capture import PreTrigger, frames_held
 from session.errors import SessionRefused
 from session.layout import check_header
@@ -179,3 +180,17 @@ def test_the_ring_has_room_for_frames_that_are_held_and_stays_bounded(monkeypatc
     assert choose_slots(2**20, frame_rate_Hz=400.0, held=700) == 768
     with pytest.raises(MemoryError, match="765 frames of 1048576 bytes are to be held"):
         choose_slots(2**20, frame_rate_Hz=400.0, held=765)
+
+
+async def test_frames_that_are_held_do_not_count_as_waiting_for_the_disk(make, monkeypatch):
+    monkeypatch.setattr("session.ring._free_shared_memory", lambda: 2**33)
+    camera = dataclasses.replace(make.header().cameras[0], frame_rate_Hz=10.0, capture=CAPTURE)
+    ring = CameraRing(camera, None)
+    held = frames_held(CAPTURE, 10.0)
+    for index in range(held):
+        await ring.put(make.pixels(index))
+    assert ring.fill == 0.0
+    for index in range(16):
+        await ring.put(make.pixels(index))
+    assert ring.fill == 16 / 64
+    ring.drop()
