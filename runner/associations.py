@@ -30,6 +30,7 @@ MOST_BINS = 5000
 MAX_LAG_S = 10.0
 MAX_LAG_BINS = 10
 SURROGATES = 499  # of each kind
+STEP_RECORDS = 99  # simulated for each question about a step
 SEED = 20_001
 SIGNIFICANCE = 0.05
 LEAST_LIT = 0.01  # by which the lit share must vary to be taken out
@@ -297,7 +298,7 @@ def _beside(
             ),
         )
     try:
-        found = change_points(rate, rng=rng)
+        found = change_points(rate, rng=rng, count=STEP_RECORDS)
     except NotEnoughData:
         return
     yield (
