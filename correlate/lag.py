@@ -200,7 +200,7 @@ def lag_correlation(
     lag, low, high = _interval(rate, drive, max_lag, regressors)
     widen = SIGMAS * declared.clock_sigma_s
     return LagResult(
-        lag_s=np.arange(-max_lag, max_lag + 1) * step_s,
+        lag_s=np.arange(-max_lag, max_lag + 1, dtype=np.float64) * step_s,
         r=r,
         lag_at_max_s=best * step_s,
         effect=effect_size(*aligned(seen, driven, best), fitted=of_rate.rank + 1),
