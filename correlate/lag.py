@@ -178,9 +178,10 @@ def lag_correlation(
         a memory as long as the record.
     """
     rate, drive = np.asarray(rate, np.float64), np.asarray(drive, np.float64)
-    known = np.ones(len(rate), dtype=bool)
+    known: NDArray[np.bool_] = np.ones(len(rate), dtype=bool)
     if regressors is not None:
-        known = np.isfinite(np.asarray(regressors).reshape(len(rate), -1)).all(axis=1)
+        finite = np.isfinite(np.asarray(regressors).reshape(len(rate), -1))
+        known = np.asarray(finite.all(axis=1), dtype=bool)
     of_rate = Nuisance(regressors, np.isfinite(rate) & known)
     of_drive = Nuisance(regressors, np.isfinite(drive) & known)
     step_s = declared.step_s
