@@ -123,7 +123,7 @@ def _together(series: Floats, index: NDArray[np.int64]) -> tuple[Floats, Floats]
     size, *_ = np.linalg.lstsq(x, y, rcond=None)
     variance = float(np.sum((y - x @ size) ** 2)) / max(len(y) - len(size), 1)
     sigma = np.sqrt(variance * np.diagonal(np.linalg.pinv(x.T @ x)))
-    return size[1:], sigma[1:]
+    return np.asarray(size[1:], np.float64), np.asarray(sigma[1:], np.float64)
 
 
 def _treated(series: Floats) -> tuple[NoiseMemory, Floats, Floats]:

@@ -115,7 +115,7 @@ def event_average(
     bands = [_band(series, average, mean, rng, count, kind) for kind in Surrogate]
     chance = np.max([s * f for s, f, _ in bands], axis=0)
     return EventAverage(
-        offset_s=offsets * step_s,
+        offset_s=np.asarray(offsets * step_s, dtype=np.float64),
         mean=mean,
         low=mean - factor * spread,
         high=mean + factor * spread,

@@ -178,9 +178,10 @@ def lag_correlation(
         a memory as long as the record.
     """
     rate, drive = np.asarray(rate, np.float64), np.asarray(drive, np.float64)
-    known = np.ones(len(rate), dtype=bool)
+    known: NDArray[np.bool_] = np.ones(len(rate), dtype=bool)
     if regressors is not None:
-        known = np.isfinite(np.asarray(regressors).reshape(len(rate), -1)).all(axis=1)
+        finite = np.isfinite(np.asarray(regressors).reshape(len(rate), -1))
+        known = np.asarray(finite.all(axis=1), dtype=bool)
     of_rate = Nuisance(regressors, np.isfinite(rate) & known)
     of_drive = Nuisance(regressors, np.isfinite(drive) & known)
     step_s = declared.step_s
@@ -200,7 +201,7 @@ def lag_correlation(
     lag, low, high = _interval(rate, drive, max_lag, regressors)
     widen = SIGMAS * declared.clock_sigma_s
     return LagResult(
-        lag_s=np.arange(-max_lag, max_lag + 1) * step_s,
+        lag_s=np.arange(-max_lag, max_lag + 1, dtype=np.float64) * step_s,
         r=r,
         lag_at_max_s=best * step_s,
         effect=effect_size(*aligned(seen, driven, best), fitted=of_rate.rank + 1),

@@ -30,6 +30,7 @@ MOST_BINS = 5000
 MAX_LAG_S = 10.0
 MAX_LAG_BINS = 10
 SURROGATES = 499  # of each kind
+STEP_RECORDS = 99  # simulated for each question about a step
 SEED = 20_001
 SIGNIFICANCE = 0.05
 LEAST_LIT = 0.01  # by which the lit share must vary to be taken out
@@ -210,9 +211,11 @@ def _against(  # one private step of one function
 def _at(used_ns: Stamps, t_ns: Stamps, whole: Floats) -> Floats:
     """Return an integral at the frames that were used, so that bins hold the same times."""
     known = np.isfinite(whole)
-    origin = t_ns[0]
-    seconds = ((stamps - origin).astype(np.float64) / 1e9 for stamps in (used_ns, t_ns[known]))
-    return np.asarray(np.interp(*seconds, whole[known], left=np.nan, right=np.nan))
+    if not known.any():
+        return np.full(len(used_ns), np.nan)
+    frames_s = (used_ns - t_ns[0]).astype(np.float64) / 1e9
+    readings_s = (t_ns[known] - t_ns[0]).astype(np.float64) / 1e9
+    return np.asarray(np.interp(frames_s, readings_s, whole[known], left=np.nan, right=np.nan))
 
 
 def _tested(
@@ -232,9 +235,11 @@ def _unit(quantity: str) -> str:
 
 def _clock_sigma_s(session: Session, columns: Columns) -> float:
     """Return by how much frames and readings may be shifted against each other."""
-    frames = session.frame_table(session.cameras[0])["t_sigma_ns"] if session.cameras else []
-    both = [np.asarray(s, np.float64) for s in (frames, columns["t_sigma_ns"])]
-    known = [float(np.median(s[np.isfinite(s)])) for s in both if np.isfinite(s).any()]
+    sigmas = [np.asarray(columns["t_sigma_ns"], np.float64)]
+    if session.cameras:
+        table = session.frame_table(session.cameras[0])
+        sigmas.append(np.asarray(table["t_sigma_ns"], np.float64))
+    known = [float(np.median(s[np.isfinite(s)])) for s in sigmas if np.isfinite(s).any()]
     return math.hypot(*known) / 1e9
 
 
@@ -297,7 +302,7 @@ def _beside(
             ),
         )
     try:
-        found = change_points(rate, rng=rng)
+        found = change_points(rate, rng=rng, count=STEP_RECORDS)
     except NotEnoughData:
         return
     yield (

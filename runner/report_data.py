@@ -289,7 +289,7 @@ def _lag(session: Session) -> dict[str, Any] | None:
     known = dict(table.attributes)
     if "r_max" not in known:
         return {"verdict": str(known["verdict"])}
-    effect = [float(str(known[name])) for name in ("slope", "slope_low", "slope_high")]
+    slope, low, high = (float(str(known[n])) for n in ("slope", "slope_low", "slope_high"))
     return {
         "lag": numbers(table["lag_s"]),
         "r": numbers(table["r"], 5),
@@ -301,7 +301,7 @@ def _lag(session: Session) -> dict[str, Any] | None:
         "verdict": str(known["verdict"]),
         "r_max": float(str(known["r_max"])),
         "lag_at_max": float(str(known["lag_at_max_s"])),
-        "effect": "slope {:.4g} ({:.4g} to {:.4g}) {}".format(*effect, known.get("slope_unit", "")),
+        "effect": f"slope {slope:.4g} ({low:.4g} to {high:.4g}) {known.get('slope_unit', '')}",
         "q": float(str(known.get("q", known["p"]))),
     }
 
