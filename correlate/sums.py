@@ -67,7 +67,9 @@ def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
     return FrameSums(rows=_add_rows(pixels, bin_px, high), bin_px=bin_px, low=low, high=high)
 
 
-def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[np.integer] | NDArray[np.floating]:
+def _add_rows(
+    pixels: NDArray[np.generic], bin_px: int, high: float
+) -> NDArray[np.integer] | NDArray[np.floating]:
     """Add neighbouring rows, in the smallest type that holds the sums."""
     wide: type[np.number] = np.float64
     if pixels.dtype.kind in "bu" and pixels.dtype.itemsize <= SMALL_UNSIGNED:
