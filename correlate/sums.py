@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 SMALL_UNSIGNED = 2  # bytes, whose sums fit into 32 bits
 UINT16_MAX = 65535
 ALL = slice(None)
+Sums = NDArray[np.integer] | NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class FrameSums:
         Of the pixels.
     """
 
-    rows: NDArray[np.integer] | NDArray[np.floating]
+    rows: Sums
     bin_px: int
     low: float
     high: float
