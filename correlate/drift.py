@@ -23,7 +23,7 @@ from correlate.window import Band
 NEWTON_STEPS = 8
 NEWTON_STEP_PX = 1e-3  # the next would be its square
 WINDOW_ROUNDS = 4
-WINDOW_STEP_PX = 0.1  # a smaller move of the window changes nothing that could be seen
+WINDOW_STEP_PX = 0.3  # a smaller move of the window changes nothing that could be seen
 MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
 MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned

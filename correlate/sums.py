@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 SMALL_UNSIGNED = 2  # bytes, whose sums fit into 32 bits
 UINT16_MAX = 65535
 ALL = slice(None)
+Sums = NDArray[np.integer] | NDArray[np.floating]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class FrameSums:
         Of the pixels.
     """
 
-    rows: NDArray[np.integer] | NDArray[np.floating]
+    rows: Sums
     bin_px: int
     low: float
     high: float
@@ -67,7 +68,9 @@ def frame_sums(pixels: NDArray[np.generic], bin_px: int) -> FrameSums:
     return FrameSums(rows=_add_rows(pixels, bin_px, high), bin_px=bin_px, low=low, high=high)
 
 
-def _add_rows(pixels: NDArray[np.generic], bin_px: int, high: float) -> NDArray[np.integer] | NDArray[np.floating]:
+def _add_rows(
+    pixels: NDArray[np.generic], bin_px: int, high: float
+) -> NDArray[np.integer] | NDArray[np.floating]:
     """Add neighbouring rows, in the smallest type that holds the sums."""
     wide: type[np.number] = np.float64
     if pixels.dtype.kind in "bu" and pixels.dtype.itemsize <= SMALL_UNSIGNED:

@@ -294,7 +294,7 @@ DRIFT = Group(
         real("sigma_x", "px", "1 sigma of dx"),
         real("sigma_y", "px", "1 sigma of dy"),
         real("sigma", "px", "1 sigma of the length of the shift"),
-        real("quality", "", "highest peak of the correlation over the next one"),
+        real("quality", "", "correlation over that of a perfect copy of the reference"),
         Column(name="valid", dtype="|u1", unit="", meaning="1 when to be used"),
     ),
 )

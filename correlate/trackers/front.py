@@ -26,6 +26,8 @@ from correlate.window import Band
 TEXTURE_ROUNDS = 2
 FIRST_FRAMES = 20
 SUMMED_ROWS_PX = 4
+LIVE_BIN_PX = 4  # of large frames: quick, and what it loses matters little on a long reference
+LIVE_SIDE_PX = 512
 NOT_REGISTERED = "not registered"
 
 
@@ -101,19 +103,22 @@ class FrontTracker:
         CannotTrack
             The film or a front in it cannot be found.
         """
-        learned = self._learn(frames)
+        side = min(self._settings.shape)
+        learned = self._learn(frames, LIVE_BIN_PX if side >= LIVE_SIDE_PX else None)
         follower = FrontFollower(learned.model, learned.place_px)
         for line, shift in zip(learned.lines, learned.shifts, strict=True):
             if shift.valid:
                 follower.fit(line, shift.dx_px)
         return LiveFront(self._settings, learned.model, follower.place_px, learned.estimator)
 
-    def _learn(self, frames: Frames) -> _Learned:
+    def _learn(self, frames: Frames, bin_px: int | None = None) -> _Learned:
         lines, rough = self._first_pass(frames)
         dx = np.array([s.dx_px for s in rough])
         film = find_film(lines, dx, self._film_px)
         band = Band(left_px=film.first_px, right_px=film.last_px)
-        estimator = DriftEstimator(self._settings.shape, band=band, reference_frames=LONG_REFERENCE)
+        estimator = DriftEstimator(
+            self._settings.shape, band=band, reference_frames=LONG_REFERENCE, bin_px=bin_px
+        )
         shifts = [estimator.update(pixels) for pixels in frames()]
         dx = np.array([s.dx_px for s in shifts])
         usable = np.array([s.valid for s in shifts])

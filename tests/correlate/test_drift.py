@@ -174,6 +174,31 @@ def test_the_tracker_says_when_there_is_nothing_to_register(frames, says):
         DriftTracker(SceneSettings(shape=(8, 8))).track(lambda: frames)
 
 
+def test_a_fixed_pattern_draws_no_drift_to_itself():
+    shape = (128, 160)
+    rng = np.random.default_rng(3)
+    scene, gain = Specimen(shape, 2, contrast=0.05), 1 + 0.1 * rng.standard_normal(shape)
+    places = [0.0, 3.0, -2.0, 1.0, 4.0, *([0.6] * 12)]
+    frames = [rng.poisson(300 * scene.at(x, 0) * gain) for x in places]
+    estimator = DriftEstimator(shape, reference_frames=64)
+    found = [estimator.update(frame).dx_px for frame in frames]
+    assert estimator.pattern_ratio > 0.5
+    assert np.mean(found[5:]) == pytest.approx(-0.6, abs=0.05)
+
+
+def test_a_live_tracker_goes_on_where_it_began():
+    rng = np.random.default_rng(6)
+    scene = Specimen((64, 96), 3)
+    frames = [rng.poisson(30 * scene.at(d, 0)) for d in np.arange(8) * 0.4]
+    settings = SceneSettings(shape=(64, 96))
+    whole = DriftTracker(settings).track(lambda: frames)
+    live = DriftTracker(settings).begin(lambda: frames[:4])
+    later = live.track(lambda: frames[4:])
+    np.testing.assert_array_equal(later.columns["dx"], whole.columns["dx"][4:])
+    with pytest.raises(CannotTrack, match="no frame could be"):
+        DriftTracker(settings).begin(list)
+
+
 @pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.skipif(not TI.is_dir(), reason=f"the measured TEM frames are not in {TI}")
 @pytest.mark.parametrize("first", sorted(PATCHES))
