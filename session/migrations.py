@@ -39,10 +39,11 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         version="1.1",
         meaning="rows that stand for several readings, arrival of frames, exchanges behind a fit,"
-        " and `continues`; every row of an older file is one reading, and none was left out",
+        " temperature, checksums of all, and `continues`; every row of an older file is one"
+        " reading, and none was left out",
         columns={
             "samples": {"averaged": 1, "left_out": 0},
-            "frames/<camera>": {"arrival_ns": NO_STAMP},
+            "frames/<camera>": {"arrival_ns": NO_STAMP, "left_out": 0},
             "clocks/<clock>/fit": {"count": 0},
         },
     ),

@@ -8,7 +8,7 @@ import numpy as np
 from session.spec import Attribute, Column, Group, Shape, real, sigma, stamp, text
 
 SCHEMA_NAME = "lamella-session"
-SCHEMA_VERSION = "1.1"  # 1.1 adds `continues`
+SCHEMA_VERSION = "1.1"  # what it adds: see session/migrations.py
 ROOT = "entry"
 
 # What a stamp holds where nothing was written (a crash between two flushes).

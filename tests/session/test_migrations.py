@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from session import Session
+from session.attributes import HELD, SEAL
 from session.editor import SessionEditor
 from session.errors import SessionRefused
 from session.migrations import MIGRATIONS, filled, lacking, parse_version
@@ -19,11 +20,21 @@ def old(write_session):
     with h5py.File(path, "r+") as file:
         file.attrs["schema_version"] = "1.0"
         entry = file["entry"]
-        for name in ("samples/averaged", "samples/left_out", "frames/camera/arrival_ns"):
-            del entry[name]
+        for name in ("averaged", "left_out"):
+            del entry["samples"][name]
+        for name in ("arrival_ns", "left_out"):
+            del entry["frames/camera"][name]
         for name in ("stamp", "clock", "row_time"):
             del entry["frames/camera"].attrs[name]
+        entry.visititems(lambda _, each: unseal(each))
+        unseal(entry)
     return path
+
+
+def unseal(target):
+    for name in (SEAL, HELD):
+        if name in target.attrs:
+            del target.attrs[name]
 
 
 def test_an_old_session_verifies_and_reads_as_one_of_today(old):
