@@ -3,9 +3,10 @@
     pip install -e ".[bench]"
     python benchmarks/clock_live.py [seconds]
 
-The device's clock is a virtual one (20 ppm fast, swinging) upon the computer's, in a process of
-its own, so the truth is known to the nanosecond; the proxy is a third process. Both ways, light
-and heavy, are asked at the same time: 8 questions each 2 s. All methods get the same exchanges.
+The device is a process of its own, and so is the way to it. Both stamp with the computer's clock,
+by the kernel where it does so; the device's stamps are then brought onto a virtual clock (20 ppm
+fast, swinging), so the truth is known to the nanosecond. Both ways, light and heavy, are asked at
+the same time: 8 questions each 2 s. All methods get the same exchanges.
 
 A way whose two directions take unlike times on average, as real ones do, makes an error that
 no exchange can see: it is in the bound and not in the sigma. So each way is shown twice, as it
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 from benchmarks.clock_sync import RACED, race, show
 from cameras.clock_wire import ClockClient, ClockServer
 from mocks.clock_pair import EXCHANGE_DTYPE, VirtualClock
-from mocks.udp_proxy import Delay, Path, Proxy, steady
+from mocks.udp_proxy import Delay, Path, steady
+from mocks.udp_way import Way, carry
 
 SECONDS, PROBES, EVERY_S, APART_S = 60.0, 8, 2.0, 0.064
 PATIENCE_S = 0.5
@@ -57,32 +59,26 @@ PATHS = {
 }
 
 
-def device(out: Connection, origin_ns: int) -> None:
-    """Answer with the virtual clock, for as long as the process lives."""
-
-    def now_ns() -> int:
-        return int(CLOCK.shows(np.array([time.monotonic_ns() - origin_ns]))[0])
+def device(out: Connection) -> None:
+    """Answer for as long as the process lives."""
 
     async def serve() -> None:
-        server = await ClockServer.listen("127.0.0.1", 0, now_ns)
+        server = await ClockServer.listen("127.0.0.1", 0, time.monotonic_ns)
         out.send(server.port)
         await asyncio.Event().wait()
 
     asyncio.run(serve())
 
 
-def proxies(out: Connection, port: int) -> None:
-    """Delay what goes to the device."""
-
-    async def serve() -> None:
-        async with (
-            Proxy("127.0.0.1", port, PATHS["light"](), seed=1) as light,
-            Proxy("127.0.0.1", port, PATHS["heavy"](), seed=2) as heavy,
-        ):
-            out.send((light.port, heavy.port))
-            await asyncio.Event().wait()
-
-    asyncio.run(serve())
+def delays(out: Connection, port: int) -> None:
+    """Delay what goes to the device; say at each word how many left late."""
+    ways = tuple(
+        Way(("127.0.0.1", port), PATHS[law](), seed=seed) for seed, law in enumerate(PATHS, 1)
+    )
+    out.send(tuple(way.port for way in ways))
+    while not out.poll():
+        carry(ways, time.monotonic() + 1.0)
+    out.send(tuple((way.late, way.passed) for way in ways))
 
 
 def lsl_outlet(out: Connection, name: str) -> None:
@@ -97,8 +93,8 @@ def lsl_outlet(out: Connection, name: str) -> None:
 
 
 async def ask(port: int, seconds: float, origin_ns: int) -> NDArray[np.void]:
-    """Ask in waves; return the exchanges."""
-    client = await ClockClient.connect("127.0.0.1", port, lambda: time.monotonic_ns() - origin_ns)
+    """Ask in waves; return the exchanges with a device whose clock is the virtual one."""
+    client = await ClockClient.connect("127.0.0.1", port, time.monotonic_ns)
     rows, began = [], time.monotonic()
 
     async def once() -> None:
@@ -117,7 +113,12 @@ async def ask(port: int, seconds: float, origin_ns: int) -> NDArray[np.void]:
             await once()
         waves += 1
     client.close()
-    return np.sort(np.array(rows, EXCHANGE_DTYPE), order="t0_ns")
+    found = np.sort(np.array(rows, EXCHANGE_DTYPE), order="t0_ns")
+    for name in ("t0_ns", "t1_ns", "t2_ns", "t3_ns"):
+        found[name] -= origin_ns
+    for name in ("t1_ns", "t2_ns"):
+        found[name] = CLOCK.shows(found[name])
+    return found
 
 
 def lsl_offsets(name: str, seconds: float) -> NDArray[np.float64]:
@@ -134,8 +135,10 @@ def lsl_offsets(name: str, seconds: float) -> NDArray[np.float64]:
     return np.array(said)
 
 
-def start(target: object, *args: object) -> tuple[multiprocessing.process.BaseProcess, object]:
-    """Run a function in a process of its own; return it and the first that it says."""
+def start(
+    target: object, *args: object
+) -> tuple[multiprocessing.process.BaseProcess, object, Connection]:
+    """Run a function in a process of its own; return it, the first that it says, and its line."""
     own, other = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=target,  # type: ignore[arg-type]
@@ -143,7 +146,7 @@ def start(target: object, *args: object) -> tuple[multiprocessing.process.BasePr
         daemon=True,
     )
     process.start()
-    return process, own.recv() if own.poll(20) else None
+    return process, own.recv() if own.poll(20) else None, own
 
 
 async def gather(ports: tuple[int, ...], seconds: float, origin: int) -> list[NDArray[np.void]]:
@@ -156,13 +159,17 @@ async def gather(ports: tuple[int, ...], seconds: float, origin: int) -> list[ND
 def main(seconds: float = SECONDS) -> None:
     """Print the figures of both ways, and of liblsl's own exchanges."""
     origin_ns = time.monotonic_ns()
-    server, port = start(device, origin_ns)
-    proxy, ports = start(proxies, port)
-    outlet, name = start(lsl_outlet, f"clock-{origin_ns}")
+    server, port, _ = start(device)
+    way, ports, line = start(delays, port)
+    outlet, name, _ = start(lsl_outlet, f"clock-{origin_ns}")
     try:
         assert isinstance(ports, tuple)
         assert isinstance(port, int)
         light, heavy, direct = asyncio.run(gather((*ports, port), seconds, origin_ns))
+        line.send("enough")
+        if line.poll(5):
+            for law, (late, passed) in zip(PATHS, line.recv(), strict=True):
+                print(f"{law}: {late} of {passed} datagrams left more than 50 us too late")
         for law, rows in (("light", light), ("heavy", heavy), ("direct", direct)):
             first, last = rows["t3_ns"][0] / 1e9, rows["t3_ns"][-1] / 1e9
             host_ns = np.round(np.arange(first + 10, last - 1, 0.1) * 1e9).astype(np.int64)
@@ -179,7 +186,7 @@ def main(seconds: float = SECONDS) -> None:
         else:
             print("liblsl is not here, or does not start")
     finally:
-        for process in (server, proxy, outlet):
+        for process in (server, way, outlet):
             process.terminate()
 
 

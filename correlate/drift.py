@@ -1,8 +1,11 @@
-"""Image drift by a Wiener-weighted cross-correlation, with its covariance.
+"""Image drift by an information-weighted cross-correlation, with its covariance.
 
-The modes of the cross-power are weighted by their signal-to-noise ratio and never by
-their phase alone: a detector's fixed pattern and shot noise fill most modes, and would
-outvote the scene. The window moves with the specimen, so it adds no preference for zero.
+Each mode of the cross-power is weighted by what it can tell, ``S / (S (N1 + N2) + N1 N2)``
+for a scene of power S in two noises (the maximum-likelihood processor of Hannan and
+Thomson, 1973), never by its phase alone: a detector's fixed pattern and shot noise fill
+most modes and would outvote the scene. The pattern's own share is measured where the scene
+has gone, and taken out. The window moves with the specimen, so it adds no preference for
+zero.
 """
 
 import math
@@ -10,23 +13,29 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import ndimage
 
-from correlate.window import Band, taper, without_band
+from correlate.modes import REACH, Modes, Power, Powers, Spectrum
+from correlate.sensor import HighModes, Parts, high_modes
+from correlate.sums import FrameSums, frame_sums
+from correlate.window import Band
 
-MAX_FREQUENCY = 0.20  # cycles per pixel; beyond, the noise outweighs the scene
-PLATEAU = (0.33, 0.47)  # cycles per pixel where only noise is left
-MIN_SNR = 2.0  # modes below take no part: a fixed pattern lives there
-NEWTON_STEPS = 6
-WINDOW_ROUNDS = 3
-WINDOW_STEP_PX = 0.02  # a smaller move of the window changes nothing
-MAX_CLIMB_PX = 4.0  # from the highest pixel of the surface
-LN2 = math.log(2)  # the median of an exponential distribution is ln 2 of its mean
-TINY = 1e-300
-FEW_FRAMES_PENALTY = 0.25
-SOFT_PX = 10.0
+NEWTON_STEPS = 8
+NEWTON_STEP_PX = 1e-3  # the next would be its square
+WINDOW_ROUNDS = 4
+WINDOW_STEP_PX = 0.3  # a smaller move of the window changes nothing that could be seen
+MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
+MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
+PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
+BINS_PX = (4, 2, 1)
+BIN_LOSS = 0.02  # of the information, that may lie beyond a binned image's modes
+SPARE = 1.5  # a longer reference tells of higher modes, too
+SEEN_SIGMAS = 3.0  # a mean power that noise alone would not make
+SURE_SIGMAS = 6.0  # the same where the highest mode is asked for
+MIN_BINNED_SIDE = 96
 MIN_SIDE_PX = 48
 SATURATED_RATIO = 0.2
+LEVEL_STEP = 0.1  # a change of brightness that asks for new weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +49,8 @@ class Shift:
     sigma_x_px, sigma_y_px
         Standard uncertainties.
     quality
-        Highest peak of the correlation over the next one; near 1 is ambiguous.
+        Correlation with the reference over that of a perfect copy: near 1 for a scene that
+        has only drifted, less where it changed.
     valid
         False for a frame that cannot be registered.
     reason
@@ -71,116 +81,42 @@ def _invalid(reason: str) -> Shift:
 
 def why_unusable(pixels: NDArray[np.generic]) -> str:
     """Say why a frame cannot be used, or return an empty text."""
-    values = np.asarray(pixels)
-    if np.issubdtype(values.dtype, np.floating) and not np.all(np.isfinite(values)):
+    return _why_unusable(frame_sums(pixels, 1), pixels)
+
+
+def _why_unusable(sums: FrameSums, pixels: NDArray[np.generic]) -> str:
+    if not math.isfinite(sums.low + sums.high):
         return "pixels that are not numbers"
-    low, high = values.min(), values.max()
-    if low == high:
+    if sums.low == sums.high:
         return "blank: all pixels are alike"
-    if np.issubdtype(values.dtype, np.integer):
-        top = np.iinfo(values.dtype).max
-        if high == top and np.mean(values == top) > SATURATED_RATIO:
+    if np.issubdtype(pixels.dtype, np.integer):
+        top = np.iinfo(str(pixels.dtype)).max
+        if sums.high == top and np.mean(pixels == top) > SATURATED_RATIO:
             return "saturated"
     return ""
 
 
+@dataclass(slots=True)
+class _Reference:
+    """What frames are registered onto: modes of averaged frames, and where they stood."""
+
+    modes: Spectrum
+    turns: Spectrum | None  # mean phases of the detector in the reference; 1 where None
+    level: float
+    count: int = 1
+
+
 @dataclass(frozen=True, slots=True)
-class _Spectrum:
-    """A frame's modes, as one long vector, with the noise power of each."""
+class _Weights:
+    """How much each mode counts, and what comes of it."""
 
-    modes: NDArray[np.complex128]
-    noise: NDArray[np.float64]
-
-
-class _Modes:
-    """Which modes of a frame are looked at.
-
-    A frame is parted into the slope of its column means (layers that run along y), the
-    slope of its row means, and the rest. A window on a uniform layer would look like a
-    feature that stands where the window stands; the slope of a uniform layer is nothing.
-    """
-
-    def __init__(self, shape: tuple[int, int]) -> None:
-        height, width = shape
-        fy, fx = fft.fftfreq(height), fft.rfftfreq(width)
-        self.shape = shape
-        self.rows = np.flatnonzero(np.abs(fy) <= MAX_FREQUENCY)
-        self.columns = int(np.sum(fx <= MAX_FREQUENCY))
-        grid_y, grid_x = np.meshgrid(fy[self.rows], fx[: self.columns], indexing="ij")
-        self.across = fft.rfftfreq(width)[1 : self.columns]
-        along = fft.rfftfreq(height)
-        self.along = along[(along > 0) & (along <= MAX_FREQUENCY)]
-        self.fx = np.concatenate([grid_x.ravel(), self.across, 0 * self.along])
-        self.fy = np.concatenate([grid_y.ravel(), 0 * self.across, self.along])
-        # A mode off the kx = 0 column stands for its mirror image too.
-        self.twice = np.concatenate(
-            [
-                np.where(grid_x > 0, 2.0, 1.0).ravel(),
-                2 + 0 * self.across,
-                2 + 0 * self.along,
-            ]
-        )
-        high_y = (np.abs(fy) > PLATEAU[0]) & (np.abs(fy) < PLATEAU[1])
-        high_x = (fx > PLATEAU[0]) & (fx < PLATEAU[1])
-        self._plateau = np.ix_(np.flatnonzero(high_y), np.flatnonzero(high_x))
-        self.crowding = np.ones(len(self.fx))
-
-    def of(
-        self,
-        image: NDArray[np.float64],
-        across: NDArray[np.float64],
-        along: NDArray[np.float64],
-        open_columns: NDArray[np.float64],
-    ) -> _Spectrum:
-        """Return the modes of an image under a window."""
-        column_means = image.mean(axis=0)
-        rest = image - column_means
-        row_means = rest @ open_columns / open_columns.sum()
-        rest = (rest - row_means[:, None]) * along[:, None] * across[None, :]
-        full = fft.rfft2(rest)
-        noise = float(np.median(np.abs(full[self._plateau]) ** 2)) / LN2
-        low = full[self.rows, : self.columns].ravel()
-        columns, columns_noise = _slope_modes(column_means, across, len(self.across))
-        rows, rows_noise = _slope_modes(row_means, along, len(self.along))
-        # The scene fills the open part of the window, so its modes are correlated with
-        # their neighbours: the noise that meets it is as dense as without a window.
-        self.crowding = np.concatenate(
-            [
-                np.full(low.size, 1 / np.mean(across**2) / np.mean(along**2)),
-                np.full(columns.size, 1 / np.mean(across**2)),
-                np.full(rows.size, 1 / np.mean(along**2)),
-            ]
-        )
-        return _Spectrum(
-            np.concatenate([low, columns, rows]),
-            np.concatenate([np.full(low.size, noise), columns_noise, rows_noise]),
-        )
-
-    def surface(self, cross: NDArray[np.complex128]) -> NDArray[np.float64]:
-        """Return the correlation surface of a vector of cross-power."""
-        height, width = self.shape
-        half = np.zeros((height, width // 2 + 1), dtype=np.complex128)
-        count = len(self.rows) * self.columns
-        half[self.rows[:, None], np.arange(self.columns)[None, :]] = cross[:count].reshape(
-            len(self.rows), self.columns
-        )
-        half[0, 1 : self.columns] += cross[count : count + len(self.across)]
-        rows = cross[count + len(self.across) :]
-        half[1 : 1 + len(rows), 0] += rows
-        half[-1 : -1 - len(rows) : -1, 0] += np.conj(rows)
-        return np.asarray(fft.irfft2(half, s=self.shape))
-
-
-def _slope_modes(
-    profile: NDArray[np.float64], window: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.complex128], NDArray[np.float64]]:
-    """Return the modes of a profile's slope, and the noise power of each."""
-    full = fft.rfft(np.gradient(profile) * window)
-    f = fft.rfftfreq(len(profile))
-    transfer = np.sin(2 * np.pi * f) ** 2  # of the central difference
-    high = (f > PLATEAU[0]) & (f < PLATEAU[1])
-    white = float(np.median(np.abs(full[high]) ** 2 / transfer[high])) / LN2
-    return full[1 : count + 1], white * transfer[1 : count + 1]
+    weight: Powers
+    expected: float  # correlation of a perfect copy
+    pattern: Powers  # cross-power of the detector's own pattern, for turns of 1
+    sigma_x_px: float
+    sigma_y_px: float
+    level: float
+    count: int
 
 
 class DriftEstimator:
@@ -195,9 +131,10 @@ class DriftEstimator:
     max_shift_px
         Larger shifts are not looked for; an eighth of the smaller side by default.
     reference_frames
-        Frames that are averaged into the reference. Keep 1, the first frame alone,
-        where a detector shows a fixed pattern (`fixed_pattern_correlation`): in an
-        average the pattern stands where the earlier frames stood.
+        Frames that are averaged into the reference.
+    bin_px
+        Pixels a side that are summed before; what loses nothing where None. A larger one
+        is quicker.
 
     Raises
     ------
@@ -212,6 +149,7 @@ class DriftEstimator:
         band: Band | None = None,
         max_shift_px: float | None = None,
         reference_frames: int = 1,
+        bin_px: int | None = None,
     ) -> None:
         if min(shape) < MIN_SIDE_PX:
             raise ValueError(
@@ -223,11 +161,27 @@ class DriftEstimator:
         self._reference_frames = reference_frames
         side = min(shape)
         self.max_shift_px = max_shift_px or max(side / 8, 16.0)
-        # The window keeps its distance from the border, so that it can move.
-        self._margin_px = min(self.max_shift_px, side / 16)
-        self._modes = _Modes(shape)
-        self._reference: _Spectrum | None = None
-        self._count = 0
+        self._bins = [b for b in BINS_PX if side // b >= MIN_BINNED_SIDE] or [1]
+        if bin_px is not None:
+            self._bins = [bin_px]
+        self.bin_px = self._bins[0]
+        self._first_margin_px = max(side / 64, 2.0)
+        self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
+        self._highest = math.inf  # cycles per px, of the modes that are looked at
+        self._first: Power | None = None
+        self._high: HighModes | None = None
+        self._noise: Parts = np.zeros(3)
+        self._pattern: list[Parts] = []
+        self._reference: _Reference | None = None
+        self._weights: _Weights | None = None
+        self._last = 0.0, 0.0
+        self._ready: tuple[_Reference, _Weights, Spectrum, Spectrum | None] | None = None
+
+    @property
+    def pattern_ratio(self) -> float:
+        """Share of a pixel's variance, without the scene, that is a fixed pattern."""
+        shared = self._shared()
+        return float(shared[0] / self._noise[0]) if self._noise[0] > 0 else 0.0
 
     def update(self, pixels: NDArray[np.generic]) -> Shift:
         """Register one frame, and let it improve the reference.
@@ -244,153 +198,294 @@ class DriftEstimator:
         """
         if pixels.shape != self._shape:
             raise ValueError(f"a frame of {pixels.shape}, not of {self._shape}")
-        if reason := why_unusable(pixels):
+        return self.update_sums(frame_sums(pixels, self.bin_px), pixels)
+
+    def update_sums(self, sums: FrameSums, pixels: NDArray[np.generic]) -> Shift:
+        """Register one frame of which the sums over ``bin_px`` rows are there already."""
+        if reason := _why_unusable(sums, pixels):
             return _invalid(reason)
-        image = np.asarray(pixels, dtype=np.float64)
-        if self._reference is None:
-            self._reference, self._count = self._transform(image, 0.0, 0.0), 1
-            sigma_x, sigma_y = self._sigmas(self._reference.noise)
-            return Shift(
-                dx_px=0.0,
-                dy_px=0.0,
-                sigma_x_px=sigma_x,
-                sigma_y_px=sigma_y,
-                quality=math.nan,  # the reference itself
-                valid=True,
-            )
+        if self._first is None:
+            return self._begin(pixels)
+        image = sums.image(self.bin_px) if sums.bin_px <= self.bin_px else None
+        if image is None:
+            image = frame_sums(pixels, self.bin_px).image(self.bin_px)
+        self._learn_pattern(pixels)
         return self._register(image)
 
-    def _register(self, image: NDArray[np.float64]) -> Shift:
-        cross = self._cross(self._transform(image, 0.0, 0.0))
-        dx, dy, quality = self._coarse(cross)
-        spectrum = self._transform(image, -dx, -dy)
-        for _ in range(WINDOW_ROUNDS):
-            # The window follows the specimen, which stands at minus the shift.
-            before = dx, dy
-            dx, dy, converged = self._refine(self._cross(spectrum), dx, dy)
-            if not converged:
-                return _invalid("the correlation has no clear peak")
-            spectrum = self._transform(image, -dx, -dy)
-            if math.hypot(dx - before[0], dy - before[1]) < WINDOW_STEP_PX:
-                break
-        sigma_x, sigma_y = self._sigmas(spectrum.noise)
-        if not math.isfinite(sigma_x + sigma_y):
-            return _invalid("there is too little contrast to tell a shift")
-        self._learn(spectrum, dx, dy)
+    # --- the reference ---------------------------------------------------------------------
+
+    def _begin(self, pixels: NDArray[np.generic]) -> Shift:
+        """Take the first frame: it tells the noise, and how far the frames may be binned."""
+        self._high = high_modes(pixels)
+        self._noise = self._high.power()
+        self.bin_px, self._highest = self._choose(pixels)
+        self._first = frame_sums(pixels, self.bin_px).image(self.bin_px)
+        self._restart(self._first_margin_px)
+        weights = self._known_weights(self._known_reference().level)
         return Shift(
-            dx_px=dx,
-            dy_px=dy,
-            sigma_x_px=sigma_x,
-            sigma_y_px=sigma_y,
-            quality=quality,
+            dx_px=0.0,
+            dy_px=0.0,
+            sigma_x_px=weights.sigma_x_px,
+            sigma_y_px=weights.sigma_y_px,
+            quality=math.nan,  # the reference itself
             valid=True,
         )
 
-    # --- the parts -----------------------------------------------------------------------
+    def _choose(self, pixels: NDArray[np.generic]) -> tuple[int, float]:
+        """Return the largest bin whose modes hold what the scene has to tell, and how far."""
+        possible = self._bins
+        finest = min(2, possible[0]) if len(possible) > 1 else possible[0]
+        self._set(frame_sums(pixels, finest).image(finest), finest, math.inf, 0.0)
+        reference, m = self._known_reference(), self._modes
+        noise = self._powers(self._noise, reference.level)
+        scene = self._scene(reference, SURE_SIGMAS)
+        told: list[NDArray[np.float64]] = []
+        heights: list[NDArray[np.float64]] = []
+        for power, n, fy, fx in zip(
+            scene,
+            noise,
+            (m.fy[:, None], 0 * m.fx, m.fy_along),
+            (m.fx[None, :], m.fx, 0 * m.fy_along),
+            strict=True,
+        ):
+            told.append(np.ravel(power**2 / (n * (2 * power + n)) * (fx**2 + fy**2)))
+            heights.append(np.ravel(np.maximum(np.abs(fy), fx)))
+        height, information = np.concatenate(heights), np.concatenate(told)
+        total = float(information.sum())
+        if total <= 0:
+            return finest, math.inf
+        order = np.argsort(height)
+        share = np.cumsum(information[order]) / total
+        needed = float(height[order][np.searchsorted(share, 1 - BIN_LOSS)])
+        bin_px = next((b for b in possible if needed * b <= REACH), finest)
+        return bin_px, SPARE * needed
 
-    def _transform(self, image: NDArray[np.float64], at_x: float, at_y: float) -> _Spectrum:
-        height, width = self._shape
-        open_columns = without_band(width, self._band, at_x, SOFT_PX)
-        across = taper(width, at_x, self._margin_px) * open_columns
-        along = taper(height, at_y, self._margin_px)
-        return self._modes.of(image, across, along, open_columns)
+    def _set(self, image: Power, bin_px: int, highest: float, margin_px: float) -> None:
+        self._modes = Modes(self._shape, bin_px, margin_px, self._band, highest)
+        modes = self._modes.of(image, 0.0, 0.0)
+        self._reference = _Reference(modes, None, float(image.mean()) / bin_px**2)
+        self._weights = None
 
-    def _known_reference(self) -> _Spectrum:
+    def _restart(self, margin_px: float) -> None:
+        """Begin again with the first frame, under a window that may move further."""
+        if self._first is not None:
+            self._set(self._first, self.bin_px, self._highest, margin_px)
+
+    def _known_reference(self) -> _Reference:
         if self._reference is None:
             raise ValueError("there is no reference yet: register a first frame")
         return self._reference
 
-    def _weight(self) -> NDArray[np.float64]:
-        """Return the share of each mode of the reference that is scene, over its noise."""
-        reference = self._known_reference()
-        own = reference.noise / self._count
-        scene = np.maximum(np.abs(reference.modes) ** 2 - own, 0.0)
-        weight = scene / (scene + reference.noise) / np.maximum(reference.noise, TINY)
-        weight[scene < MIN_SNR * own] = 0.0
-        return np.asarray(weight)
-
-    def _cross(self, spectrum: _Spectrum) -> NDArray[np.complex128]:
-        reference = self._known_reference().modes
-        return np.asarray(reference * np.conj(spectrum.modes) * self._weight())
-
-    def _coarse(self, cross: NDArray[np.complex128]) -> tuple[float, float, float]:
-        """Return the highest peak within reach, and how far it stands out."""
-        height, width = self._shape
-        surface = self._modes.surface(cross)
-        reach = math.ceil(self.max_shift_px)
-        reach_y, reach_x = min(reach, height // 2 - 1), min(reach, width // 2 - 1)
-        y = np.arange(-reach_y, reach_y + 1)
-        x = np.arange(-reach_x, reach_x + 1)
-        near = surface[np.ix_(y % height, x % width)]
-        row, column = np.unravel_index(int(np.argmax(near)), near.shape)
-        peak = float(near[row, column])
-        hills = near == ndimage.maximum_filter(near, size=3, mode="nearest")
-        hills[row, column] = False
-        second = float(near[hills].max()) if np.any(hills) else 0.0
-        quality = peak / second if second > 0 else math.inf
-        return float(x[column]), float(y[row]), quality
-
-    def _refine(
-        self, cross: NDArray[np.complex128], dx: float, dy: float
-    ) -> tuple[float, float, bool]:
-        """Climb to the top of ``J = Re sum(X exp(2 pi i f d))`` by Newton's method."""
-        fx, fy = self._modes.fx, self._modes.fy
-        used = np.flatnonzero(cross)
-        fx, fy = fx[used], fy[used]
-        factor = self._modes.twice[used] * cross[used]
-        start = dx, dy
-        for _ in range(NEWTON_STEPS):
-            term = factor * np.exp(2j * np.pi * (fx * dx + fy * dy))
-            gx = -2 * np.pi * float(term.imag @ fx)
-            gy = -2 * np.pi * float(term.imag @ fy)
-            hxx = -4 * np.pi**2 * float(term.real @ (fx * fx))
-            hyy = -4 * np.pi**2 * float(term.real @ (fy * fy))
-            hxy = -4 * np.pi**2 * float(term.real @ (fx * fy))
-            determinant = hxx * hyy - hxy**2
-            if hxx >= 0 or determinant <= 0:
-                return dx, dy, False
-            step_x = float(np.clip(-(hyy * gx - hxy * gy) / determinant, -1, 1))
-            step_y = float(np.clip(-(hxx * gy - hxy * gx) / determinant, -1, 1))
-            dx, dy = dx + step_x, dy + step_y
-            if abs(step_x) + abs(step_y) < 1e-5:
-                break
-        return dx, dy, math.hypot(dx - start[0], dy - start[1]) < MAX_CLIMB_PX
-
-    def _sigmas(self, frame_noise: NDArray[np.float64]) -> tuple[float, float]:
-        """Return the sigmas from the covariance ``H^-1 G H^-1`` of the estimator."""
-        reference, m = self._known_reference(), self._modes
-        own = reference.noise / self._count
-        scene = np.maximum(np.abs(reference.modes) ** 2 - own, 0.0)
-        weight = self._weight()
-        noise = frame_noise + own
-        curve = m.twice * scene * weight
-        spread = m.twice**2 * weight**2 * scene * noise * m.crowding / 2
-        f = (m.fx, m.fy)
-        h, g = np.empty((2, 2)), np.empty((2, 2))
-        for a in range(2):
-            for b in range(2):
-                h[a, b] = 4 * np.pi**2 * float(np.sum(curve * f[a] * f[b]))
-                g[a, b] = 4 * np.pi**2 * float(np.sum(spread * f[a] * f[b]))
-        if np.linalg.det(h) <= 0:
-            return math.nan, math.nan
-        inverse = np.linalg.inv(h)
-        covariance = inverse @ g @ inverse
-        # The weights come from the reference's own noise, which the formula does not
-        # know; how much that costs was found by simulation.
-        scale = 1 + FEW_FRAMES_PENALTY / self._count
-        return scale * math.sqrt(covariance[0, 0]), scale * math.sqrt(covariance[1, 1])
-
-    def _learn(self, spectrum: _Spectrum, dx: float, dy: float) -> None:
-        """Average a registered frame into the reference."""
-        if self._count >= self._reference_frames:
+    def _learn_pattern(self, pixels: NDArray[np.generic]) -> None:
+        """Measure what a frame has in common with the first where the scene has gone."""
+        if self._high is None or len(self._pattern) >= PATTERN_FRAMES:
             return
-        reference, m, n = self._known_reference(), self._modes, self._count
-        turn = np.exp(-2j * np.pi * (m.fx * dx + m.fy * dy))
-        self._reference = _Spectrum(
-            (reference.modes * n + spectrum.modes * turn) / (n + 1),
-            (reference.noise * n + spectrum.noise) / (n + 1),
+        self._pattern.append(self._high.shared_with(high_modes(pixels)))
+        self._weights = None
+
+    def _shared(self) -> Parts:
+        if not self._pattern:
+            return np.zeros(3)
+        return np.asarray(np.clip(np.mean(self._pattern, axis=0), 0.0, 0.9 * self._noise))
+
+    def _learn(self, spectrum: Spectrum, dx: float, dy: float) -> None:
+        """Average a registered frame into the reference."""
+        reference = self._known_reference()
+        n = reference.count
+        if n >= self._reference_frames:
+            return
+        turn = self._modes.turn(dx, dy)
+        before = reference.turns or self._modes.turn(0.0, 0.0)
+        modes = _mix(reference.modes, spectrum, turn, n)
+        turns = _mix(before, turn, None, n)
+        self._reference = _Reference(modes, turns, reference.level, n + 1)
+
+    # --- the weights -----------------------------------------------------------------------
+
+    def _powers(self, variances: Parts, level: float) -> Powers:
+        """Return noise powers of a frame as bright as told: variances go with the mean."""
+        reference = self._known_reference().level
+        scale = level / reference if level > 0 and reference > 0 else 1.0
+        flat, columns, rows = self._modes.noise(variances * scale)
+        return np.float32(flat) * np.ones((1, 1), np.float32), columns, rows
+
+    def _scene(self, reference: _Reference, sigmas: float = SEEN_SIGMAS) -> Powers:
+        """Return the power of the scene in each mode, as the reference tells it."""
+        noise = self._powers(self._noise - self._shared(), reference.level)
+        pattern = self._powers(self._shared(), reference.level)
+        powers: list[Power] = []
+        scatter: list[Power] = []
+        for k, modes in enumerate(reference.modes):
+            turned = 1.0 if reference.turns is None else np.abs(reference.turns[k]) ** 2
+            own = noise[k] / np.float32(reference.count) + pattern[k] * turned
+            powers.append(np.asarray(np.abs(modes) ** 2 - own, dtype=np.float32))
+            scatter.append(own)
+        return self._modes.scene(
+            (powers[0], powers[1], powers[2]), (scatter[0], scatter[1], scatter[2]), sigmas
         )
-        self._count = n + 1
+
+    def _known_weights(self, level: float) -> _Weights:
+        """Return the weights, renewed where the reference has become twice as good."""
+        known, reference = self._weights, self._known_reference()
+        if (
+            known is not None
+            and reference.count < 2 * known.count
+            and abs(level - known.level) <= LEVEL_STEP * abs(known.level)
+        ):
+            return known
+        noise = self._powers(self._noise, level)
+        weight, told, expected = [], [], 0.0
+        for scene, n in zip(self._scene(reference), noise, strict=True):
+            own = n / reference.count
+            w = scene / np.maximum(own * n + scene * (own + n), np.float32(1e-30))
+            w = np.asarray(w, dtype=np.float32)
+            weight.append(w)
+            told.append(w * scene)
+            expected += 2 * float(np.sum(w * scene, dtype=np.float64))
+        weights: Powers = (weight[0], weight[1], weight[2])
+        information = self._modes.information((told[0], told[1], told[2]))
+        plain = self._modes.plain_information((told[0], told[1], told[2]))
+        sigma_x, sigma_y = _sigmas(plain, information)
+        pattern = self._powers(self._shared(), level)
+        self._weights = _Weights(
+            weight=weights,
+            expected=expected,
+            pattern=(
+                weights[0] * pattern[0],
+                weights[1] * pattern[1],
+                weights[2] * pattern[2],
+            ),
+            sigma_x_px=sigma_x,
+            sigma_y_px=sigma_y,
+            level=level,
+            count=reference.count,
+        )
+        return self._weights
+
+    # --- a frame ---------------------------------------------------------------------------
+
+    def _register(self, image: Power) -> Shift:
+        weights = self._known_weights(float(image.mean()) / self.bin_px**2)
+        if not math.isfinite(weights.sigma_x_px + weights.sigma_y_px):
+            return _invalid("there is too little contrast to tell a shift")
+        spectrum, dx, dy, quality = self._follow(image, weights, *self._last)
+        if quality < MIN_QUALITY:
+            cross = self._cross(self._modes.of(image, 0.0, 0.0), weights)
+            dx, dy, significance = self._look_everywhere(cross)
+            if significance < MIN_SIGNIFICANCE:
+                return _invalid("the correlation has no clear peak")
+            spectrum, dx, dy, quality = self._follow(image, weights, dx, dy)
+            if quality < MIN_QUALITY:
+                return _invalid("what is seen is no longer what the reference shows")
+        far = max(abs(dx), abs(dy))
+        if far > self._modes.margin_px and self._modes.margin_px < self.max_shift_px:
+            self._restart(min(2 * far, self.max_shift_px))
+            self._last = dx, dy
+            return self._register(image)
+        self._last = dx, dy
+        self._learn(spectrum, dx, dy)
+        return Shift(
+            dx_px=dx,
+            dy_px=dy,
+            sigma_x_px=weights.sigma_x_px,
+            sigma_y_px=weights.sigma_y_px,
+            quality=quality,
+            valid=True,
+        )
+
+    def _follow(
+        self, image: Power, weights: _Weights, dx: float, dy: float
+    ) -> tuple[Spectrum, float, float, float]:
+        """Climb from a place to the peak beside it, the window along with the specimen."""
+        spectrum = self._modes.of(image, -dx, -dy)
+        quality = 0.0
+        for _ in range(WINDOW_ROUNDS):
+            before = dx, dy
+            cross = self._cross(spectrum, weights)
+            dx, dy, value = self._climb(cross, dx, dy)
+            quality = value / weights.expected if weights.expected > 0 else 0.0
+            if quality < MIN_QUALITY or _near(before, (dx, dy)):
+                break
+            spectrum = self._modes.of(image, -dx, -dy)
+        return spectrum, dx, dy, quality
+
+    def _cross(self, spectrum: Spectrum, weights: _Weights) -> Spectrum:
+        """Return the weighted cross-power, without the detector's own."""
+        reference = self._known_reference()
+        if self._ready is None or self._ready[0] is not reference or self._ready[1] is not weights:
+            own = _times(weights.pattern, reference.turns) if self._pattern else None
+            self._ready = reference, weights, _times(weights.weight, reference.modes), own
+        weighted, own = self._ready[2:]
+        parts = [a * np.conj(b) for a, b in zip(weighted, spectrum, strict=True)]
+        if own is not None:
+            parts = [part - o for part, o in zip(parts, own, strict=True)]
+        return parts[0], parts[1], parts[2]
+
+    def _climb(self, cross: Spectrum, dx: float, dy: float) -> tuple[float, float, float]:
+        """Climb to a top of the correlation by Newton's method; 0 where it is none."""
+        reach = 0.25 / self._modes.highest
+        start, value = (dx, dy), 0.0
+        for _ in range(NEWTON_STEPS):
+            value, slope, curve = self._modes.moments(cross, dx, dy)
+            (xx, xy), (_, yy) = curve.tolist()
+            determinant = xx * yy - xy * xy
+            if xx >= 0 or determinant <= 0:
+                return start[0], start[1], 0.0
+            step_x = (xy * slope[1] - yy * slope[0]) / determinant
+            step_y = (xy * slope[0] - xx * slope[1]) / determinant
+            dx += min(max(float(step_x), -reach), reach)
+            dy += min(max(float(step_y), -reach), reach)
+            if abs(step_x) + abs(step_y) < NEWTON_STEP_PX:
+                break
+        return dx, dy, value
+
+    def _look_everywhere(self, cross: Spectrum) -> tuple[float, float, float]:
+        """Return the highest peak within reach, in sigmas of what noise would make."""
+        surface, pitch_y, pitch_x = self._modes.surface(cross)
+        reach_y = min(math.ceil(self.max_shift_px / pitch_y), surface.shape[0] // 2 - 1)
+        reach_x = min(math.ceil(self.max_shift_px / pitch_x), surface.shape[1] // 2 - 1)
+        y, x = np.arange(-reach_y, reach_y + 1), np.arange(-reach_x, reach_x + 1)
+        near = surface[np.ix_(y % surface.shape[0], x % surface.shape[1])]
+        row, column = np.unravel_index(int(np.argmax(near)), near.shape)
+        scale = 0.5 * surface.size  # the transform's own, and each mode's mirror image
+        noise = sum(
+            2 * c * float(np.sum(np.abs(part) ** 2, dtype=np.float64))
+            for c, part in zip(self._modes.crowding, cross, strict=True)
+        )
+        peak = float(near[row, column]) * 2 * scale
+        significance = peak / math.sqrt(noise) if noise > 0 else 0.0
+        return float(x[column]) * pitch_x, float(y[row]) * pitch_y, significance
+
+
+def _times(powers: Powers, modes: Spectrum | None) -> Spectrum:
+    """Return modes multiplied by weights; the weights themselves for modes of 1."""
+    parts = [
+        np.asarray(power if modes is None else power * modes[k], dtype=np.complex64)
+        for k, power in enumerate(powers)
+    ]
+    return parts[0], parts[1], parts[2]
+
+
+def _mix(before: Spectrum, added: Spectrum, turn: Spectrum | None, n: int) -> Spectrum:
+    """Return the mean of n spectra and one more."""
+    parts = []
+    for k in range(3):
+        more = added[k] if turn is None else added[k] * turn[k]
+        parts.append(before[k] * np.float32(n / (n + 1)) + more * np.float32(1 / (n + 1)))
+    return parts[0], parts[1], parts[2]
+
+
+def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return math.hypot(a[0] - b[0], a[1] - b[1]) < WINDOW_STEP_PX
+
+
+def _sigmas(information: NDArray[np.float64], spread: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the sigmas from the covariance ``H^-1 G H^-1`` of the estimator."""
+    if not np.all(np.isfinite(information)) or np.linalg.det(information) <= 0:
+        return math.nan, math.nan
+    inverse = np.linalg.inv(information)
+    covariance = inverse @ spread @ inverse
+    return math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1])
 
 
 def fixed_pattern_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:

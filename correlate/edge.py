@@ -1,8 +1,8 @@
-"""Position of a diffuse step in a line of counts, by maximum likelihood.
+"""Position of diffuse steps in lines of counts, by maximum likelihood.
 
 Model: ``m(x) = T(x) [I1 + (I2 - I1) (1 + erf((x - x0) / (sqrt(2) w))) / 2]`` with Poisson
 counts. The bound for known levels is ``sigma(x0) = sqrt(2 sqrt(pi) w / (N L)) / c`` for
-N counts per pixel in L rows and a relative step c.
+N counts per pixel in L rows and a relative step c. Many lines are fitted at once.
 """
 
 import math
@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from scipy import special
 
 STEPS = 12
-CONVERGED_PX = 1e-4
+WIDTH_STEPS = 30
+CONVERGED_SIGMAS = 0.02  # a step this small changes nothing that could be seen
+SETTLED_SIGMAS = 0.1  # a last step beyond is none that settles
+BROAD = 0.5  # of the width: a sigma beyond is no longer that of a parabola
+MIN_WIDTH_PX = 0.2
+PIXEL_VARIANCE = 1 / 12  # of a pixel's own square
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +29,18 @@ class EdgeFit:
     Parameters
     ----------
     position_px, sigma_px
-        Of the step; the sigma is the Fisher bound with unknown levels.
+        Of the step; the sigma allows for unknown levels, and for the width where it was
+        fitted.
     left, right
         Levels, in counts per pixel of the line.
     chi2
         Reduced, with the variance of counts.
     converged
         False when the search ran away or did not settle.
+    width_px, width_sigma_px
+        Of the step, without the pixel's own; the sigma is 0 where the width was given.
+    significance
+        Of the step, in standard deviations of no step.
     """
 
     position_px: float
@@ -38,79 +49,251 @@ class EdgeFit:
     right: float
     chi2: float
     converged: bool
+    width_px: float
+    width_sigma_px: float
+    significance: float
 
 
-def step_shape(x: NDArray[np.floating], position_px: float, width_px: float) -> NDArray[np.float64]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeFits:
+    """Steps found in many lines: the fields of `EdgeFit` as arrays, shape (n_lines,)."""
+
+    position_px: FloatArray
+    sigma_px: FloatArray
+    left: FloatArray
+    right: FloatArray
+    chi2: FloatArray
+    converged: NDArray[np.bool_]
+    width_px: FloatArray
+    width_sigma_px: FloatArray
+    significance: FloatArray
+
+    def line(self, index: int) -> EdgeFit:
+        """Return the step of one line."""
+        return EdgeFit(
+            position_px=float(self.position_px[index]),
+            sigma_px=float(self.sigma_px[index]),
+            left=float(self.left[index]),
+            right=float(self.right[index]),
+            chi2=float(self.chi2[index]),
+            converged=bool(self.converged[index]),
+            width_px=float(self.width_px[index]),
+            width_sigma_px=float(self.width_sigma_px[index]),
+            significance=float(self.significance[index]),
+        )
+
+
+def step_shape(x: NDArray[np.floating], position_px: float, width_px: float) -> FloatArray:
     """Return the step from 0 to 1, integrated over pixels."""
-    width = math.hypot(width_px, math.sqrt(1 / 12))
+    width = math.sqrt(width_px**2 + PIXEL_VARIANCE)
     return np.asarray(0.5 * (1 + special.erf((x - position_px) / (math.sqrt(2) * width))))
 
 
 def fit_edge(
     x: NDArray[np.floating],
-    counts: NDArray[np.float64],
-    start_px: float,
+    counts: FloatArray,
+    start_px: float | None,
     width_px: float,
     *,
-    texture: NDArray[np.float64] | None = None,
+    texture: FloatArray | None = None,
+    free_width: bool = False,
 ) -> EdgeFit:
-    """Fit a step by Fisher scoring.
+    """Fit a step in one line; see `fit_edges`."""
+    fits = fit_edges(x, counts[None, :], start_px, width_px, texture=texture, free_width=free_width)
+    return fits.line(0)
+
+
+def fit_edges(
+    x: NDArray[np.floating],
+    counts: FloatArray,
+    start_px: float | FloatArray | None,
+    width_px: float,
+    *,
+    texture: FloatArray | None = None,
+    free_width: bool = False,
+    sign: int = 0,
+    reach_px: float | None = None,
+) -> EdgeFits:
+    """Fit one step in each line by Fisher scoring.
 
     Parameters
     ----------
-    x, counts
-        Positions and summed counts of a line, shape (n,).
+    x
+        Positions, increasing, shape (n,).
+    counts
+        Summed counts, shape (n_lines, n).
     start_px
-        Where to begin.
+        Where to begin, for all or for each line. None looks at every place for the one
+        where a step is most likely.
     width_px
-        Width of the step (Gaussian sigma), taken as known.
+        Width of the step (Gaussian sigma): known, or where to begin.
     texture
         Relative brightness of the specimen at each position; 1 where None.
+    free_width
+        Fit the width of each line, too.
+    sign
+        +1 for a step that rises to the right, -1 for one that falls, 0 for either.
+    reach_px
+        With it, places up to this far from ``start_px`` are looked at.
     """
-    shade = np.ones_like(x) if texture is None else texture
-    width = math.hypot(width_px, math.sqrt(1 / 12))
-    position = start_px
-    level = np.array(_levels(x, counts / shade, position))
-    step_px, fisher = math.inf, np.eye(3)
-    for _ in range(STEPS):
-        shape = step_shape(x, position, width_px)
-        model = np.maximum(shade * (level[0] + (level[1] - level[0]) * shape), 1e-3)
-        bell = np.exp(-0.5 * ((x - position) / width) ** 2) / width / math.sqrt(2 * np.pi)
-        gradient = shade * np.stack([-(level[1] - level[0]) * bell, 1 - shape, shape])
-        fisher = (gradient / model) @ gradient.T
-        score = gradient @ ((counts - model) / model)
-        try:
-            change = np.linalg.solve(fisher, score)
-        except np.linalg.LinAlgError:
-            break
-        step_px = float(np.clip(change[0], -2 * width, 2 * width))
-        position += step_px
-        level += change[1:]
-        if not x[0] < position < x[-1]:
-            break
-        if abs(step_px) < CONVERGED_PX:
-            break
-    inside = bool(x[0] < position < x[-1]) and abs(step_px) < 0.05
-    variance = np.linalg.pinv(fisher)[0, 0]
-    shape = step_shape(x, position, width_px)
-    model = np.maximum(shade * (level[0] + (level[1] - level[0]) * shape), 1e-3)
-    chi2 = float(np.sum((counts - model) ** 2 / model)) / max(len(x) - 3, 1)
-    return EdgeFit(
+    shade = np.ones(len(x)) if texture is None else texture
+    searched = start_px is None or reach_px is not None
+    given = np.broadcast_to(float_array(np.nan if start_px is None else start_px), len(counts))
+    within = (given, math.inf if reach_px is None or start_px is None else reach_px)
+    place, significance, spread = _search(x, counts, shade, width_px, sign, within)
+    start = place if searched else given
+    fits = _score(x, counts, shade, start, width_px, free_width, significance)
+    # Where a line says so little that its likelihood is no parabola, the mean of the
+    # likelihood errs less than its top, and its spread is the honest sigma.
+    wide = BROAD * math.sqrt(width_px**2 + PIXEL_VARIANCE)
+    broad = ~((fits.sigma_px < wide) & fits.converged)
+    if not searched or not np.any(broad):
+        return fits
+    mean, sigma = spread
+    position, sigma_px = fits.position_px.copy(), fits.sigma_px.copy()
+    position[broad], sigma_px[broad] = mean[broad], sigma[broad]
+    return EdgeFits(
         position_px=position,
-        sigma_px=math.sqrt(max(float(variance), 0.0)),
-        left=float(level[0]),
-        right=float(level[1]),
-        chi2=chi2,
-        converged=inside,
+        sigma_px=sigma_px,
+        left=fits.left,
+        right=fits.right,
+        chi2=fits.chi2,
+        converged=fits.converged | broad,
+        width_px=fits.width_px,
+        width_sigma_px=fits.width_sigma_px,
+        significance=significance,
     )
+
+
+def float_array(value: float | FloatArray) -> FloatArray:
+    """Return a number or an array as an array."""
+    return np.atleast_1d(np.asarray(value, dtype=np.float64))
+
+
+def _search(
+    x: NDArray[np.floating],
+    counts: FloatArray,
+    shade: FloatArray,
+    width_px: float,
+    sign: int,
+    within: tuple[FloatArray, float],
+) -> tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray]]:
+    """Return the most likely place of a step, its significance, and mean and spread.
+
+    For levels that are unknown and a line whose variance is that of its mean level, the
+    logarithm of the likelihood is ``z^2 / 2`` with z the significance of a step there.
+    """
+    width = math.sqrt(width_px**2 + PIXEL_VARIANCE)
+    pitch = min(width / 2, 1.0)
+    edge = min(2 * width, (x[-1] - x[0]) / 4)
+    grid = np.arange(x[0] + edge, x[-1] - edge + pitch, pitch)
+    shape = 0.5 * (1 + special.erf((x[None, :] - grid[:, None]) / (math.sqrt(2) * width)))
+    shape -= (shape @ shade / shade.sum())[:, None]
+    power = np.maximum(shape**2 @ shade, 1e-300)
+    level = np.maximum(counts.sum(axis=1) / shade.sum(), 1e-12)
+    z = (counts @ shape.T) / np.sqrt(level[:, None] * power[None, :])
+    signed = np.abs(z) if sign == 0 else np.maximum(sign * z, 0.0)
+    if math.isfinite(within[1]):
+        signed[np.abs(grid[None, :] - within[0][:, None]) > within[1] + pitch / 2] = 0.0
+    best = np.argmax(signed, axis=1)
+    top = signed[np.arange(len(counts)), best]
+    likelihood = np.exp(0.5 * (signed**2 - top[:, None] ** 2))
+    likelihood /= likelihood.sum(axis=1, keepdims=True)
+    mean = likelihood @ grid
+    spread = np.sqrt(np.maximum(likelihood @ grid**2 - mean**2, 0.0) + pitch**2 / 12)
+    return grid[best], top, (mean, spread)
+
+
+def _score(
+    x: NDArray[np.floating],
+    counts: FloatArray,
+    shade: FloatArray,
+    start: FloatArray,
+    width_px: float,
+    free_width: bool,  # noqa: FBT001 - private, and named where it is given
+    significance: FloatArray,
+) -> EdgeFits:
+    """Climb to the top of the likelihood of each line."""
+    position = np.array(start)
+    width = np.full(len(counts), width_px)
+    low, high = _levels(x, counts / shade, position)
+    n = 4 if free_width else 3
+    sigma, settled = np.full(len(counts), np.inf), np.zeros(len(counts), dtype=bool)
+    inverse = np.full((len(counts), n, n), np.nan)
+    for _ in range(WIDTH_STEPS if free_width else STEPS):
+        gradient, model = _gradient(x, shade, (position, width, low, high), n)
+        weighted = gradient / model[:, None, :]
+        fisher = weighted @ gradient.transpose(0, 2, 1)
+        score = np.einsum("lkx,lx->lk", weighted, counts - model)
+        inverse = _inverse(fisher)
+        change = np.einsum("lkj,lj->lk", inverse, score)
+        wide = np.sqrt(width**2 + PIXEL_VARIANCE)
+        step = np.clip(change[:, 0], -2 * wide, 2 * wide)
+        position = np.clip(position + step, x[0], x[-1])
+        low, high = low + change[:, 1], high + change[:, 2]
+        if free_width:
+            change_w = np.clip(change[:, 3], -0.3 * width, 0.3 * width)
+            width = np.clip(width + change_w, MIN_WIDTH_PX, (x[-1] - x[0]) / 4)
+        sigma = np.sqrt(np.maximum(inverse[:, 0, 0], 0.0))
+        share = np.abs(step) / np.maximum(sigma, 1e-9)
+        settled = share < SETTLED_SIGMAS
+        if np.all(share < CONVERGED_SIGMAS):
+            break
+    _, model = _gradient(x, shade, (position, width, low, high), n)
+    chi2 = np.sum((counts - model) ** 2 / model, axis=1) / max(len(x) - n, 1)
+    inside = (position > x[0]) & (position < x[-1]) & np.isfinite(sigma) & (sigma > 0)
+    width_sigma = np.sqrt(np.maximum(inverse[:, 3, 3], 0.0)) if free_width else 0 * width
+    return EdgeFits(
+        position_px=position,
+        sigma_px=sigma,
+        left=low,
+        right=high,
+        chi2=chi2,
+        converged=inside & settled,
+        width_px=width,
+        width_sigma_px=width_sigma,
+        significance=significance,
+    )
+
+
+def _gradient(
+    x: NDArray[np.floating],
+    shade: FloatArray,
+    parameters: tuple[FloatArray, FloatArray, FloatArray, FloatArray],
+    n: int,
+) -> tuple[FloatArray, FloatArray]:
+    """Return the model's derivatives, shape (n_lines, n, n_x), and the model."""
+    position, width, low, high = parameters
+    wide = np.sqrt(width**2 + PIXEL_VARIANCE)[:, None]
+    z = (x[None, :] - position[:, None]) / wide
+    shape = special.ndtr(z)
+    height = (high - low)[:, None]
+    bell = np.exp(-0.5 * z**2) * (height / wide / math.sqrt(2 * math.pi)) * shade
+    parts = [-bell, shade * (1 - shape), shade * shape]
+    if n == 4:
+        # The width enters through sqrt(w^2 + 1/12).
+        parts.append(-bell * z * width[:, None] / wide)
+    model = np.maximum(shade * (low[:, None] + height * shape), 1e-3)
+    return np.stack(parts, axis=1), model
+
+
+def _inverse(fisher: FloatArray) -> FloatArray:
+    """Invert each matrix; one that is singular leaves infinite variances and no step."""
+    scale = np.sqrt(np.maximum(np.einsum("lkk->lk", fisher), 1e-300))
+    outer = scale[:, :, None] * scale[:, None, :]
+    correlation = fisher / outer
+    good = np.linalg.det(correlation) > 1e-12
+    correlation[~good] = np.eye(fisher.shape[1])
+    inverse = np.linalg.inv(correlation) / outer
+    inverse[~good] = 0.0
+    return np.asarray(inverse)
 
 
 def _levels(
-    x: NDArray[np.floating], line: NDArray[np.float64], position: float
-) -> tuple[float, float]:
-    left, right = x < position, x >= position
-    middle = float(np.mean(line))
-    return (
-        float(np.mean(line[left])) if np.any(left) else middle,
-        float(np.mean(line[right])) if np.any(right) else middle,
-    )
+    x: NDArray[np.floating], lines: FloatArray, position: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the means on both sides of a place in each line."""
+    left = (x[None, :] < position[:, None]).astype(np.float64)
+    count = np.clip(left.sum(axis=1), 1, len(x) - 1)
+    on_left = np.sum(left * lines, axis=1)
+    return on_left / count, (lines.sum(axis=1) - on_left) / (len(x) - count)

@@ -1,26 +1,78 @@
-"""Whether two rates go together, with which lag, and how surely.
+"""Whether a rate follows a drive, how strongly, with which lag, and how surely.
 
 The statistic is the largest correlation within the declared lags, and its null comes
-from surrogates, so memory in the series and the choice of the best lag are both paid for.
-Rates only: positions and charges are sums, and sums of unrelated noise correlate.
+from surrogates of the rate alone: memory in the series and the choice of the best lag are
+both paid for, and the drive, such as the steps of a protocol, stays what it was.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from correlate.surrogate import phase_randomised, redrawn_steps
+from correlate.cross_correlation import aligned, cross_correlation
+from correlate.effect import Effect, effect_size
+from correlate.enough import NotEnoughData
+from correlate.lag_interval import lag_interval
+from correlate.memory import effective_number
+from correlate.nuisance import Nuisance
+from correlate.surrogate import Surrogate, surrogates
+
+Floats = NDArray[np.float64]
 
 MIN_SAMPLES = 30
-DELTA_CHI2_95 = 3.84
-FINE = 20  # lag steps in one sample, for the interval
+MIN_EFFECTIVE = 4.0
+MIN_SWITCHES = 3
+BAND = 0.95
+SIGMAS = 1.96
 
 
-class NotEnoughData(ValueError):
-    """There are too few samples to say anything."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declared:
+    """What a test is told before it looks.
+
+    Parameters
+    ----------
+    step_s
+        Spacing of the samples.
+    max_lag_s
+        Lags that are looked at.
+    count
+        Surrogates of each of both kinds.
+    switches
+        Switching events of a step protocol that the drive follows; None for another drive.
+    clock_sigma_s
+        Uncertainty of the time between both series, added to the interval of the lag.
+    """
+
+    step_s: float
+    max_lag_s: float
+    count: int = 499
+    switches: int | None = None
+    clock_sigma_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chance:
+    """What one kind of surrogates gives.
+
+    Parameters
+    ----------
+    kind
+        How they were drawn.
+    largest
+        Largest magnitude of r over the lags, for each surrogate, shape (surrogates,).
+    p
+        Share of surrogates at least as large as the data, the data counted in.
+    p_of_lag
+        The same for each lag by itself, shape (lags,); NaN where r is.
+    """
+
+    kind: Surrogate
+    largest: Floats
+    p: float
+    p_of_lag: Floats
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,187 +82,215 @@ class LagResult:
     Parameters
     ----------
     lag_s, r
-        Correlation of the first series, ``lag_s`` later, with the second; shape (m,).
-    r_max, lag_at_max_s
-        Where its magnitude is largest.
-    lag_low_s, lag_high_s
-        Interval of 95 % of the lag, from the misfit of a delayed straight relation with
-        its residuals' own memory; NaN where the lag is not determined.
-    surrogate_band
-        95th percentile of the largest magnitude under the null.
-    p, smallest_p
-        Share of surrogates at least as large, and the smallest that their number allows.
+        Correlation of the rate, ``lag_s`` later, with the drive; shape (lags,). NaN where
+        too few pairs meet.
+    lag_at_max_s
+        Where the magnitude of r is largest.
+    effect
+        At that lag.
+    best_lag_s, lag_low_s, lag_high_s
+        The lag of a straight relation and its interval of 95 %, with the clocks'
+        uncertainty in it; NaN where the lag is not determined.
+    phase, iaaft
+        What surrogates of both kinds give. The test's p counts both together.
     n, n_effective
-        Samples, and their number when memory is taken into account (lag 0).
-    null
-        What the surrogates were.
+        Pairs at lag 0, and how many of them count when memory is taken into account.
     """
 
-    lag_s: NDArray[np.floating]
-    r: NDArray[np.float64]
-    r_max: float
+    lag_s: Floats
+    r: Floats
     lag_at_max_s: float
+    effect: Effect
+    best_lag_s: float
     lag_low_s: float
     lag_high_s: float
-    surrogate_band: float
-    p: float
-    smallest_p: float
+    phase: Chance
+    iaaft: Chance
     n: int
     n_effective: float
-    null: str
 
+    @property
+    def largest(self) -> Floats:
+        """The largest magnitude of r over the lags for every surrogate of both kinds."""
+        return np.concatenate([self.phase.largest, self.iaaft.largest])
 
-def cross_correlation(
-    first: NDArray[np.float64], second: NDArray[np.float64], max_lag: int
-) -> NDArray[np.float64]:
-    """Return r for lags from -max_lag to max_lag: positive where ``first`` is later.
+    @property
+    def p(self) -> float:
+        """Share of all surrogates at least as large as the data, the data counted in."""
+        return _share(int((self.largest >= abs(self.r_max)).sum()), len(self.largest))
 
-    Each product sum is divided by the number of its terms.
-    """
-    n = len(first)
-    a, b = _standard(first), _standard(second)
-    size = 2 * n
-    product = np.fft.irfft(np.fft.rfft(a, size) * np.conj(np.fft.rfft(b, size)), size)
-    lags = np.arange(-max_lag, max_lag + 1)
-    return np.asarray(product[lags % size] / (n - np.abs(lags)))
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p that the number of surrogates allows."""
+        return _share(0, len(self.largest))
 
+    @property
+    def p_of_lag(self) -> Floats:
+        """The same as p for each lag by itself, shape (lags,)."""
+        return (self.phase.p_of_lag + self.iaaft.p_of_lag) / 2
 
-def _standard(series: NDArray[np.float64]) -> NDArray[np.float64]:
-    spread = series.std()
-    return np.asarray((series - series.mean()) / (spread if spread > 0 else 1.0))
+    @property
+    def band(self) -> float:
+        """The magnitude of r that chance exceeds in 5 % of all cases."""
+        return float(np.quantile(self.largest, BAND))
+
+    @property
+    def r_max(self) -> float:
+        """The correlation of largest magnitude."""
+        return float(self.r[np.nanargmax(np.abs(self.r))])
+
+    @property
+    def enough_ratio(self) -> float:
+        """How many times as long a record would show an effect of the size seen.
+
+        The band of chance falls with the root of the length.
+        """
+        return max((self.band / max(abs(self.r_max), 1e-12)) ** 2, 1.0)
 
 
 def lag_correlation(
-    rate: NDArray[np.float64],
-    drive: NDArray[np.float64],
+    rate: Floats,
+    drive: Floats,
+    declared: Declared,
     *,
-    step_s: float,
-    max_lag_s: float,
     rng: np.random.Generator,
-    surrogates: int = 999,
-    protocol: tuple[NDArray[np.float64], NDArray[np.int_]] | None = None,
-    clock_sigma_s: float = 0.0,
+    regressors: Floats | None = None,
 ) -> LagResult:
     """Test whether a rate follows a drive.
 
     Parameters
     ----------
     rate
-        Rate seen in the images, evenly spaced, shape (n,).
+        Rate seen in the images, evenly spaced, shape (n,); NaN in gaps.
     drive
-        Electrical quantity on the same times, shape (n,).
-    step_s
-        Spacing of the samples.
-    max_lag_s
-        Lags that are looked at, declared before looking.
+        Electrical quantity on the same times, shape (n,); NaN in gaps.
+    declared
+        What is known and asked before looking.
     rng
         Of the surrogates.
-    surrogates
-        Their number.
-    protocol
-        Levels and lengths of a step protocol that the drive follows. A step protocol is
-        not stationary, so its own steps are drawn anew; without one the phases of the
-        rate are.
-    clock_sigma_s
-        Uncertainty of the time between both series, added to the interval of the lag.
+    regressors
+        What is taken out of both series first, such as dose and beam state: shape (n, k).
 
     Raises
     ------
     NotEnoughData
-        Fewer than 30 samples, or a series that does not vary.
+        Fewer than 30 pairs, a series that does not vary, fewer than 3 switching events, or
+        a memory as long as the record.
     """
-    n = len(rate)
-    if n < MIN_SAMPLES or np.std(rate) == 0 or np.std(drive) == 0:
-        raise NotEnoughData(
-            f"{n} samples are too few, or one series does not vary: at least "
-            f"{MIN_SAMPLES} varying samples are needed"
-        )
-    max_lag = max(1, min(round(max_lag_s / step_s), n // 3))
-    r = cross_correlation(rate, drive, max_lag)
-    best = int(np.argmax(np.abs(r)))
-    lags_s = np.arange(-max_lag, max_lag + 1, dtype=np.float64) * step_s
-    draw = _null(rate, drive, protocol, rng)
-    chance = np.empty(surrogates)
-    for i in range(surrogates):
-        first, second = draw()
-        chance[i] = np.max(np.abs(cross_correlation(first, second, max_lag)))
-    exceed = int(np.sum(chance >= abs(r[best])))
-    low_s, high_s = _lag_interval(rate, drive, step_s, max_lag, clock_sigma_s)
+    rate, drive = np.asarray(rate, np.float64), np.asarray(drive, np.float64)
+    known: NDArray[np.bool_] = np.ones(len(rate), dtype=bool)
+    if regressors is not None:
+        finite = np.isfinite(np.asarray(regressors).reshape(len(rate), -1))
+        known = np.asarray(finite.all(axis=1), dtype=bool)
+    of_rate = Nuisance(regressors, np.isfinite(rate) & known)
+    of_drive = Nuisance(regressors, np.isfinite(drive) & known)
+    step_s = declared.step_s
+    _check_enough(rate, drive, known, step_s, declared.switches)
+    seen, driven = of_rate.taken_out(rate), of_drive.taken_out(drive)
+    n = int((np.isfinite(seen) & np.isfinite(driven)).sum())
+    number = _check_memory(rate, seen, drive, driven, step_s)
+    max_lag = max(1, min(round(declared.max_lag_s / step_s), len(rate) // 3))
+    r = cross_correlation(seen, driven, max_lag)
+    if not np.isfinite(r).any():
+        raise NotEnoughData("the gaps of both series leave no lag", "fewer gaps would do")
+    best = int(np.nanargmax(np.abs(r))) - max_lag
+    chances = [
+        _chance(kind, seen, driven, r, of_rate, rng, declared.count)
+        for kind in (Surrogate.PHASE, Surrogate.IAAFT)
+    ]
+    lag, low, high = _interval(rate, drive, max_lag, regressors)
+    widen = SIGMAS * declared.clock_sigma_s
     return LagResult(
-        lag_s=lags_s,
+        lag_s=np.arange(-max_lag, max_lag + 1, dtype=np.float64) * step_s,
         r=r,
-        r_max=float(r[best]),
-        lag_at_max_s=float(lags_s[best]),
-        lag_low_s=low_s,
-        lag_high_s=high_s,
-        surrogate_band=float(np.quantile(chance, 0.95)),
-        p=(1 + exceed) / (1 + surrogates),
-        smallest_p=1 / (1 + surrogates),
+        lag_at_max_s=best * step_s,
+        effect=effect_size(*aligned(seen, driven, best), fitted=of_rate.rank + 1),
+        best_lag_s=lag * step_s,
+        lag_low_s=lag * step_s - math.hypot((lag - low) * step_s, widen),
+        lag_high_s=lag * step_s + math.hypot((high - lag) * step_s, widen),
+        phase=chances[0],
+        iaaft=chances[1],
         n=n,
-        n_effective=effective_number(rate, drive),
-        null="steps drawn anew" if protocol is not None else "random phases",
+        n_effective=number,
     )
 
 
-_Draw = Callable[[], tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-
-def _null(
-    rate: NDArray[np.float64],
-    drive: NDArray[np.float64],
-    protocol: tuple[NDArray[np.float64], NDArray[np.int_]] | None,
-    rng: np.random.Generator,
-) -> _Draw:
-    if protocol is None:
-        return lambda: (phase_randomised(rate, rng), drive)
-    levels, lengths = protocol
-    return lambda: (rate, redrawn_steps(levels, lengths, rng))
-
-
-def effective_number(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """Return the effective number of independent pairs at lag 0 (Bartlett's formula)."""
-    n = len(first)
-    lags = np.arange(1, max(n // 5, 2))
-    a = cross_correlation(first, first, len(lags))[-len(lags) :]
-    b = cross_correlation(second, second, len(lags))[-len(lags) :]
-    inverse = 1 / n + 2 / n * float(np.sum((1 - lags / n) * a * b))
-    return float(np.clip(1 / inverse if inverse > 0 else n, 3, n))
-
-
-def _lag_interval(
-    rate: NDArray[np.float64],
-    drive: NDArray[np.float64],
+def _check_enough(
+    rate: Floats,
+    drive: Floats,
+    known: NDArray[np.bool_],
     step_s: float,
-    max_lag: int,
-    clock_sigma_s: float,
-) -> tuple[float, float]:
-    """Return the 95 % interval of the lag of ``rate = a + b drive(t - lag)``."""
-    n = len(rate)
-    at = np.arange(max_lag, n - max_lag, dtype=np.float64)
-    inner = rate[max_lag : n - max_lag]
-    lags = np.arange(-max_lag * FINE, max_lag * FINE + 1) / FINE
-    misfit = np.empty(len(lags))
-    for i, lag in enumerate(lags):
-        moved = np.interp(at - lag, np.arange(n), drive)
-        design = np.stack([np.ones_like(moved), moved], axis=1)
-        _, rest, rank, _ = np.linalg.lstsq(design, inner, rcond=None)
-        misfit[i] = rest[0] if rank == 2 and len(rest) else np.sum((inner - inner.mean()) ** 2)
-    best = int(np.argmin(misfit))
-    moved = np.interp(at - lags[best], np.arange(n), drive)
-    design = np.stack([np.ones_like(moved), moved], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, inner, rcond=None)
-    residual = inner - design @ coefficients
-    variance = misfit[best] / max(len(inner) - 3, 1)
-    # Residuals with memory carry less information than their number says.
-    share = effective_number(residual, residual) / len(residual)
-    inside = np.flatnonzero((misfit - misfit[best]) / variance * share <= DELTA_CHI2_95)
-    if len(inside) == 0 or inside[0] == 0 or inside[-1] == len(lags) - 1:
-        return math.nan, math.nan
-    widen = 1.96 * clock_sigma_s
-    half = 0.5 / FINE
-    low, high = (lags[inside[0]] - half) * step_s, (lags[inside[-1]] + half) * step_s
-    middle = lags[best] * step_s
-    return (
-        middle - math.hypot(middle - low, widen),
-        middle + math.hypot(high - middle, widen),
+    switches: int | None,
+) -> None:
+    pairs = np.isfinite(rate) & np.isfinite(drive) & known
+    n = int(pairs.sum())
+    if n < MIN_SAMPLES:
+        raise NotEnoughData(
+            f"{n} pairs of both rates",
+            f"at least {MIN_SAMPLES}, {MIN_SAMPLES * step_s:.3g} s without gaps, would do",
+        )
+    if switches is not None and switches < MIN_SWITCHES:
+        raise NotEnoughData(
+            f"{switches} switching events, which any trend would match",
+            f"a protocol with at least {MIN_SWITCHES} would do",
+        )
+    for name, series in (("rate", rate), ("drive", drive)):
+        if np.ptp(series[pairs]) == 0:
+            raise NotEnoughData(f"the {name} does not vary", f"a {name} that varies would do")
+
+
+def _check_memory(
+    rate: Floats, seen: Floats, drive: Floats, driven: Floats, step_s: float
+) -> float:
+    """Return the effective number of pairs."""
+    for name, before, after in (("rate", rate, seen), ("drive", drive, driven)):
+        if not np.nanstd(after) > 1e-9 * np.nanstd(before):
+            raise NotEnoughData(
+                f"what is taken out explains the whole {name}",
+                f"a {name} that does not go with it would do",
+            )
+    number = effective_number(seen, driven)
+    if number < MIN_EFFECTIVE:
+        length_s = len(rate) * step_s
+        raise NotEnoughData(
+            f"both series remember so long that {length_s:.3g} s hold {number:.1f} independent"
+            " pairs",
+            f"about {length_s * MIN_EFFECTIVE / number:.3g} s would do",
+        )
+    return number
+
+
+def _chance(
+    kind: Surrogate,
+    seen: Floats,
+    driven: Floats,
+    r: Floats,
+    nuisance: Nuisance,
+    rng: np.random.Generator,
+    count: int,
+) -> Chance:
+    largest, exceeding = [], np.zeros(len(r))
+    for block in surrogates(seen, count, rng, kind):
+        chance = np.abs(cross_correlation(nuisance.taken_out(block), driven, len(r) // 2))
+        largest.append(np.nanmax(chance, axis=1))
+        exceeding += (chance >= np.abs(r)).sum(axis=0)
+    every = np.concatenate(largest)
+    return Chance(
+        kind=kind,
+        largest=every,
+        p=_share(int((every >= np.nanmax(np.abs(r))).sum()), count),
+        p_of_lag=np.where(np.isfinite(r), (1 + exceeding) / (1 + count), np.nan),
     )
+
+
+def _share(exceeding: int, count: int) -> float:
+    return (1 + exceeding) / (1 + count)
+
+
+def _interval(
+    rate: Floats, drive: Floats, max_lag: int, regressors: Floats | None
+) -> tuple[float, float, float]:
+    try:
+        return lag_interval(rate, drive, max_lag=max_lag, regressors=regressors)
+    except NotEnoughData:
+        return math.nan, math.nan, math.nan

@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -17,15 +17,30 @@ from runner.arrivals import Arrivals
 from runner.blanking import RhythmMeter
 from runner.cell import GuardedCell
 from runner.clock import HostClock
+from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
-from runner.format import held_text
-from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
+from runner.format import held_text, with_sigma
+from runner.messages import (
+    Block,
+    EndKind,
+    Finished,
+    LevelsKnown,
+    Passed,
+    SegmentEnded,
+    StepEnded,
+    Tripped,
+)
 from runner.plan import Ending, ExitCode, Plan
+from runner.position import CONTINUED, continued_data
+from runner.previews import Previews
+from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
+from runner.temperature_record import TemperatureRecord
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
+from session.session_link import LINK
 from sync.clockfit import ClockFit
 from sync.live_clock import LiveClock
 from sync.pairs import EXCHANGE_DTYPE
@@ -35,6 +50,7 @@ CAMERA = "camera"
 FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
+REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
 
 
@@ -60,6 +76,11 @@ class LiveState:
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
+    temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
+
+
+def _gone_on_with(passed: Passed | None) -> str:
+    return "" if passed is None else f", gone on with after {passed.elapsed_s:.4g} s"
 
 
 def _is_small(step: Step) -> bool:
@@ -101,6 +122,8 @@ class Acquisition:
         Open.
     plan
         Not begun.
+    before
+        The run that died, with which this one goes on.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each part that it joins
@@ -115,6 +138,7 @@ class Acquisition:
         control: Control,
         watcher: Watcher,
         show: Show,
+        before: Continuation | None = None,
     ) -> None:
         self._experiment = experiment
         self._cell = cell
@@ -126,8 +150,13 @@ class Acquisition:
         self._watcher = watcher
         self._show_others = show
         self._thinner = Thinner()
+        self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
+        self.previews = Previews()
+        self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
+        self._before = before
+        self._passed: Passed | None = None  # of the step that is gone on with
         self._start_ns = clock.now_ns()
         self._start_time = datetime.now().astimezone()
         self._step_start_ns = self._start_ns
@@ -168,9 +197,12 @@ class Acquisition:
     # --- the plan ------------------------------------------------------------------
 
     async def _follow_plan(self) -> Ending:
-        await self._begin_next_step()
+        if self._before is None:
+            await self._begin_next_step()
+        else:
+            await self._note_continued(self._before)
         self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
-        going = True
+        going = self._before is None or await self._take_up(self._before)
         while going and (self._plan.ending is None or self._plan.step is not None):
             match await self._cell.receive():
                 case Block() as block:
@@ -181,6 +213,8 @@ class Acquisition:
                     if self._may_go_on():
                         going = await self._go_on()
                     self._cell.renew(block.sequence)
+                case LevelsKnown() as levels:
+                    await self._note_levels(levels)
                 case SegmentEnded() as segment:
                     await self._note_segment(segment)
                 case StepEnded() as ended:
@@ -193,6 +227,75 @@ class Acquisition:
         await self._store(self._thinner.flush())
         return self._plan.ending or Ending(
             code=ExitCode.FAILED, reason="the guardian finished by itself"
+        )
+
+    async def _take_up(self, before: Continuation) -> bool:
+        """Look at the cell at rest, and begin where the run before died; False where it may not."""
+        for step in self._plan.take_up(before.position.ended):
+            self._count_cycle(step.current_A)
+        rest_V: list[float] = []
+        first_ns: int | None = None
+        while len(rest_V) < REST_READINGS:
+            match await self._cell.receive():
+                case Block() as block:
+                    rest_V += [float(v) for v in block.samples["voltage_V"] if math.isfinite(v)]
+                    if first_ns is None and len(block.samples):
+                        first_ns = int(block.samples["read_start_ns"][0])
+                    await self._take(block)
+                    await self._clock.settle()
+                    if self._plan.obey(self._control.wish) is not None:
+                        return False
+                    self._cell.renew(block.sequence)
+                case Tripped() as tripped:
+                    await self._note_trip(tripped)
+                    return False
+                case Finished():
+                    return False
+        voltage_V = sum(rest_V) / len(rest_V)
+        unfit = before.unfit_voltage(voltage_V)
+        if unfit is not None:
+            self._plan.ending = Ending(code=ExitCode.REFUSED, reason=unfit)
+            return False
+        await self._note_gap(before, voltage_V, self._start_ns if first_ns is None else first_ns)
+        self._passed = before.position.passed
+        await self._begin_next_step()
+        return True
+
+    async def _note_gap(self, before: Continuation, voltage_V: float, first_ns: int) -> None:
+        """Record the rest between the last reading of the run that died and the first of this."""
+        gap = before.gap(self._wall_time(first_ns), voltage_V)
+        attributes = before.attributes(gap)
+        await self._recorder.attributes(LINK, attributes)  # now that the voltage is known
+        leak = with_sigma(*gap.leak_C, "C")
+        flow = with_sigma(before.position.flow_C, before.position.flow_sigma_C, "C")
+        await self._recorder.event(
+            first_ns,
+            "gap",
+            "runner",
+            f"{gap.seconds:.1f} s at rest since the last reading of {before.link.path}; "
+            f"unread until the cell was safe: {flow}; taken by the holder since: {leak}",
+            attributes,
+        )
+
+    async def _note_continued(self, before: Continuation) -> None:
+        """Record where it goes on, before the first reading: this run may die at once, too."""
+        gap = before.gap(self._start_time, before.position.voltage_V)
+        await self._recorder.attributes(LINK, before.attributes(gap))
+        await self._recorder.event(
+            self._start_ns,
+            CONTINUED,
+            "runner",
+            f"goes on from {before.link.path}",
+            continued_data(before.position),
+        )
+
+    async def _note_levels(self, levels: LevelsKnown) -> None:
+        await self._recorder.event(
+            levels.t_ns,
+            "levels_known",
+            "guardian",
+            f"step {levels.index + 1}: its levels count from what is known now",
+            {"step": levels.index, **asdict(levels.known)},
         )
 
     async def _take_end(self, ended: StepEnded) -> bool:
@@ -216,8 +319,9 @@ class Acquisition:
         if message is None:
             return
         self._step_start_ns = self._clock.now_ns()
-        message = replace(message, step=with_known_end(message.step, self._wall_time()))
-        step = message.step
+        passed, self._passed = self._passed, None
+        step = with_known_end(message.step, self._wall_time())
+        message = replace(message, step=step, passed=passed)
         self._control.take_go_on()  # what was said before is not meant
         self._waiting.begin(step)
         self.state.waits = self._waiting.for_operator
@@ -229,7 +333,7 @@ class Acquisition:
             self._step_start_ns,
             "step_started",
             "runner",
-            f"step {message.index + 1}: {step.name} at {held_text(step)}",
+            f"step {message.index + 1}: {step.name} at {held_text(step)}{_gone_on_with(passed)}",
             {
                 "step": message.index,
                 "name": step.name,
@@ -237,13 +341,15 @@ class Acquisition:
                 "current_A": None if math.isnan(step.current_A) else step.current_A,
                 "until": [condition.text for condition in step.until],
                 "technique": step_to_data(step) if _is_small(step) else None,
+                "passed": None if passed is None else asdict(passed),
             },
         )
         self._cell.start(message)
 
-    def _wall_time(self) -> datetime:
+    def _wall_time(self, t_ns: int | None = None) -> datetime:
         """Return the time of day: that of the start, and what the run's clock says since."""
-        return self._start_time + timedelta(seconds=(self._clock.now_ns() - self._start_ns) / 1e9)
+        then_ns = self._clock.now_ns() if t_ns is None else t_ns
+        return self._start_time + timedelta(seconds=(then_ns - self._start_ns) / 1e9)
 
     def _count_cycle(self, current_A: float) -> None:
         """Count cycles: one begins with the first charge after a discharge."""
@@ -337,6 +443,8 @@ class Acquisition:
                 self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
+        for t_ns, rule in self._watch.look(rows):
+            await self._recorder.event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
         if block.exchanges:
             stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
             for stamp, exchange in zip(stamps, block.exchanges, strict=True):
@@ -344,6 +452,9 @@ class Acquisition:
                 stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
                 stamp["t1_ns"] = stamp["t2_ns"] = device_ns
             await self._recorder.exchanges("potentiostat", stamps)
+        if block.temperatures:
+            await self._temperature.take(block.temperatures)
+            self.state.temperature_K = block.temperatures[-1].temperature_K
         self._show(rows)
 
     async def _store(self, rows: NDArray[np.void]) -> None:
@@ -401,18 +512,19 @@ class Acquisition:
                 continue
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
-            self._show_others(
-                "frames",
-                {"index": stamps.index, "t_start_ns": stamps.t_start_ns},
-            )
+            await self._show_frame(stamps)
             self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
-            self.state.dose_e_m2 = stamps.dose_per_m2
-            limit_e_m2 = self._experiment.dose_limit_e_m2
-            if limit_e_m2 is not None and stamps.dose_per_m2 > limit_e_m2:
-                self._end_for_dose(limit_e_m2)
+            self._count_dose(stamps.dose_per_m2)
             del frame  # its pixels hold a slot of the ring
+
+    async def _show_frame(self, stamps: FrameHeader) -> None:
+        shown, news = self.previews.admit(self._recorder.ring_fill(CAMERA))
+        if news:
+            await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
+        if shown:
+            self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
 
     async def _note_fault(self, fault: FrameFault) -> None:
         await self._recorder.event(
@@ -426,7 +538,12 @@ class Acquisition:
         if frames:
             self._end_wait("frame")
         if (camera := self._experiment.camera) is not None:
-            self.state.dose_e_m2 = camera.dose_rate_e_m2_s * lit_ns / 1e9
+            self._count_dose(camera.dose_rate_e_m2_s * lit_ns / 1e9)
+
+    def _count_dose(self, dose_e_m2: float) -> None:
+        """Hold the limit, which counts what a run before this one has given."""
+        before_e_m2 = 0.0 if self._before is None else self._before.position.dose_e_m2
+        self.state.dose_e_m2 = before_e_m2 + dose_e_m2
         limit_e_m2 = self._experiment.dose_limit_e_m2
         if limit_e_m2 is not None and self.state.dose_e_m2 > limit_e_m2:
             self._end_for_dose(limit_e_m2)

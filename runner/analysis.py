@@ -11,7 +11,6 @@ from rich.table import Table
 
 from correlate.faraday import faraday_balance
 from correlate.kinematics import mean_velocity
-from correlate.lag import LagResult, NotEnoughData, lag_correlation
 from correlate.ledger import Accuracy, Beam, Counted, Holder, Lagging, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
@@ -19,6 +18,7 @@ from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_from_data
+from runner.associations import associations, put_associations
 from runner.beam_code import ReadCode, beam_of, code_events, code_table, read_codes
 from runner.dose_record import put_dose
 from runner.edge_record import put_edges
@@ -34,14 +34,11 @@ from runner.titrations import StepTitration, titrations
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
+from session.session_link import LINK
 
 CHUNK_FRAMES = 32
 VELOCITY_WINDOW_S = 10.0
-RATE_STEP_S = 1.0  # velocities and currents are compared in bins of this length
-MAX_LAG_S = 10.0
-SIGNIFICANCE = 0.05
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
-SEED = 20_001
 BRIDGED_READINGS = 5.0  # that have not settled: of more, their own values are integrated
 SHORT_EVENT = "soft_short"
 BEAM_CHARGE, BEAM_SIGMA = "beam_charge", "beam_charge_sigma"  # beside the samples' columns
@@ -181,7 +178,7 @@ def render_track(summary: TrackSummary) -> Table:
 
 
 def correlate_session(path: Path) -> None:
-    """Write dose, edges, the ledger, the ionic charge, the steps' kinematics, and the lag test."""
+    """Write dose, edges, the ledger, the ionic charge, the steps' kinematics, and lag tests."""
     put_dose(path)
     put_edges(path)
     with Session.open(path) as session:
@@ -189,6 +186,8 @@ def correlate_session(path: Path) -> None:
         if len(columns["t_ns"]) < 2:
             return
         found = _Findings.of(session, columns)
+        before_C, before_sigma_C = carried_ionic(session)
+        tested = associations(session, columns, found.ledger)
         known = {(e.t_ns, e.kind) for e in session.events()}
     with SessionEditor.open(path) as editor:
         ledger = found.ledger
@@ -200,8 +199,8 @@ def correlate_session(path: Path) -> None:
         editor.update_columns(
             "samples",
             {
-                "charge_ionic": ledger.columns["ionic"],
-                "charge_ionic_sigma": ledger.columns["ionic_sigma"],
+                "charge_ionic": before_C + ledger.columns["ionic"],
+                "charge_ionic_sigma": np.hypot(before_sigma_C, ledger.columns["ionic_sigma"]),
             },
         )
         shorts = ((t, SHORT_EVENT, text, data) for t, text, data in found.shorts.events())
@@ -220,11 +219,34 @@ def correlate_session(path: Path) -> None:
                 titration.columns(),
                 units=titration.units(),
             )
-        if found.lag is not None:
-            data, attributes = _lag_tables(found.lag)
-            editor.put_table("correlation/front_current", data, attributes)
+        put_associations(editor, *tested)
         if found.faraday:
             editor.put_table("correlation/faraday", {}, found.faraday)
+
+
+def carried_ionic(session: Session) -> tuple[float, float]:
+    """Return the ionic charge of the sessions that this one goes on from, with 1 sigma."""
+    if not session.has(LINK):
+        return 0.0, 0.0
+    told = session.attributes(LINK)
+    return (
+        float(str(told.get("charge_ionic_C", math.nan))),
+        float(str(told.get("charge_ionic_sigma_C", math.nan))),
+    )
+
+
+def ledger_end(session: Session) -> tuple[float, float]:
+    """Return the ionic charge at the end of a session by its ledger, with 1 sigma.
+
+    From the first of the sessions that it goes on from; NaN without a calibration.
+    """
+    columns = session.sample_columns()
+    if len(columns["t_ns"]) < 2:
+        return math.nan, math.nan
+    ledger = _Findings.of(session, columns).ledger.columns
+    before_C, before_sigma_C = carried_ionic(session)
+    ionic_C, sigma_C = float(ledger["ionic"][-1]), float(ledger["ionic_sigma"][-1])
+    return before_C + ionic_C, math.hypot(before_sigma_C, sigma_C)
 
 
 def _put_codes(editor: SessionEditor, codes: tuple[ReadCode, ...]) -> None:
@@ -240,7 +262,6 @@ class _Findings:
     ledger: Ledger
     shorts: Shorts
     steps: dict[str, list[float]]
-    lag: LagResult | None
     faraday: dict[str, AttributeValue]
     spectra: tuple[Spectrum, ...]
     titrations: tuple[StepTitration, ...]
@@ -267,7 +288,6 @@ class _Findings:
             ledger=ledger,
             shorts=shorts,
             steps=_steps(columns, accuracy, holder, track, (changed_F, shorts.charge_C)),
-            lag=None if track is None else _lag(session, columns, track),
             spectra=_spectra(session, columns, holder, accuracy),
             titrations=_titrations(session, columns, holder, accuracy),
             codes=codes,
@@ -465,112 +485,6 @@ def _titrations(
         accuracy=accuracy,
         ledger_of=lambda held: _ledger(held, accuracy, holder, slice(None)),
     )
-
-
-def _lag(
-    session: Session,
-    columns: Mapping[str, NDArray[np.generic]],
-    track: Mapping[str, NDArray[np.generic]],
-) -> LagResult | None:
-    """Front velocity against current, in even bins; None without enough data."""
-    t_ns, position = np.asarray(track["t_ns"]), np.asarray(track["position"])
-    good = np.isfinite(position)
-    if int(good.sum()) < 10:
-        return None
-    start_ns, stop_ns = int(t_ns[good][0]), int(t_ns[good][-1])
-    edges_ns = np.arange(start_ns, stop_ns, int(RATE_STEP_S * 1e9))
-    if len(edges_ns) < 4:
-        return None
-    seen = _bin_means(t_ns[good], position[good], edges_ns)
-    # A velocity from bin to bin belongs to the edge between them.
-    velocity = np.diff(seen) / RATE_STEP_S
-    half = int(RATE_STEP_S * 0.5e9)
-    current = _bin_means(
-        np.asarray(columns["t_ns"]),
-        np.asarray(columns["current"]),
-        edges_ns[:-1] + half,
-    )
-    current = np.append(current, np.nan)[: len(velocity)]
-    both = np.isfinite(velocity) & np.isfinite(current)
-    velocity, current = velocity[both], current[both]
-    clock_s = float(np.nanmedian(session.frame_table(session.cameras[0])["t_sigma_ns"]))
-    try:
-        return lag_correlation(
-            velocity,
-            current,
-            step_s=RATE_STEP_S,
-            max_lag_s=MAX_LAG_S,
-            rng=np.random.default_rng(SEED),
-            protocol=_protocol(columns, edges_ns, both),
-            clock_sigma_s=clock_s / 1e9,
-        )
-    except NotEnoughData:
-        return None
-
-
-def _bin_means(
-    t_ns: NDArray[np.int64], value: NDArray[np.float64], edges_ns: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return means between neighbouring edges, shape (len(edges) - 1,); NaN if empty."""
-    index = np.searchsorted(edges_ns, t_ns, side="right") - 1
-    inside = (index >= 0) & (index < len(edges_ns) - 1) & np.isfinite(value)
-    size = len(edges_ns) - 1
-    total = np.bincount(index[inside], value[inside], size)
-    count = np.bincount(index[inside], minlength=size)
-    with np.errstate(invalid="ignore"):
-        return np.asarray(total / np.where(count > 0, count, np.nan))
-
-
-def _protocol(
-    columns: Mapping[str, NDArray[np.generic]],
-    edges_ns: NDArray[np.int64],
-    used: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.int_]] | None:
-    """Return the commanded levels and their lengths in bins; None for fewer than two."""
-    setpoint = np.asarray(columns["setpoint"], dtype=np.float64)
-    at = np.searchsorted(np.asarray(columns["t_ns"]), edges_ns[: len(used)][used])
-    commanded = setpoint[np.clip(at, 0, len(setpoint) - 1)]
-    change = np.flatnonzero(np.diff(commanded)) + 1
-    bounds = np.concatenate([[0], change, [len(commanded)]])
-    if len(bounds) < 3:
-        return None
-    return commanded[bounds[:-1]], np.diff(bounds)
-
-
-def _lag_tables(
-    lag: LagResult,
-) -> tuple[dict[str, NDArray[np.float64]], dict[str, AttributeValue]]:
-    data = {
-        "lag_s": lag.lag_s,
-        "r": lag.r,
-        "surrogate_band": np.full(len(lag.r), lag.surrogate_band),
-    }
-    attributes: dict[str, AttributeValue] = {
-        "first": "front velocity",
-        "second": "current",
-        "r_max": lag.r_max,
-        "lag_at_max_s": lag.lag_at_max_s,
-        "lag_low_s": lag.lag_low_s,
-        "lag_high_s": lag.lag_high_s,
-        "p": lag.p,
-        "smallest_p": lag.smallest_p,
-        "n": lag.n,
-        "n_effective": lag.n_effective,
-        "null": lag.null,
-        "verdict": _verdict(lag),
-    }
-    return data, attributes
-
-
-def _verdict(lag: LagResult) -> str:
-    if lag.p > SIGNIFICANCE:
-        return "Not more than chance gives."
-    where = (
-        f"lag between {lag.lag_low_s:+.2f} and {lag.lag_high_s:+.2f} s (95 %)"
-        if math.isfinite(lag.lag_low_s)
-        else "the lag is not determined"
-    )
-    return f"The front's velocity follows the current; {where}."
 
 
 def _faraday(

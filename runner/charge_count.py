@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.records import Reading, Status
-from runner.messages import HolderTerms
+from runner.messages import Carried, HolderTerms
 
+NOTHING_CARRIED = Carried()
 TOLD, POTENTIOSTATIC = int(Status.TOLD), int(Status.POTENTIOSTATIC)
 
 
@@ -19,20 +20,22 @@ class ChargeCount:
     ----------
     holder
         What the holder draws; None where it was not measured.
+    carried
+        From where it counts.
 
     Attributes
     ----------
     instrument_C, ionic_C
-        Since the first reading; the second is NaN without a holder's terms. It leaves
+        Since the first reading of all; the second is NaN without a holder's terms. It leaves
         out dielectric absorption, which the ledger adds afterwards.
     """
 
-    def __init__(self, holder: HolderTerms | None) -> None:
+    def __init__(self, holder: HolderTerms | None, carried: Carried = NOTHING_CARRIED) -> None:
         self._holder = holder
         self._last: tuple[int, float, float, float] | None = None  # middle, I, V, zero of I
         self._held_V = math.nan
-        self.instrument_C = 0.0
-        self.ionic_C = math.nan if holder is None else 0.0
+        self.instrument_C = carried.charge_C
+        self.ionic_C = math.nan if holder is None else carried.charge_ionic_C
 
     def take(self, reading: Reading) -> None:
         """Take a reading; one that is not a number is bridged by its neighbours."""

@@ -19,12 +19,14 @@ from potentiostat.technique import Step
 from runner.budget import CLEAR_OF_NOISE, TYPICAL_STRAY_F, budget, expected
 from runner.check_blanking import blanking_code
 from runner.check_blocks import check_blocks, reading_s
+from runner.check_temperature import check_temperature
 from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
 from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
+from runner.record_settings import held_frames
 from session.errors import SessionRefused
 
 __all__ = ["CheckReport", "Finding", "Severity", "check", "refuse_unfit", "render_check"]
@@ -63,6 +65,7 @@ def check(experiment: Experiment) -> CheckReport:
         *_cell(experiment),
         *check_blocks(experiment, _driver(experiment)),
         *_model(experiment),
+        *check_temperature(experiment, _driver(experiment)),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
         *_node(experiment),
@@ -382,6 +385,10 @@ def _camera(experiment: Experiment) -> Iterator[Finding]:
         + ("" if limit is None else f"; the limit is {limit / 1e20:.4g} e/A2"),
         key=("limits", "dose"),
     )
+    frame_bytes = camera.height * camera.width if camera.driver == MOCK else 0
+    held = held_frames(experiment.record, camera.frame_rate_Hz, frame_bytes)
+    if held is not None:
+        yield held
     if camera.driver == MOCK:
         frames = camera.frame_rate_Hz * experiment.longest_s
         size = frames * camera.height * camera.width

@@ -90,6 +90,19 @@ overwrite_option = click.option(
 )
 
 
+key_option = click.option(
+    "--key",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File with at least 16 secret bytes, for a keyed signature.",
+)
+continue_option = click.option(
+    "--continue",
+    "continues",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Session of a run that died, to go on with.",
+)
+
+
 def _path(text: str) -> click.Path:
     return click.Path(path_type=Path, exists=text == "in", dir_okay=False)
 
@@ -109,6 +122,7 @@ main.add_command(recover)
 @click.argument("experiment", type=_path("in"))
 @click.option("-o", "--output", type=_path("out"), required=True, help="Session file.")
 @click.option("--report", type=_path("out"), help="Also write a report page.")
+@continue_option
 @click.option(
     "--speed",
     type=Speed(),
@@ -121,6 +135,7 @@ def run(
     experiment: Path,
     output: Path,
     report: Path | None,
+    continues: Path | None,
     speed: float,
     *,
     overwrite: bool,
@@ -131,6 +146,9 @@ def run(
     Ctrl-C once stops the step and goes on with the plan's ending, twice aborts, three
     times halts. The cell is left safe each time. Where a rule of the plan holds it, Enter
     goes on.
+
+    With --continue the steps that a run before it has done are not repeated: see it first
+    with lamella check EXPERIMENT --continue OLD.h5.
 
     Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
     """
@@ -151,6 +169,7 @@ def run(
                     loaded,
                     output=output,
                     report=report,
+                    continues=continues,
                     overwrite=overwrite,
                     speed=speed,
                     control=control,
@@ -174,9 +193,12 @@ def run_async(work: Callable[[], Any]) -> Any:
 
 @main.command()
 @click.argument("experiment", type=_path("in"))
+@continue_option
 @json_option
-def check(experiment: Path, *, as_json: bool) -> None:
+def check(experiment: Path, continues: Path | None, *, as_json: bool) -> None:
     """Validate an EXPERIMENT without touching hardware.
+
+    With --continue, show what a run would go on with.
 
     Example: lamella check examples/lco_lipon_li.toml
     """
@@ -185,9 +207,15 @@ def check(experiment: Path, *, as_json: bool) -> None:
         from runner.check import render_check  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
 
-        findings = check_experiment(Experiment.load(experiment))
-        _conclude(findings, render_check, as_json=as_json)
-        sys.exit(ExitCode.REFUSED if findings.refused else ExitCode.DONE)
+        loaded = Experiment.load(experiment)
+        findings = check_experiment(loaded)
+        if continues is None or findings.refused:
+            _conclude(findings, render_check, as_json=as_json)
+            sys.exit(ExitCode.REFUSED if findings.refused else ExitCode.DONE)
+        from runner.continuing import load_continuation, preview, render_preview  # noqa: PLC0415
+
+        seen = preview(load_continuation(loaded, continues), loaded)
+        _conclude(seen, render_preview, as_json=as_json)
 
 
 @main.command()
@@ -308,6 +336,13 @@ def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
     "--frame-interval", help="Time between frames where the files hold no times, such as 1 s."
 )
 @click.option("--pixel-size", help="Edge of a pixel, such as 0.2554 nm.")
+@click.option("--columns", help='Columns of a CSV, such as "time=t [s],current=I [nA]".')
+@click.option(
+    "--sign",
+    type=click.Choice(["charging", "discharging"]),
+    help="What a positive current of the potentiostat's file does to the cell.",
+)
+@click.option("--time-zone", help="Of local times in that file: UTC, +02:00 or Europe/Berlin.")
 @click.option("--title", help="Title of the session.")
 @overwrite_option
 @json_option
@@ -320,6 +355,9 @@ def import_files(  # noqa: PLR0913, PLR0917 - one argument for each option
     edge_columns: str,
     frame_interval: str | None,
     pixel_size: str | None,
+    columns: str | None,
+    sign: str | None,
+    time_zone: str | None,
     title: str | None,
     *,
     overwrite: bool,
@@ -327,10 +365,13 @@ def import_files(  # noqa: PLR0913, PLR0917 - one argument for each option
 ) -> None:
     """Make a session from files that other programs wrote.
 
+    What was taken for granted is printed and stored, each with the option that would tell it.
+
     Example: lamella import -o ti.h5 --frame-interval "1 s" --frames 1733.png 1734.png
     """
     with _exit_codes():
         from runner.edge_files import named_edges, parse_columns  # noqa: PLC0415
+        from runner.import_told import Told, parse_column_map, parse_zone  # noqa: PLC0415
         from runner.importing import import_session, render_import  # noqa: PLC0415
         from runner.quantities import parse  # noqa: PLC0415
 
@@ -342,6 +383,11 @@ def import_files(  # noqa: PLR0913, PLR0917 - one argument for each option
             frame_interval_s=None if frame_interval is None else parse(frame_interval, "time"),
             pixel_size_m=None if pixel_size is None else parse(pixel_size, "length"),
             title=title,
+            told=Told(
+                columns=None if columns is None else parse_column_map(columns),
+                sign={None: 0, "charging": 1, "discharging": -1}[sign],
+                zone=None if time_zone is None else parse_zone(time_zone),
+            ),
             overwrite=overwrite,
         )
         _conclude(summary, render_import, as_json=as_json)
@@ -453,16 +499,19 @@ def export(
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@key_option
 @json_option
-def verify(session: Path, *, as_json: bool) -> None:
-    """Check a SESSION against its schema, its checksums and its own stamps.
+def verify(session: Path, key: Path | None, *, as_json: bool) -> None:
+    """Check a SESSION against its schema, its checksums, its own stamps and its signature.
 
     Example: lamella verify first_charge.h5
     """
     with _exit_codes():
+        from session.manifest import check_signature  # noqa: PLC0415
         from session.validate import validate  # noqa: PLC0415
 
-        problems = validate(session)
+        secret = None if key is None else key.read_bytes()
+        problems = [*validate(session), *check_signature(session, key=secret)]
         _conclude(
             problems,
             lambda found: "\n".join(str(p) for p in found) or "no problem found",
@@ -471,13 +520,52 @@ def verify(session: Path, *, as_json: bool) -> None:
         sys.exit(ExitCode.LIMIT if problems else ExitCode.DONE)
 
 
+@main.command()
+@click.argument("session", type=_path("in"))
+@click.argument("text")
+@click.option("--at", help="Time since the session began that it is about, such as 95 s.")
+@json_option
+def note(session: Path, text: str, at: str | None, *, as_json: bool) -> None:
+    """Keep a note of the operator's in a SESSION that was recorded.
+
+    Example: lamella note first_charge.h5 "the beam was moved" --at "95 s"
+    """
+    with _exit_codes():
+        from runner.notes import add_note  # noqa: PLC0415
+        from runner.quantities import parse  # noqa: PLC0415
+
+        t_ns = add_note(session, text, at_s=None if at is None else parse(at, "time"))
+        _conclude({"t_ns": t_ns}, lambda _: f"noted in {session}", as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@key_option
+@overwrite_option
+@json_option
+def sign(session: Path, key: Path | None, *, overwrite: bool, as_json: bool) -> None:
+    """Write the hash of a finished SESSION beside it, as sha256sum -c reads it.
+
+    Sign last: what an analysis writes into the session changes it. With --key a second
+    file can only be made by who has the key.
+
+    Example: lamella sign first_charge.h5
+    """
+    with _exit_codes():
+        from session.manifest import sign as sign_session  # noqa: PLC0415
+
+        secret = None if key is None else key.read_bytes()
+        signed = sign_session(session, key=secret, overwrite=overwrite)
+        _conclude(signed, lambda what: f"{what.sha256}  {what.session.name}", as_json=as_json)
+
+
 @main.group()
 def mock() -> None:
     """Serve simulated instruments on loopback, for trying any program against them."""
 
 
 @mock.command(name="potentiostat")
-@click.option("--model", default="6430", show_default=True, help="Such as 6430 or keithley6430.")
+@click.option("--model", default="6430", show_default=True, help="Such as 2636B or keithley2600.")
 @click.option("--port", default=5025, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--scenario", default="lco_lipon_li", show_default=True)
 @click.option("--seed", default=1, show_default=True)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from runner.calibrate import measure_holder
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.check import refuse_unfit
 from runner.contact import ContactRecord, find_contact
+from runner.continuing import Continuation, load_continuation
 from runner.control import Control, Wish
 from runner.devices import open_camera
 from runner.experiment import Experiment
@@ -55,11 +56,12 @@ def _show_nobody(_topic: str, _message: object) -> None:
     """Show nobody anything."""
 
 
-async def run(
+async def run(  # noqa: PLR0913 - one argument for each thing that is told
     experiment: Experiment,
     *,
     output: str | Path,
     report: str | Path | None = None,
+    continues: str | Path | None = None,
     overwrite: bool = False,
     speed: float = 1.0,
     control: Control | None = None,
@@ -76,6 +78,8 @@ async def run(
         Session file to write; simulated hardware leaves its truth beside it.
     report
         Page to write at the end, or None.
+    continues
+        Session of a run that died, which this one goes on with; None to begin.
     overwrite
         Replace files that exist; they stay until the run can begin.
     speed
@@ -94,6 +98,8 @@ async def run(
         The experiment cannot be run as it stands; nothing was opened or written.
     OutputRefused
         An output exists and ``overwrite`` is False.
+    CannotContinue
+        What ``continues`` names cannot be gone on with. No step was begun.
     LabError, InstrumentUnavailable, cameras.errors.CameraError
         Equipment cannot be had or was lost. The cell is in its safe state.
     """
@@ -102,6 +108,12 @@ async def run(
     outputs = await asyncio.to_thread(
         Outputs.claim, session=Path(output), report=report, overwrite=overwrite
     )
+    before = None
+    if continues is not None:
+        stage(f"looking where {continues} died")
+        before = await asyncio.to_thread(_load_before, experiment, outputs, Path(continues))
+        for text in before.doubts:
+            stage(f"warning: {text}")
     holder = await asyncio.to_thread(load_holder, experiment)
     if holder is not None and (doubt := holder.doubt(datetime.now(UTC))) is not None:
         stage(f"warning: {doubt}")
@@ -114,7 +126,14 @@ async def run(
         contact = await _test_contact(experiment, lab, stage)
         stage("running the plan")
         ending, cell = await _play(
-            experiment, lab, outputs, (holder, contact), control or Control(), watcher, stage
+            experiment,
+            lab,
+            outputs,
+            (holder, contact),
+            control=control or Control(),
+            watcher=watcher,
+            stage=stage,
+            before=before,
         )
         left_ns = lab.clock.now_ns()
     stage("fitting the time base, tracking, correlating")
@@ -134,6 +153,11 @@ async def run(
     return await asyncio.to_thread(
         summarise, outputs.session, exit_code=ending.code, left_in=cell.left_in
     )
+
+
+def _load_before(experiment: Experiment, outputs: Outputs, path: Path) -> Continuation:
+    outputs.keep(path)
+    return load_continuation(experiment, path)
 
 
 async def contact(experiment: Experiment, *, speed: float) -> ContactRecord:
@@ -197,6 +221,7 @@ def guardian_settings(
         line_frequency_Hz=potentiostat.line_frequency_Hz,
         holder=holder,
         stop_on_short=experiment.stop_on_short and cell_attached,
+        asks_temperature=potentiostat.thermocouple and cell_attached,
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
         block=potentiostat.block if cell_attached else 1,
         lines=potentiostat.lines if cell_attached else NO_LINES,
@@ -259,16 +284,22 @@ async def _play(
     control: Control,
     watcher: Watcher,
     stage: Stage,
+    before: Continuation | None,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
     terms = await asyncio.to_thread(_terms, experiment, found[0])
-    cell = GuardedCell(guardian_settings(experiment, lab, holder=terms))
+    settings = guardian_settings(experiment, lab, holder=terms)
+    if before is not None:
+        settings = replace(settings, carried=before.carried)
+    cell = GuardedCell(settings)
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
         camera = await _enter_camera(lab, stack)
         microscope = await _enter_microscope(lab, stack)
         connected = cell.get_connected()
         _refuse_other_model(experiment, connected.identity)
+        if before is not None:
+            before.refuse_other_instrument(connected.identity)
         plan = Plan(experiment.steps, range_A=experiment.range_A(connected.ranges))
         header = await asyncio.to_thread(
             session_header,
@@ -295,6 +326,7 @@ async def _play(
             control=control,
             watcher=watcher,
             show=_show_nobody if feed is None else feed.put,
+            before=before,
         )
         async with beside_the_run(
             microscope,
@@ -316,6 +348,7 @@ async def _play(
         if camera is not None:
             ring = recorder.ring_counters(CAMERA)
             await recorder.queue_counters(CAMERA, asdict(ring))
+            await recorder.queue_counters("previews", acquisition.previews.counters)
         if feed is not None:
             await recorder.queue_counters("bus", asdict(feed.counters))
         await recorder.finish(ending.reason, datetime.now(UTC).isoformat())

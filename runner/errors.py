@@ -3,7 +3,7 @@
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
-                                   HolderMismatch, BadCredentials
+                                   HolderMismatch, BadCredentials, CannotContinue, BadNote
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -19,8 +19,10 @@ from runner.cell import InstrumentUnavailable
 from runner.edge_files import EdgeFileError
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
+from runner.notes import BadNote
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
+from runner.position import CannotContinue
 from runner.problems import ExperimentError
 from runner.quantities import QuantityError
 from runner.session_holder import HolderMismatch
@@ -41,6 +43,8 @@ REFUSED: tuple[type[Exception], ...] = (
     EdgeFileError,
     HolderMismatch,
     BadCredentials,
+    CannotContinue,
+    BadNote,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

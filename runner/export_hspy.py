@@ -122,7 +122,9 @@ def _without_none(value: Any) -> Any:
 
 
 def _is_whole(session: Session, camera: str) -> bool:
-    return not np.any(session.frame_table(camera)["dropped_before"] > 0)
+    table = session.frame_table(camera)
+    lost = np.any(table["dropped_before"] > 0)
+    return not (lost or ("left_out" in table and np.any(table["left_out"] > 0)))
 
 
 def _uniform(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 from rich.table import Table
 
 from cameras.files.recording import FrameRecording, read_frames
@@ -19,6 +20,15 @@ from runner.format import in_unit
 from runner.frame_times import FrameTimes, time_frames
 from runner.header import POTENTIOSTAT
 from runner.import_edges import edge_rows, moved_edges, put_fit, tie_by_edges, tied
+from runner.import_told import (
+    NOTHING_TOLD,
+    Assumption,
+    Told,
+    apply_told,
+    assumed,
+    assumed_of_recording,
+    assumed_pixel_size,
+)
 from runner.outputs import OutputRefused, refuse_existing
 from runner.summary import IMPORTED
 from session.provenance import collect_provenance
@@ -40,7 +50,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportSummary:
-    """What was imported, and what was taken for granted."""
+    """What was imported, and what was taken for granted.
+
+    Parameters
+    ----------
+    assumptions, report
+        The sentences alone, and each with what it is about and what would tell it.
+    """
 
     session: str
     samples: int
@@ -49,6 +65,7 @@ class ImportSummary:
     frames: int
     gaps: int
     assumptions: tuple[str, ...]
+    report: tuple[Assumption, ...]
 
 
 def import_session(  # noqa: PLR0913 - one argument for each thing that is told
@@ -60,6 +77,7 @@ def import_session(  # noqa: PLR0913 - one argument for each thing that is told
     frame_interval_s: float | None = None,
     pixel_size_m: float | None = None,
     title: str | None = None,
+    told: Told = NOTHING_TOLD,
     overwrite: bool = False,
     progress: Progress = lambda _done, _of: None,
 ) -> ImportSummary:
@@ -78,6 +96,8 @@ def import_session(  # noqa: PLR0913 - one argument for each thing that is told
         Time from frame to frame, where the files carry no stamps of their own.
     pixel_size_m
         Edge of a pixel; unknown where None.
+    told
+        What is known of the potentiostat's file and is not in it.
     overwrite
         Replace a file that exists.
     progress
@@ -93,21 +113,32 @@ def import_session(  # noqa: PLR0913 - one argument for each thing that is told
     refuse_existing(output, overwrite=overwrite)
     if echem is None and not frames:
         raise OutputRefused("nothing to import; name a file with --echem or --frames")
-    recording = None if echem is None else read_recording(echem)
+    if pixel_size_m is not None and not 0 < pixel_size_m < math.inf:
+        raise OutputRefused("--pixel-size must be more than nothing, such as 0.2554 nm")
+    if echem is None and told != NOTHING_TOLD:
+        raise OutputRefused(
+            "--columns, --sign and --time-zone tell of a potentiostat's file; name it with --echem"
+        )
+    recording = None if echem is None else apply_told(read_recording(echem, told.columns), told)
     series = read_frames(frames) if frames else None
     times = None if series is None else time_frames(series, frame_interval_s)
     rows = edge_rows(edges, recording, times)
     tie = tie_by_edges(rows)
     if times is not None and tie.clock is not None:
         times = tied(times, tie.clock)
-    assumptions = (*_assumptions(recording, series, times, shared=tie.clock is not None), *tie.said)
+    shared = tie.clock is not None
+    report = (
+        *_report(recording, series, times, told=told, shared=shared, pixel_size_m=pixel_size_m),
+        *map(assumed, tie.said),
+    )
     header = _header(recording, series, times, pixel_size_m, title, echem)
     unfinished = output.with_name(output.name + ".importing")
     unfinished.unlink(missing_ok=True)
     try:
         with SessionWriter(unfinished, header) as writer:
-            for text in assumptions:
-                writer.append_event(0, "import", "importer", text, json.dumps({}))
+            for what in report:
+                details = {"about": what.about, "option": what.option, "told": what.told}
+                writer.append_event(0, "import", "importer", what.text, json.dumps(details))
             if recording is not None:
                 _write_samples(writer, recording)
             if series is not None and times is not None:
@@ -120,25 +151,30 @@ def import_session(  # noqa: PLR0913 - one argument for each thing that is told
         unfinished.replace(output)
     finally:
         unfinished.unlink(missing_ok=True)
-    return _summary(output, recording, series, assumptions)
+    return _summary(output, recording, series, report)
 
 
-def _assumptions(
+def _report(
     recording: Recording | None,
     series: FrameRecording | None,
     times: FrameTimes | None,
     *,
+    told: Told,
     shared: bool,
-) -> tuple[str, ...]:
-    said: list[str] = []
+    pixel_size_m: float | None,
+) -> list[Assumption]:
+    found: list[Assumption] = []
     if recording is not None:
-        said += recording.assumptions
-        said.append("no open-holder calibration: the ionic charge is unknown")
+        found += assumed_of_recording(recording, told)
+        found.append(assumed("no open-holder calibration: the ionic charge is unknown"))
     if series is not None and times is not None:
-        said += [*series.assumptions, *times.assumptions]
+        found += map(assumed, (*series.assumptions, *times.assumptions))
+        found.append(assumed_pixel_size(pixel_size_m))
     if recording is not None and series is not None and not shared:
-        said.append("readings and frames share no clock: both start at 0, with unknown error")
-    return tuple(said)
+        found.append(
+            assumed("readings and frames share no clock: both start at 0, with unknown error")
+        )
+    return found
 
 
 def _header(
@@ -195,9 +231,9 @@ def _first_reading(start: str, recording: Recording | None) -> str:
         return start
     try:
         began = datetime.fromisoformat(start)
-    except ValueError:
+        return (began + timedelta(seconds=float(recording.time_s[0]))).isoformat()
+    except (ValueError, OverflowError):  # no date, or beyond the year 9999
         return start
-    return (began + timedelta(seconds=float(recording.time_s[0]))).isoformat()
 
 
 def _charge(t_ns: NDArray[np.int64], current_A: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -267,7 +303,7 @@ def _summary(
     output: Path,
     recording: Recording | None,
     series: FrameRecording | None,
-    assumptions: tuple[str, ...],
+    report: tuple[Assumption, ...],
 ) -> ImportSummary:
     charge_C = logged_C = math.nan
     if recording is not None:
@@ -283,7 +319,8 @@ def _summary(
         logged_charge_C=logged_C,
         frames=0 if series is None else len(series),
         gaps=gaps,
-        assumptions=assumptions,
+        assumptions=tuple(what.text for what in report),
+        report=report,
     )
 
 
@@ -298,6 +335,7 @@ def render_import(summary: ImportSummary) -> Table:
     }
     for name, text in facts.items():
         table.add_row(name, text)
-    for text in summary.assumptions:
-        table.add_row("assumed", text)
+    for what in summary.report:
+        hint = f" [dim]({what.option})[/dim]" if what.option and not what.told else ""
+        table.add_row("told" if what.told else "assumed", escape(what.text) + hint)
     return table

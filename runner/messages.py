@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, TriggerLines
 from potentiostat.records import Apertures, Identity, RangeSpec
-from potentiostat.segments import Step
+from potentiostat.segments import NOTHING_KNOWN, References, Step
+from potentiostat.thermometer import TemperatureReading, ThermometerSpec
 from runner.clock import ClockSpec
 
 LEASE_S = 2.0  # real seconds without a sign of the runner until the cell is made safe
@@ -22,6 +23,23 @@ class HolderTerms:
     capacitance_F: float
     conductance_S: float
     offset_A: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carried:
+    """What a run that died had counted and held: a run that continues it goes on from there.
+
+    Parameters
+    ----------
+    charge_C, charge_ionic_C
+        Since the first run began; the second is NaN where it is not known.
+    levels
+        What was held and read last, for levels that count from it.
+    """
+
+    charge_C: float = 0.0
+    charge_ionic_C: float = 0.0
+    levels: References = NOTHING_KNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +66,10 @@ class GuardianSettings:
         What is wired to its trigger lines.
     stop_on_short
         Take the cell to safety when its voltage falls suddenly at a held current.
+    asks_temperature
+        A sensor is wired to the instrument, and is asked about once a second.
+    carried
+        From where charge is counted and levels are known.
     """
 
     driver: str
@@ -63,18 +85,56 @@ class GuardianSettings:
     block: int = 1
     lines: TriggerLines = NO_LINES
     stop_on_short: bool = False
+    asks_temperature: bool = False
+    carried: Carried = Carried()
 
 
 # --- from the runner -------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Passed:
+    """What of a step has passed before it is gone on with.
+
+    Parameters
+    ----------
+    segment
+        Number of the segment that was on.
+    elapsed_s, charge_C, charge_ionic_C
+        Since the step began.
+    segment_elapsed_s, segment_charge_C, segment_charge_ionic_C
+        Since that segment began.
+    half_charge_C
+        Since the direction changed.
+    known
+        What the step's levels count from.
+    """
+
+    segment: int = 0
+    elapsed_s: float = 0.0
+    charge_C: float = 0.0
+    charge_ionic_C: float = 0.0
+    segment_elapsed_s: float = 0.0
+    segment_charge_C: float = 0.0
+    segment_charge_ionic_C: float = 0.0
+    half_charge_C: float = 0.0
+    known: References = NOTHING_KNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StartStep:
-    """Play the segments of a step until they are over or one of its conditions is met."""
+    """Play the segments of a step until they are over or one of its conditions is met.
+
+    Parameters
+    ----------
+    passed
+        For a step that a run before this one was in.
+    """
 
     index: int
     step: Step
     range_A: float
+    passed: Passed | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +172,7 @@ class Connected:
     apertures: Apertures
     off_states: tuple[SafeState, ...]
     t_ns: int
+    thermometer: ThermometerSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +185,8 @@ class Block:
         Numbers of the last and the first of the guardian's turns that it holds.
     charge_C
         Instrument charge since the guardian connected, shape (n,).
+    temperatures
+        What the thermometer said meanwhile, good or not.
     """
 
     sequence: int
@@ -132,6 +195,7 @@ class Block:
     step: int
     charge_C: NDArray[np.float64]
     exchanges: tuple[ClockExchange, ...]
+    temperatures: tuple[TemperatureReading, ...] = ()
 
 
 class EndKind(StrEnum):
@@ -143,6 +207,15 @@ class EndKind(StrEnum):
     LIMIT = "limit"  # a hard limit: the plan did not foresee it
     FAULT = "fault"  # the instrument or the link
     LEASE = "lease"  # the runner was silent for too long
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelsKnown:
+    """What the levels of a step count from; said where any of them counts from something."""
+
+    index: int
+    known: References
+    t_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,4 +281,6 @@ class Refused:
     error: str
 
 
-FromGuardian = Connected | Block | SegmentEnded | StepEnded | Tripped | Finished | Refused
+FromGuardian = (
+    Connected | Block | LevelsKnown | SegmentEnded | StepEnded | Tripped | Finished | Refused
+)

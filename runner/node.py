@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import Any
 
+from cameras.clock_wire import ClockServer
 from cameras.errors import CameraLost
 from cameras.protocol import FrameSource
 from runner.bus import FIRST_PAUSE_S, BusError, BusLink, BusMessage, open_desk
@@ -21,7 +22,7 @@ from runner.clock import NowNs, real_now_ns
 from runner.config_node import NodeSettings
 from runner.control import replaced_handler
 from runner.devices import open_camera
-from runner.node_clock import ClockServer, read_question
+from runner.node_clock import read_question
 from runner.node_keep import Keeper
 from runner.node_outlet import Outlet
 from runner.node_resend import read_resend

@@ -1,81 +1,24 @@
 """The clock of a camera node: asked over UDP, or over the bus where UDP is blocked.
 
-Both ways carry the four stamps of a two-way exchange; the datagrams are those of the frame
-stream, so that a stream camera can ask too.
+Both ways carry the four stamps of a two-way exchange; over UDP they are those of
+`cameras.clock_wire`, so that a stream camera can ask too.
 """
 
 import asyncio
 import itertools
 import json
 import secrets
-import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, cast
 
+from cameras.clock_wire import ClockClient
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange
 from runner.bus import BusError, BusLink, BusMessage
 
-QUESTION, ANSWER = struct.Struct("<qq"), struct.Struct("<qqqq")
 TIMEOUT_S = 2.0
 
 NowNs = Callable[[], int]
-
-
-class ClockServer(asyncio.DatagramProtocol):
-    """Answers over UDP with the host clock of this computer."""
-
-    def __init__(self, now_ns: NowNs) -> None:
-        self._now_ns = now_ns
-        self._transport: asyncio.DatagramTransport | None = None
-
-    @classmethod
-    async def listen(cls, host: str, port: int, now_ns: NowNs) -> "ClockServer":
-        """Listen at an address; port 0 for any.
-
-        Raises
-        ------
-        CameraLost
-            The port cannot be had.
-        """
-        loop = asyncio.get_running_loop()
-        try:
-            _, server = await loop.create_datagram_endpoint(
-                lambda: cls(now_ns), local_addr=(host, port)
-            )
-        except OSError as error:
-            raise CameraLost(
-                f"the clock port {host}:{port} cannot be had ({error.strerror}); name another"
-            ) from error
-        return server
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        if self._transport is None:
-            return 0
-        return int(self._transport.get_extra_info("sockname")[1])
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what answers are sent with."""
-        # The event loop's own class does not derive from DatagramTransport.
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        """Answer a question; what is none is not answered."""
-        received_ns = self._now_ns()  # first of all
-        if self._transport is not None and len(data) == QUESTION.size:
-            nonce, t0_ns = QUESTION.unpack(data)
-            self._transport.sendto(ANSWER.pack(nonce, t0_ns, received_ns, self._now_ns()), addr)
-
-    def error_received(self, exc: Exception) -> None:
-        """Leave it: whoever asked has gone."""
-
-    def close(self) -> None:
-        """Stop listening."""
-        if self._transport is not None:
-            self._transport.close()
 
 
 class _Asking:
@@ -110,53 +53,53 @@ class _Asking:
             )
 
 
-class UdpClock(asyncio.DatagramProtocol):
-    """Asks over UDP."""
+class UdpClock:
+    """Asks over UDP, with a time limit.
 
-    def __init__(self, name: str, now_ns: NowNs, timeout_s: float) -> None:
+    Parameters
+    ----------
+    client
+        Asks without one.
+    name
+        Of whom it asks, for errors.
+    """
+
+    def __init__(self, client: ClockClient, name: str, timeout_s: float) -> None:
+        self._client = client
         self._name = name
-        self._now_ns = now_ns
-        self._asking = _Asking(now_ns, timeout_s)
-        self._transport: asyncio.DatagramTransport | None = None
+        self._timeout_s = timeout_s
 
     @classmethod
     async def connect(
         cls, host: str, port: int, *, now_ns: NowNs, timeout_s: float = TIMEOUT_S
     ) -> "UdpClock":
-        """Make one; nothing is sent yet."""
-        loop = asyncio.get_running_loop()
-        _, asker = await loop.create_datagram_endpoint(
-            lambda: cls(f"{host}:{port}", now_ns, timeout_s), remote_addr=(host, port)
-        )
-        return asker
+        """Make one; nothing is sent yet.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what questions are sent with."""
-        self._transport = cast("asyncio.DatagramTransport", transport)
-
-    def datagram_received(self, data: bytes, addr: Any) -> None:
-        """Take the answer to our own question."""
-        received_ns = self._now_ns()  # first of all
-        if len(data) == ANSWER.size:
-            nonce, *stamps = ANSWER.unpack(data)
-            self._asking.take(nonce, (stamps[0], stamps[1], stamps[2]), received_ns)
-
-    def error_received(self, exc: Exception) -> None:
-        """Leave it to the timeout: a port that is closed may open again."""
+        Raises
+        ------
+        OSError
+            The name of the host is not known.
+        """
+        return cls(await ClockClient.connect(host, port, now_ns), f"{host}:{port}", timeout_s)
 
     async def exchange(self) -> ClockExchange:
-        """Return the stamps of one exchange."""
+        """Return the stamps of one exchange.
 
-        async def send(nonce: int) -> None:
-            if self._transport is not None:
-                self._transport.sendto(QUESTION.pack(nonce, self._now_ns()))
-
-        return await self._asking.ask(self._name, send)
+        Raises
+        ------
+        CameraLost
+            No answer came in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await self._client.exchange()
+        except TimeoutError as error:
+            why = f"no answer in {self._timeout_s:g} s"
+            raise CameraLost(f"the clock of {self._name} does not answer: {why}") from error
 
     def close(self) -> None:
         """Stop asking."""
-        if self._transport is not None:
-            self._transport.close()
+        self._client.close()
 
 
 class BusClock:

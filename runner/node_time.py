@@ -8,10 +8,9 @@ from numpy.typing import NDArray
 
 from cameras.protocol import ClockExchange
 from cameras.records import CameraInfo, FrameInfo, StampClock, StampKind
-from sync.clockfit import ClockFit, fit_clock
+from sync.live_clock import LiveClock
 from sync.pairs import EXCHANGE_DTYPE
 
-LIVE_EXCHANGES = 600
 ENVELOPE_FRAMES = 600  # over which the quickest arrival ties a clock that cannot be asked
 
 
@@ -29,8 +28,7 @@ class CameraTime:
 
     def __init__(self, info: CameraInfo) -> None:
         self._info = info
-        self._exchanges: deque[NDArray[np.void]] = deque(maxlen=LIVE_EXCHANGES)
-        self._fit: ClockFit | None = None
+        self._clock = LiveClock()
         self._ways_ns: deque[int] = deque(maxlen=ENVELOPE_FRAMES)
 
     def add(self, exchange: ClockExchange) -> NDArray[np.void]:
@@ -38,9 +36,7 @@ class CameraTime:
         row = np.zeros(1, EXCHANGE_DTYPE)
         row["t0_ns"], row["t1_ns"] = exchange.t0_ns, exchange.t1_ns
         row["t2_ns"], row["t3_ns"] = exchange.t2_ns, exchange.t3_ns
-        self._exchanges.append(row)
-        if len(self._exchanges) >= 2:
-            self._fit = fit_clock(np.concatenate(self._exchanges))
+        self._clock.add(row)
         return row
 
     def stamp(self, info: FrameInfo, arrival_ns: int) -> tuple[int, float]:
@@ -58,9 +54,9 @@ class CameraTime:
             raw_ns -= info.exposure_ns
         if self._info.clock is StampClock.HOST:
             return raw_ns, math.inf
-        if self._fit is not None:
+        if self._clock.count >= 2:
             stamps = np.array([raw_ns], np.int64)
-            here_ns, sigma_ns = self._fit.to_host_ns(stamps)[0], self._fit.sigma_ns(stamps)[0]
+            here_ns, sigma_ns = self._clock.to_host_ns(stamps)[0], self._clock.sigma_ns(stamps)[0]
             return int(here_ns), float(sigma_ns)
         # The frame cannot be here before its exposure ended.
         self._ways_ns.append(arrival_ns - info.exposure_ns - raw_ns)

@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlate.registry import tracker_class
-from correlate.trackers.protocol import CannotTrack, SceneSettings, Track, Tracker
+from correlate.trackers.protocol import (
+    CannotTrack,
+    Following,
+    LiveTracker,
+    SceneSettings,
+    Track,
+    Tracker,
+)
 from runner.config_node import NodeTrack
 
 REFERENCE_FRAMES = 8
@@ -62,6 +69,7 @@ class LiveTracks:
         self._publish = publish
         self._chunk_frames = chunk_frames
         self._reference: list[NDArray[np.generic]] = []
+        self._following: dict[str, Following] = {}
         self._chunk = _Chunk()
         self._ready: asyncio.Queue[_Chunk] = asyncio.Queue(maxsize=1)
         self.counters = TrackCounters()
@@ -91,7 +99,7 @@ class LiveTracks:
             chunk = await self._ready.get()
             for name, tracker in trackers.items():
                 try:
-                    track = await asyncio.to_thread(self._track, tracker, chunk)
+                    track = await asyncio.to_thread(self._track, name, tracker, chunk)
                 except CannotTrack as error:
                     self._publish(
                         f"tracks/{name}",
@@ -101,7 +109,11 @@ class LiveTracks:
                 self._publish(
                     f"tracks/{name}",
                     track_message(
-                        track, chunk.index, chunk.t_ns, skip=len(self._reference), provisional=True
+                        track,
+                        chunk.index,
+                        chunk.t_ns,
+                        skip=len(track.valid) - len(chunk.index),
+                        provisional=True,
                     ),
                 )
             self.counters.tracked += len(chunk.pixels)
@@ -109,9 +121,14 @@ class LiveTracks:
     def _load(self) -> dict[str, Tracker]:
         return {t.name: tracker_class(t.tracker)(self._scene) for t in self._tracks}
 
-    def _track(self, tracker: Tracker, chunk: _Chunk) -> Track:
+    def _track(self, name: str, tracker: Tracker, chunk: _Chunk) -> Track:
         frames = [*self._reference, *chunk.pixels]
-        return tracker.track(lambda: frames)
+        if not isinstance(tracker, LiveTracker):
+            return tracker.track(lambda: frames)
+        # What was learned once is followed from chunk to chunk.
+        if name not in self._following:
+            self._following[name] = tracker.begin(lambda: frames)
+        return self._following[name].track(lambda: chunk.pixels)
 
 
 def track_message(

@@ -58,6 +58,13 @@ class Outputs:
             raise OutputRefused(f"session and report are the same file, {session}")
         return claimed
 
+    def keep(self, path: Path) -> None:
+        """Raise OutputRefused where a file that is to be read would be replaced."""
+        if path.resolve() in {output.resolve() for output in self._all()}:
+            raise OutputRefused(
+                f"{path} is never written again; name another file for what follows"
+            )
+
     def clear(self) -> None:
         """Remove what was there before: called once the run can begin."""
         for path in self._all():

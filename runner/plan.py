@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from potentiostat.records import RangeSpec
@@ -90,6 +90,28 @@ class Plan:
         self.index = -1
         self.ending: Ending | None = None
         self._wish_obeyed = Wish.NOTHING
+
+    def take_up(self, ended: Sequence[StepEnded]) -> list[Step]:
+        """Go to where a plan was after these ends of its steps; return the steps.
+
+        Raises
+        ------
+        ValueError
+            They are not of this plan.
+        """
+        played = []
+        for end in ended:
+            message = self.next_step()
+            if message is None or message.index != end.index:
+                raise ValueError(
+                    f"step {end.index + 1} ended where the plan has step {self.index + 1}"
+                )
+            rules = (c for c in message.step.until if c.goto and c.text == end.reason)
+            for rule in rules:
+                end = replace(end, goto=rule.goto, goto_most=rule.goto_most)  # noqa: PLW2901
+            self.judge(end)
+            played.append(message.step)
+        return played
 
     @property
     def step(self) -> Step | None:

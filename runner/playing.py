@@ -1,13 +1,14 @@
 """The step that a guardian plays: which segment is on, its level now, and when it ends."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from potentiostat.limits import Condition, Envelope, Seen, Watch
 from potentiostat.protocol import Setpoint
 from potentiostat.segments import References, Segment, Step, resolve
 from runner.calm import Origin
+from runner.messages import Passed
 
 ROUNDING = 1e-6  # of a step
 
@@ -39,25 +40,40 @@ class Playing:
         Of the step in its plan.
     known
         What levels count from, as it is when the step begins.
+    passed
+        What of it has passed already: conditions and sweeps go on from there.
     """
 
     def __init__(
-        self, index: int, step: Step, *, envelope: Envelope, range_A: float, known: References
+        self,
+        index: int,
+        step: Step,
+        *,
+        envelope: Envelope,
+        range_A: float,
+        known: References,
+        passed: Passed | None = None,
     ) -> None:
         self.index = index
         self.step = step
         self._envelope = envelope
         self._range_A = range_A
         self._known = known
-        self._number = -1
-        self._whole = Watch(step.until)
-        self._part = Watch(())
+        self._passed = passed
+        self._number = -1 if passed is None else passed.segment - 1
+        self._whole, self._whole_warm = _watches(step.until)
+        self._part, self._part_warm = _watches(())
         self._began: Counts | None = None
         self._segment_began: Counts | None = None
         self._half_began: Counts | None = None
         self.stage = object()  # another one whenever something begins
         self._direction = 0
         self.setpoint = self._advance()
+        if passed is not None and self.segment.ramp is not None:
+            level = self._ramped_V(passed.segment_elapsed_s)
+            self.setpoint = replace(
+                self.setpoint, level=self.setpoint.level if level is None else level
+            )
 
     @property
     def segment(self) -> Segment:
@@ -71,7 +87,7 @@ class Playing:
 
     def _advance(self) -> Setpoint:
         self._number += 1
-        self._part = Watch(self.segment.until)
+        self._part, self._part_warm = _watches(self.segment.until)
         self._segment_began = None
         return self.segment.setpoint(self._envelope, self._range_A, self._known)
 
@@ -82,6 +98,10 @@ class Playing:
 
     def started(self, now: Counts) -> None:
         """Note that the set-point of the present segment is on."""
+        passed, self._passed = self._passed, None
+        if passed is not None:
+            self._go_on(now, passed)
+            return
         if self._began is None:
             self._began = now
         self._segment_began = now
@@ -91,6 +111,20 @@ class Playing:
         if self._half_began is None or (direction and direction != self._direction):
             self._half_began = now
         self._direction = direction or self._direction
+
+    def _go_on(self, now: Counts, passed: Passed) -> None:
+        """Count on from what has passed: everything began that much before now."""
+        self._began = _before(now, passed.elapsed_s, passed.charge_C, passed.charge_ionic_C)
+        self._segment_began = _before(
+            now,
+            passed.segment_elapsed_s,
+            passed.segment_charge_C,
+            passed.segment_charge_ionic_C,
+        )
+        self._half_began = _before(now, 0.0, passed.half_charge_C, 0.0)
+        directions = (s.direction for s in reversed(self.step.segments[: self._number + 1]))
+        self._direction = next((direction for direction in directions if direction), 0)
+        self.stage = object()
 
     # --- what moves ------------------------------------------------------------------------
 
@@ -136,7 +170,7 @@ class Playing:
         return still and self._whole.is_idle and self._part.is_idle
 
     def conditions(self) -> Iterator[tuple[Condition, Origin]]:
-        """Yield all conditions that are asked now, with what each counts from."""
+        """Yield all conditions that are asked of a reading now, with what each counts from."""
         for conditions, began in (
             (self.step.until, self._began),
             (self.segment.until, self._segment_began),
@@ -150,7 +184,8 @@ class Playing:
                 half_C=self._half_began.charge_C,
             )
             for condition in conditions:
-                yield condition, origin
+                if not condition.needs_temperature:
+                    yield condition, origin
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -175,6 +210,38 @@ class Playing:
                 quantity="V", relation=">", value=level_V, text=f"the sweep is at {level_V:.4g} V"
             )
         return None if found is None else Met(condition=found, ends_step=self.is_last)
+
+    def judge_temperature(self, temperature_K: float) -> Met | None:
+        """Take what a thermometer says, by itself and not with a reading; see `judge`."""
+        if self._segment_began is None:
+            return None
+        seen = Seen(temperature_K=temperature_K)
+        if (found := self._whole_warm.first_met(seen)) is not None:
+            return Met(condition=found, ends_step=True)
+        if (found := self._part_warm.first_met(seen)) is not None:
+            return Met(condition=found, ends_step=self.is_last)
+        return None
+
+
+def _watches(conditions: Sequence[Condition]) -> tuple[Watch, Watch]:
+    """Part what is asked of readings from what is asked of a thermometer.
+
+    Each counts its own: three times in a row are three answers of a thermometer, in whose
+    time there may be hundreds of readings.
+    """
+    return (
+        Watch([c for c in conditions if not c.needs_temperature]),
+        Watch([c for c in conditions if c.needs_temperature]),
+    )
+
+
+def _before(now: Counts, elapsed_s: float, charge_C: float, charge_ionic_C: float) -> Counts:
+    return replace(
+        now,
+        t_ns=now.t_ns - round(elapsed_s * 1e9),
+        charge_C=now.charge_C - charge_C,
+        charge_ionic_C=now.charge_ionic_C - charge_ionic_C,
+    )
 
 
 def _seen(began: Counts, now: Counts, half_C: float, voltage_V: float, current_A: float) -> Seen:

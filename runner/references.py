@@ -4,15 +4,21 @@ import math
 from collections.abc import Collection
 
 from potentiostat.protocol import Setpoint
-from potentiostat.segments import References
+from potentiostat.segments import NOTHING_KNOWN, References
 
 
 class LastLevels:
-    """Remembers the last levels of a run. Pure: it is told what happens."""
+    """Remembers the last levels of a run. Pure: it is told what happens.
 
-    def __init__(self) -> None:
-        self._control_V = self._control_A = math.nan
-        self._measured_V = self._measured_A = math.nan
+    Parameters
+    ----------
+    before
+        What is known from a run that this one continues.
+    """
+
+    def __init__(self, before: References = NOTHING_KNOWN) -> None:
+        self._control_V, self._control_A = before.control_V, before.control_A
+        self._measured_V, self._measured_A = before.measured_V, before.measured_A
 
     def held(self, setpoint: Setpoint) -> None:
         """Note a level that the plan asked for."""

@@ -17,6 +17,7 @@ from runner.format import in_unit, prefix_of, with_sigma
 from runner.holder_record import calibration_from
 from runner.report_dose import dose_content
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
+from runner.temperature_summary import temperature_text
 from session.reader import Session
 
 MAX_TRACE_POINTS = 6000
@@ -286,6 +287,9 @@ def _lag(session: Session) -> dict[str, Any] | None:
         return None
     table = session.table(path)
     known = dict(table.attributes)
+    if "r_max" not in known:
+        return {"verdict": str(known["verdict"])}
+    slope, low, high = (float(str(known[n])) for n in ("slope", "slope_low", "slope_high"))
     return {
         "lag": numbers(table["lag_s"]),
         "r": numbers(table["r"], 5),
@@ -297,6 +301,8 @@ def _lag(session: Session) -> dict[str, Any] | None:
         "verdict": str(known["verdict"]),
         "r_max": float(str(known["r_max"])),
         "lag_at_max": float(str(known["lag_at_max_s"])),
+        "effect": f"slope {slope:.4g} ({low:.4g} to {high:.4g}) {known.get('slope_unit', '')}",
+        "q": float(str(known.get("q", known["p"]))),
     }
 
 
@@ -332,6 +338,7 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
     if math.isfinite(summary.drift_px.value):
         drift = summary.drift_px
         facts.append(fact("largest drift", with_sigma(drift.value, drift.sigma, "px")))
+    facts += [fact("temperature", temperature_text(t)) for t in (summary.temperature,) if t]
     path = "instrument/potentiostat"
     if session.has(path):
         about = session.attributes(path)

@@ -17,6 +17,11 @@ from runner.edge_record import SOURCE as EDGES
 from runner.format import in_unit, with_sigma
 from runner.impedances import PREFIX
 from runner.plan import ExitCode
+from runner.temperature_summary import (
+    TemperatureSummary,
+    temperature_summary,
+    temperature_text,
+)
 from runner.titration_summary import TitrationSummary, titration_summaries, titration_table
 from session.reader import Session
 
@@ -73,12 +78,32 @@ class SpectrumSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrelationSummary:
-    """How surely two rates go together."""
+    """How surely two rates go together.
+
+    Parameters
+    ----------
+    r, lag_s
+        Correlation of largest magnitude within the declared lags, and where it is.
+    lag_low_s, lag_high_s
+        Interval (95 %) of the lag; NaN where it is not determined.
+    slope, slope_low, slope_high
+        Effect and its interval (95 %), in ``slope_unit``.
+    p, q
+        By surrogates, and the false-discovery rate over all tests of the session. All
+        numbers are NaN without enough data: the verdict then says what would be enough.
+    """
 
     name: str
     r: float
     lag_s: float
+    lag_low_s: float
+    lag_high_s: float
+    slope: float
+    slope_low: float
+    slope_high: float
+    slope_unit: str
     p: float
+    q: float
     null: str
     verdict: str
 
@@ -173,6 +198,7 @@ class RunSummary:
     codes: tuple[CodeSummary, ...] = ()
     dose: DoseSummary | None = None
     edges: EdgeSummary | None = None
+    temperature: TemperatureSummary | None = None
 
 
 def summarise(
@@ -212,6 +238,7 @@ def summarise(
             codes=_codes(session),
             dose=_dose(session),
             edges=_edges(session),
+            temperature=temperature_summary(session),
         )
 
 
@@ -359,20 +386,33 @@ def _at_step(columns: Mapping[str, NDArray[np.generic]], name: str, step: object
 
 
 def _correlations(session: Session) -> tuple[CorrelationSummary, ...]:
-    path = "correlation/front_current"
-    if not session.has(path):
-        return ()
-    found = session.attributes(path)
-    return (
-        CorrelationSummary(
-            name="front velocity with current",
-            r=float(found["r_max"]),  # type: ignore[arg-type]
-            lag_s=float(found["lag_at_max_s"]),  # type: ignore[arg-type]
-            p=float(found["p"]),  # type: ignore[arg-type]
-            null=str(found["null"]),
-            verdict=str(found["verdict"]),
-        ),
-    )
+    found = []
+    for name in session.correlations:
+        known = session.attributes(f"correlation/{name}")
+        if not {"first", "second", "verdict", "p"} <= set(known):
+            continue
+
+        def number(key: str, known: Mapping[str, object] = known) -> float:
+            return float(str(known.get(key, math.nan)))
+
+        found.append(
+            CorrelationSummary(
+                name=f"{known['first']} with {known['second']}",
+                r=number("r_max"),
+                lag_s=number("lag_at_max_s"),
+                lag_low_s=number("lag_low_s"),
+                lag_high_s=number("lag_high_s"),
+                slope=number("slope"),
+                slope_low=number("slope_low"),
+                slope_high=number("slope_high"),
+                slope_unit=str(known.get("slope_unit", "")),
+                p=number("p"),
+                q=number("q"),
+                null=str(known.get("null", "")),
+                verdict=str(known["verdict"]),
+            )
+        )
+    return tuple(found)
 
 
 def _reactions_s(session: Session) -> list[float]:
@@ -451,6 +491,8 @@ def _facts(summary: RunSummary) -> Table:
     )
     if summary.dose is not None:
         table.add_row("dose", dose_text(summary.dose))
+    if summary.temperature is not None:
+        table.add_row("temperature", temperature_text(summary.temperature))
     if summary.exit_reason == IMPORTED:
         return table
     if summary.frames:
@@ -536,9 +578,11 @@ def charge_text(term: str, charge: Measured) -> str:
 
 
 def _sentence(found: CorrelationSummary) -> Text:
+    if not math.isfinite(found.p):
+        return Text(f"{found.name}: {found.verdict}")
     return Text(
         f"{found.name}: r = {found.r:.3f} at a lag of {found.lag_s:+.2f} s, "
-        f"p = {found.p:.3g} ({found.null}). {found.verdict}"
+        f"p = {found.p:.3g} ({found.null}), false-discovery rate {found.q:.3g}. {found.verdict}"
     )
 
 

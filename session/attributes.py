@@ -6,9 +6,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from session.errors import SessionRefused
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.records import AttributeValue
 
+# What `session.seal` writes: checksums, and the names in a group.
+SEAL, HELD = "seal", "seal_holds"
 # The default file format keeps an attribute in the object's header: 64 KiB at most.
 _LIMIT_BYTES = 60_000
 
@@ -53,13 +55,24 @@ def _to_hdf5(where: str, value: object) -> object:
 def read_attributes(target: h5py.HLObject) -> dict[str, AttributeValue]:
     """Return the attributes of a group or dataset that are plain values.
 
-    References between objects (dimension scales) are left out.
+    References between objects (dimension scales) and checksums are left out.
+
+    Raises
+    ------
+    SessionRefused
+        One is damaged.
     """
     found: dict[str, AttributeValue] = {}
-    for name in target.attrs:
-        kind = target.attrs.get_id(name).dtype
-        if kind.kind in "biufSU" or h5py.check_string_dtype(kind) is not None:
-            found[name] = _from_hdf5(target.attrs[name])
+    try:
+        for name in target.attrs:
+            kind = target.attrs.get_id(name).dtype
+            is_plain = kind.kind in "biufSU" or h5py.check_string_dtype(kind) is not None
+            if is_plain and name not in (SEAL, HELD):
+                found[name] = _from_hdf5(target.attrs[name])
+    except HDF5_ERRORS as error:
+        raise SessionRefused(
+            f"{target.name} has a damaged attribute ({error}); another copy of the file will do"
+        ) from error
     return found
 
 

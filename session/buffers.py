@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
+from session.capture import frames_held
 from session.errors import SessionError, SessionRefused
 from session.records import CameraHeader
 from session.ring import FrameRing, choose_slots
@@ -43,8 +44,10 @@ class CameraRing:
     """
 
     def __init__(self, header: CameraHeader, slots: int | None) -> None:
+        capture, rate_Hz = header.capture, header.frame_rate_Hz
+        self._held = 0 if capture is None else frames_held(capture, rate_Hz)
         self.ring = FrameRing.create(
-            slots=slots or choose_slots(header.frame_bytes, frame_rate_Hz=header.frame_rate_Hz),
+            slots=slots or choose_slots(header.frame_bytes, frame_rate_Hz=rate_Hz, held=self._held),
             height=header.height,
             width=header.width,
             dtype=header.dtype,
@@ -58,6 +61,12 @@ class CameraRing:
         self._waits = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self.ring.slots.on_free = self._wake
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots that wait for the disk; those held for an event do not."""
+        slots = self.ring.slots
+        return max(0, slots.in_use - self._held) / max(1, slots.count - self._held)
 
     def check(self, pixels: NDArray[np.generic]) -> None:
         """Refuse pixels of another shape or type than the camera's."""

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from session.errors import SessionRefused
 from session.schema import NO_STAMP, unit_of
 from session.spec import Column, Group
 
@@ -173,9 +174,58 @@ def count_rows(group: h5py.Group, spec: Group) -> int:
     return 0
 
 
+def check_rows(group: h5py.Group, spec: Group) -> None:
+    """Refuse a table whose columns are not of the schema's shapes and types.
+
+    Raises
+    ------
+    SessionRefused
+        A number would be read as another one, or as none.
+    """
+    for column in spec.rows:
+        if column.name not in group:
+            continue
+        dataset = group[column.name]
+        if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 1:
+            raise SessionRefused(f"{group.name}/{column.name} is no column of one value a row")
+        wanted = storage_dtype(column.dtype)
+        # True and false, as others may have written them, mean the same as 1 and 0.
+        is_flag = dataset.dtype == np.bool_ and wanted == np.uint8
+        if dataset.dtype != wanted and not is_flag:
+            raise SessionRefused(
+                f"{group.name}/{column.name} is of {dataset.dtype}, and the schema has"
+                f" {column.dtype}"
+            )
+
+
+def check_whole(dataset: h5py.Dataset, count: int) -> None:
+    """Refuse a column of which a part was never written: HDF5 would fill it up.
+
+    Raises
+    ------
+    SessionRefused
+        Fewer chunks are there than the rows need.
+    """
+    if dataset.chunks is None or not count:
+        return
+    needed = -(-count // dataset.chunks[0])
+    found = dataset.id.get_num_chunks()
+    if found < needed:
+        raise SessionRefused(
+            f"{dataset.name}: {found} chunks are there of the {needed} that {count} rows need"
+        )
+
+
 def read_column(dataset: h5py.Dataset, count: int | None = None) -> NDArray[Any]:
     """Return a column as an array; strings as an array of `str`."""
     selection = () if count is None or dataset.ndim == 0 else slice(0, count)
+    if dataset.ndim == 1:
+        check_whole(dataset, dataset.shape[0] if count is None else count)
+    return read_column_part(dataset, selection)
+
+
+def read_column_part(dataset: h5py.Dataset, selection: slice | tuple[()]) -> NDArray[Any]:
+    """Return some rows of a column as an array; strings as an array of `str`."""
     if h5py.check_string_dtype(dataset.dtype) is not None:
         decoded = dataset.asstr(errors="replace")[selection]
         return np.asarray(decoded, dtype=object)

@@ -97,9 +97,9 @@ class DirectFile:
         Blocks; may be called from several threads.
         """
         whole = len(pixels) // PAGE_BYTES * PAGE_BYTES
-        _write_all(self._direct, pixels[:whole], offset)
+        write_all(self._direct, pixels[:whole], offset)
         # What does not fill a page goes through the page cache; no other frame shares it.
-        _write_all(self._tails, pixels[whole:], offset + whole)
+        write_all(self._tails, pixels[whole:], offset + whole)
 
     def close(self) -> None:
         """Close this way; the file stays open in HDF5."""
@@ -107,22 +107,28 @@ class DirectFile:
         os.close(self._tails)
 
 
-def _write_all(descriptor: int, pixels: NDArray[np.uint8], offset: int) -> None:
+def write_all(descriptor: int, pixels: NDArray[np.uint8], offset: int) -> None:
+    """Write bytes, shape (n,), at an offset, in as many calls as it takes."""
     while len(pixels):
         written = os.pwrite(descriptor, pixels.data, offset)
         pixels, offset = pixels[written:], offset + written
 
 
+def address_of(pixels: NDArray[np.generic]) -> int:
+    """Return where in memory pixels begin."""
+    address: int = pixels.__array_interface__["data"][0]
+    return address
+
+
 def is_aligned(pixels: NDArray[np.generic]) -> bool:
     """Tell whether pixels begin at a page of memory."""
-    begins: int = pixels.__array_interface__["data"][0]
-    return begins % PAGE_BYTES == 0
+    return address_of(pixels) % PAGE_BYTES == 0
 
 
 def aligned_copy(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
     """Return a copy that begins at a page of memory."""
     room = np.empty(pixels.nbytes + PAGE_BYTES, np.uint8)
-    begin = -int(room.__array_interface__["data"][0]) % PAGE_BYTES
+    begin = -address_of(room) % PAGE_BYTES
     copy = room[begin : begin + pixels.nbytes].view(pixels.dtype).reshape(pixels.shape)
     copy[...] = pixels
     return copy

@@ -14,14 +14,16 @@ from session.checks import as_column, check_columns
 from session.columns import GrowingTable, count_rows, write_table
 from session.errors import SessionRefused
 from session.layout import ensure_group
+from session.migrations import is_newer
 from session.records import EVENT_DTYPE, AttributeValue
-from session.schema import ROOT, find_group, is_name
+from session.schema import ROOT, SCHEMA_VERSION, find_group, is_name
+from session.seal import NEW, is_sealed, seal, seal_one
 from session.spec import Group
 from session.structure import open_checked
+from session.tables import version_of
 from session.writer import event_json
 
-# No valid name ends like these, so readers pass over what a crash may leave.
-_NEW = "~new"
+# No valid name ends like this or `NEW`, so readers pass over what a crash may leave.
 _OLD = "~old"
 
 
@@ -36,6 +38,7 @@ class SessionEditor:
         self.path = path
         self._file = file
         self._entry: h5py.Group = file[ROOT]
+        self._is_sealed = is_sealed(self._entry)
 
     @classmethod
     def open(cls, path: Path | str) -> "SessionEditor":
@@ -46,7 +49,14 @@ class SessionEditor:
         SessionRefused
             The file is not a session, not one to be trusted, or in use.
         """
-        return cls(Path(path), open_checked(Path(path), "r+"))
+        file = open_checked(Path(path), "r+")
+        if is_newer(version := version_of(file)):
+            file.close()
+            raise SessionRefused(
+                f"{path} is of version {version} of the schema and this program of"
+                f" {SCHEMA_VERSION}: it reads it, and writes nothing into it; a newer Lamella will"
+            )
+        return cls(Path(path), file)
 
     def __enter__(self) -> Self:
         return self
@@ -99,19 +109,21 @@ class SessionEditor:
         arrays = check_columns(path, spec, columns)
         check_attributes(path, attributes or {})
         parent_path, _, name = path.rpartition("/")
-        parent = ensure_group(self._entry, parent_path) if parent_path else self._entry
-        _discard(parent, name + _NEW)
-        group = parent.create_group(name + _NEW)
+        parent = self._ensure(parent_path) if parent_path else self._entry
+        _discard(parent, name + NEW)
+        group = parent.create_group(name + NEW)
         write_table(group, spec, arrays, units or {})
         if not spec.signal and spec.axes:
             _name_signal(group, spec, list(arrays))
         write_attributes(group, attributes or {})
+        self._seal(group)
         self._file.flush()
         _discard(parent, name + _OLD)
         if name in parent:
             parent.move(name, name + _OLD)
-        parent.move(name + _NEW, name)
+        parent.move(name + NEW, name)
         _discard(parent, name + _OLD)
+        self._seal_one(parent)
         self._file.flush()
 
     def update_columns(self, path: str, columns: Mapping[str, ArrayLike]) -> None:
@@ -153,6 +165,7 @@ class SessionEditor:
                 )
         for name, values in arrays.items():
             group[name][:count] = values
+            self._seal(group[name])
         self._file.flush()
 
     def put_attributes(self, path: str, attributes: Mapping[str, AttributeValue]) -> None:
@@ -170,7 +183,9 @@ class SessionEditor:
                 " 'instrument/<name>' or a table of results will do"
             )
         check_attributes(path, attributes)
-        write_attributes(ensure_group(self._entry, path), attributes)
+        group = self._ensure(path)
+        write_attributes(group, attributes)
+        self._seal(group)
         self._file.flush()
 
     def add_event(
@@ -186,7 +201,26 @@ class SessionEditor:
         row = (t_ns, kind, source, message.replace("\0", ""), event_json(data))
         events.append(np.array([row], dtype=EVENT_DTYPE))
         events.commit()
+        self._seal(self._entry["events"])
         self._file.flush()
+
+    def _ensure(self, path: str) -> h5py.Group:
+        parts = path.split("/")
+        above = ["/".join(parts[:depth]) for depth in range(1, len(parts) + 1)]
+        new = [name for name in above if name not in self._entry]
+        group = ensure_group(self._entry, path)
+        if new:
+            self._seal(self._entry[new[0]])
+            self._seal_one(self._entry[new[0]].parent)
+        return group
+
+    def _seal_one(self, group: h5py.Group) -> None:
+        if self._is_sealed:
+            seal_one(group)
+
+    def _seal(self, target: h5py.Group | h5py.Dataset) -> None:
+        if self._is_sealed:
+            seal(target)
 
 
 def _name_signal(group: h5py.Group, spec: Group, names: list[str]) -> None:

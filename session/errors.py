@@ -26,3 +26,7 @@ class JournalFailed(SessionError, OSError):
 
 class RecorderLost(SessionError):
     """The recorder died or could not write; the text says why, as far as known."""
+
+
+# What h5py raises when the bytes of a file make no sense.
+HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError)

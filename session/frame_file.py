@@ -1,36 +1,37 @@
 """The frames of one camera in the file: pixels first, then the stamps that name them."""
 
-import zlib
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from session.codecs import Codec
 from session.columns import GrowingTable
-from session.direct import DirectFile, DirectRefused, aligned_copy, allocate, is_aligned
+from session.direct import DirectRefused
 from session.errors import SessionRefused
+from session.pixel_stores import CachedStore, DirectStore, PixelStore, PressedStore, Stored
+from session.placed_file import PlacedFile
 from session.records import FRAME_ROW_DTYPE, FrameHeader
 from session.schema import NO_STAMP
 
-STRAIGHT = "straight to the disk"
-_BLOCK_FRAMES = 64
-_FEWEST_BLOCK_FRAMES = 4
-# Two writes keep disk and checksums busy side by side; what waits for them is bounded.
-_THREADS = 2
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+# What waits for the disk is bounded.
 _AT_ONCE = 8
 
 
 class FrameFile:
     """Appends the frames of one camera.
 
-    Frames are written by threads where the system lets them go past the page cache,
-    else by HDF5 at once. Either way they are counted, in order, once they are there.
+    Frames are written by threads where the system lets them go past the page cache, or
+    where they are compressed, else by HDF5 at once. Either way they are counted, in order,
+    once they are there.
 
     Parameters
     ----------
@@ -40,36 +41,43 @@ class FrameFile:
         Of the camera.
     note
         Called with the row of each frame that is in the file, and where its pixels lie.
+    codec
+        Compresses frames while a thread for it is free.
+    placed
+        By which compressed frames go past the page cache.
     """
 
     def __init__(
         self,
         path: Path,
         group: h5py.Group,
-        note: Callable[[NDArray[np.void], int], None] = lambda _row, _place: None,
+        note: Callable[[NDArray[np.void], Stored], None] = lambda _row, _stored: None,
+        *,
+        codec: Codec | None = None,
+        placed: PlacedFile | None = None,
     ) -> None:
         self._note = note
         self._data = group["data"]
         self._shape = self._data.shape[1:]
         self._dtype: np.dtype[Any] = self._data.dtype
-        self._room = 0
         self._begun = 0
         self._collected = 0
-        self._places: deque[int] = deque()
-        self._writing: deque[tuple[FrameHeader, int, Future[int]]] = deque()
+        self._writing: deque[tuple[FrameHeader, Future[Stored]]] = deque()
         self.table = GrowingTable(group, FRAME_ROW_DTYPE)
-        self.way = STRAIGHT
-        self._direct: DirectFile | None = None
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="recorder pixels")
+        self.store: PixelStore = self._find_store(path, codec, placed)
+
+    def _find_store(self, path: Path, codec: Codec | None, placed: PlacedFile | None) -> PixelStore:
+        if codec is not None:
+            return PressedStore(self._data, codec, placed)
         try:
-            self._direct = DirectFile(path, self._dtype.itemsize * int(np.prod(self._shape)))
-            self._grow()
-            self._direct.check(self._places)
+            return DirectStore(path, self._data)
         except DirectRefused as error:
-            self.way = f"through the page cache: {error}"
-            if self._direct is not None:
-                self._direct.close()
-                self._direct = None
+            return CachedStore(self._data, str(error))
+
+    @property
+    def way(self) -> str:
+        """How pixels get to the disk."""
+        return self.store.way
 
     @property
     def count(self) -> int:
@@ -83,21 +91,10 @@ class FrameFile:
                 f"{self._data.name}: a frame of {pixels.dtype} {pixels.shape} given,"
                 f" {self._dtype} {self._shape} expected"
             )
-        if self._begun >= self._room:
-            self._grow()
+        while len(self._writing) >= _AT_ONCE:
+            self._settle_first()
         stored = np.ascontiguousarray(pixels, dtype=self._dtype)
-        place = self._places.popleft()
-        if self._direct is None:
-            self._data.id.write_direct_chunk((self._begun, 0, 0), stored)
-            self._add(header, place, zlib.crc32(stored.data))
-        else:
-            while len(self._writing) >= _AT_ONCE:
-                self._settle_first()
-            if not is_aligned(stored):
-                stored = aligned_copy(stored)
-            content = stored.reshape(-1).view(np.uint8)
-            job = self._pool.submit(_write, self._direct, place, content)
-            self._writing.append((header, place, job))
+        self._writing.append((header, self.store.store(self._begun, stored)))
         self._begun += 1
 
     def collect(self, *, wait: bool) -> int:
@@ -108,7 +105,7 @@ class FrameFile:
         OSError
             One could not be written; none after it will ever be counted.
         """
-        while self._writing and (wait or self._writing[0][2].done()):
+        while self._writing and (wait or self._writing[0][1].done()):
             self._settle_first()
         new = self.count - self._collected
         self._collected = self.count
@@ -136,28 +133,16 @@ class FrameFile:
 
     def close(self) -> None:
         """End the threads; frames that were not settled are not counted."""
-        self._pool.shutdown()
+        self.store.close()
         self._writing.clear()
-        if self._direct is not None:
-            self._direct.close()
-            self._direct = None
 
     def _settle_first(self) -> None:
-        header, place, job = self._writing[0]
-        checksum = job.result()  # a failed one stays: its row must not go to the next
+        header, job = self._writing[0]
+        stored = job.result()  # a failed one stays: its row must not go to the next
         self._writing.popleft()
-        self._add(header, place, checksum)
+        self._add(header, stored)
 
-    def _grow(self) -> None:
-        # A short session does not leave a long block empty.
-        more = min(_BLOCK_FRAMES, max(_FEWEST_BLOCK_FRAMES, self._room // 4))
-        places = allocate(self._data, self._room, self._room + more)
-        self._room += more
-        if self._direct is not None:
-            self._direct.reserve(places)
-        self._places.extend(places)
-
-    def _add(self, header: FrameHeader, place: int, checksum: int) -> None:
+    def _add(self, header: FrameHeader, stored: Stored) -> None:
         values = (
             header.t_start_ns,
             header.exposure_ns,
@@ -168,14 +153,10 @@ class FrameFile:
             header.dropped_before,
             header.dose_per_m2,
             header.blanked,
-            checksum,
+            stored.checksum,
             NO_STAMP if header.arrival_ns is None else header.arrival_ns,
+            header.left_out,
         )
         row = np.array([values], dtype=FRAME_ROW_DTYPE)
         self.table.append(row)
-        self._note(row, place)
-
-
-def _write(file: DirectFile, offset: int, content: NDArray[np.uint8]) -> int:
-    file.write(offset, content)
-    return zlib.crc32(content.data)
+        self._note(row, stored)

@@ -56,7 +56,7 @@ class FrameGate:
                     "the disk is nearly full: frames are not stored from now on, readings are",
                 )
             self._left_out[camera] += 1
-            self._gaps[camera] += 1 + header.dropped_before
+            self._gaps[camera] += 1 + header.dropped_before + header.left_out
             return None
         if self._is_shut:
             self._open(writer, header.t_start_ns)

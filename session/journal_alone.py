@@ -61,6 +61,10 @@ class JournalAlone:
         """Append exchanges with a clock, shape (n,)."""
         self._journal.add({"kind": "exchanges", "clock": clock}, rows)
 
+    def append_temperatures(self, rows: NDArray[np.void]) -> None:
+        """Append what a thermometer said."""
+        self._journal.add({"kind": "temperature"}, rows)
+
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Store the counters of a bounded queue."""
         self._journal.add({"kind": "queue", "queue": queue, "counters": dict(counters)})

@@ -1,5 +1,6 @@
 """An empty session: all groups and datasets, made before the first reading."""
 
+import math
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ import numpy as np
 
 from potentiostat.records import Status
 from session.attributes import write_attributes
+from session.capture import frames_held
+from session.codecs import find_codec
 from session.columns import create_columns, describe_column, mark_group
 from session.direct import early_allocation
 from session.errors import SessionRefused
@@ -17,9 +20,11 @@ from session.records import (
     NOT_FINISHED,
     AttributeValue,
     CameraHeader,
+    Capture,
     InstrumentHeader,
     SessionHeader,
 )
+from session.ring import HOLDING_BYTES
 from session.schema import (
     EDGES,
     ENTRY,
@@ -30,6 +35,7 @@ from session.schema import (
     SAMPLES,
     SCHEMA_NAME,
     SCHEMA_VERSION,
+    TEMPERATURE,
     find_group,
     is_name,
 )
@@ -37,6 +43,8 @@ from session.spec import Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_FEWEST_BESIDE = 16  # slots of a ring beside those of frames that are held
 
 
 def check_header(header: SessionHeader) -> None:
@@ -71,6 +79,9 @@ def check_name(kind: str, name: str) -> None:
 
 
 def _check_camera(camera: CameraHeader) -> None:
+    find_codec(camera.compression)
+    if camera.capture is not None:
+        _check_capture(camera, camera.capture)
     try:
         dtype = np.dtype(camera.dtype)
     except TypeError:
@@ -84,6 +95,26 @@ def _check_camera(camera: CameraHeader) -> None:
         raise SessionRefused(
             f"camera {camera.name}: frames of {camera.height} x {camera.width} pixels;"
             f" each side must be at least 1 and a frame at most {MAX_FRAME_BYTES} bytes"
+        )
+
+
+def _check_capture(camera: CameraHeader, capture: Capture) -> None:
+    rate_Hz = camera.frame_rate_Hz
+    if not (math.isfinite(rate_Hz) and rate_Hz > 0):
+        raise SessionRefused(
+            f"camera {camera.name}: which frames are held for an event follows from its frame"
+            f" rate, and {rate_Hz} Hz is none"
+        )
+    if not all(0 <= value < math.inf for value in (capture.before_s, capture.after_s)):
+        raise SessionRefused(f"camera {camera.name}: {capture} names no times")
+    held = frames_held(capture, rate_Hz) + _FEWEST_BESIDE
+    most = HOLDING_BYTES // camera.frame_bytes
+    if held > most:
+        raise SessionRefused(
+            f"camera {camera.name}: {capture.before_s:g} s before an event are"
+            f" {held * camera.frame_bytes / 2**20:.0f} MiB at {rate_Hz:g} frames a second, and"
+            f" {HOLDING_BYTES / 2**20:.0f} MiB may be held; fewer seconds, a lower"
+            " frame rate or smaller frames will do"
         )
 
 
@@ -204,16 +235,28 @@ def create_edges(entry: h5py.Group) -> h5py.Group:
     return _create_table(entry, EDGES, EDGES.path)
 
 
+def create_temperature(entry: h5py.Group) -> h5py.Group:
+    """Make the empty table of what a thermometer says."""
+    return _create_table(entry, TEMPERATURE, TEMPERATURE.path)
+
+
 def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
     group = ensure_group(entry, f"frames/{camera.name}")
     size = (camera.height, camera.width)
+    codec = find_codec(camera.compression)
+    if codec is None:
+        properties = early_allocation()
+    else:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        codec.describe(properties, np.dtype(camera.dtype).itemsize)
+        group.attrs["compression"] = codec.stated
     data = group.create_dataset(
         "data",
         shape=(0, *size),
         maxshape=(None, *size),
         chunks=(1, *size),
         dtype=np.dtype(camera.dtype).newbyteorder("<"),
-        dcpl=early_allocation(),
+        dcpl=properties,
     )
     describe_column(data, "counts", "TEM intensity")
     create_columns(group, FRAMES)

@@ -1,22 +1,25 @@
 """Reads a session: lazily, read-only, and only files that are what they say."""
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import read_attributes
-from session.columns import count_rows
-from session.errors import SessionRefused
+from session.columns import check_rows, check_whole, count_rows, read_column
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.provenance import Provenance
-from session.records import EVENT_DTYPE, EXCHANGE_DTYPE, AttributeValue
+from session.records import EVENT_DTYPE, EXCHANGE_DTYPE, NOT_FINISHED, AttributeValue
+from session.sample_range import SampleRange
 from session.schema import (
     EVENTS,
     EXCHANGES,
@@ -27,11 +30,16 @@ from session.schema import (
     find_group,
     is_name,
 )
-from session.structure import open_checked
+from session.structure import is_recorded_now, open_checked
 from session.tables import Table, read_rows, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# A flush takes milliseconds; in between the file is whole.
+_ATTEMPTS, _PAUSE_S = 25, 0.02
+_ATTEMPTS_ALONE = 3
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,14 +94,14 @@ class Session:
 
     @classmethod
     def open(cls, path: Path | str) -> "Session":
-        """Open a session.
+        """Open a session; one that is being recorded as it stood at its last flush.
 
         Raises
         ------
         SessionRefused
             The file is not a session, or not one to be trusted.
         """
-        return cls(Path(path), open_checked(Path(path)))
+        return cls(Path(path), _open(Path(path)))
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +117,25 @@ class Session:
     def close(self) -> None:
         """Close the file; frames that were not read yet are out of reach then."""
         self._file.close()
+
+    @property
+    def is_finished(self) -> bool:
+        """False while it is recorded, and after a recorder was killed."""
+        return self.exit_reason != NOT_FINISHED
+
+    def refresh(self) -> None:
+        """Look at the file anew: what was flushed since it was opened is there then.
+
+        Frames that were asked for before are out of reach; ask for them again.
+
+        Raises
+        ------
+        SessionRefused
+            The file is gone, or no session any more.
+        """
+        self._file.close()
+        self._file = _open(self.path)
+        self._entry = self._file[ROOT]
 
     # --- what the session says of itself ---
 
@@ -140,12 +167,12 @@ class Session:
     @property
     def simulated(self) -> bool:
         """True for mock hardware."""
-        return bool(self.attributes("")["simulated"])
+        return bool(self._number("simulated"))
 
     @property
     def host_start_ns(self) -> int:
         """Host clock at `start_time`."""
-        return int(self._entry.attrs["host_start_ns"])
+        return self._number("host_start_ns")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -193,20 +220,47 @@ class Session:
 
     def attributes(self, path: str) -> dict[str, AttributeValue]:
         """Return the attributes of a group or dataset below ``/entry``."""
-        return read_attributes(self._at(path))
+        with self._reading(path):
+            return read_attributes(self._at(path))
 
     def has(self, path: str) -> bool:
         """Say whether the file holds a group or dataset, below ``/entry``."""
-        return path in self._entry
+        with self._reading(path):
+            return path in self._entry
 
     # --- its tables ---
 
-    def samples(self) -> "pd.DataFrame":
+    def samples(
+        self,
+        *,
+        from_ns: int | None = None,
+        to_ns: int | None = None,
+        step: int | Sequence[int] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> "pd.DataFrame":
         """Return the readings, indexed by host time ``t_ns``, in SI units.
 
-        ``attrs["units"]`` names the unit of each column.
+        ``attrs["units"]`` names the unit of each column. Of a long session only what is
+        asked for is read, beside the stamps or steps that it is asked by.
+
+        Parameters
+        ----------
+        from_ns, to_ns
+            Host times, the second one not included.
+        step
+            Step or steps of the plan.
+        columns
+            Names, beside ``t_ns``; all where None.
+
+        Raises
+        ------
+        SessionRefused
+            There is no such column, or the table is damaged.
         """
-        return self.table(SAMPLES.path).to_pandas()
+        if from_ns is None and to_ns is None and step is None and columns is None:
+            return self.table(SAMPLES.path).to_pandas()
+        wanted = SampleRange(from_ns=from_ns, to_ns=to_ns, steps=step, columns=columns)
+        return self._steadily(SAMPLES.path, lambda: wanted.read(self._at(SAMPLES.path))).to_pandas()
 
     def sample_columns(self) -> dict[str, NDArray[Any]]:
         """Return the readings as arrays of shape (n,), by the names of the schema."""
@@ -214,8 +268,21 @@ class Session:
 
     def frames(self, camera: str) -> FrameStack:
         """Return the frames of a camera, shape (n, height, width), still on disk."""
-        group = self._at(f"frames/{camera}")
-        return FrameStack(group["data"], count_rows(group, FRAMES))
+        where = f"frames/{camera}"
+
+        def read() -> FrameStack:
+            group, data = self._at(where), self._at(f"{where}/data")
+            check_rows(group, FRAMES)
+            is_data = isinstance(data, h5py.Dataset) and isinstance(group, h5py.Group)
+            if not is_data or data.ndim != 3 or data.dtype.kind not in "iuf":
+                raise SessionRefused(f"{self.path}: {where}/data holds no frames: {data!r}")
+            # A file that was cut may tell of more stamps than frames.
+            count = min(count_rows(group, FRAMES), data.shape[0])
+            if not self._is_finished_in_file():
+                check_whole(data, count)
+            return FrameStack(data, count, self.path)
+
+        return self._steadily(where, read)
 
     def frame_table(self, camera: str) -> Table:
         """Return the stamps of a camera's frames, one row for each."""
@@ -230,10 +297,14 @@ class Session:
             The file has no such table.
         """
         spec = find_group(path)
-        group = self._at(path)
-        if spec is None or not path or not isinstance(group, h5py.Group):
-            raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
-        return read_table(group, spec, path)
+
+        def read() -> Table:
+            group = self._at(path)
+            if spec is None or not path or not isinstance(group, h5py.Group):
+                raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
+            return read_table(group, spec, path)
+
+        return self._steadily(path, read)
 
     def to_xarray(self, path: str = SAMPLES.path) -> Any:
         """Return a table, or for ``"frames/<camera>"`` its pixels, as xarray has them.
@@ -257,7 +328,9 @@ class Session:
 
     def events(self) -> tuple[Event, ...]:
         """Return the events in the order in which they were recorded."""
-        rows = read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        rows = self._steadily(
+            EVENTS.path, lambda: read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        )
         return tuple(
             Event(
                 t_ns=int(row["t_ns"]),
@@ -271,8 +344,8 @@ class Session:
 
     def clock_exchanges(self, clock: str) -> NDArray[np.void]:
         """Return the raw exchanges with a clock, ``EXCHANGE_DTYPE``, shape (n,)."""
-        group = self._at(f"clocks/{clock}/exchanges")
-        return read_rows(group, EXCHANGES, EXCHANGE_DTYPE)
+        path = f"clocks/{clock}/exchanges"
+        return self._steadily(path, lambda: read_rows(self._at(path), EXCHANGES, EXCHANGE_DTYPE))
 
     def clock_fits(self, clock: str) -> tuple[ClockFitRow, ...]:
         """Return the segments of a clock's fit; none when it was never fitted."""
@@ -281,25 +354,90 @@ class Session:
             return ()
         table = self.table(path)
         names = [column.name for column in FIT.rows if column.name in table]
+        missing = [c.name for c in FIT.rows if c.required and c.name not in names]
+        if missing:
+            raise SessionRefused(f"{self.path}: {path} lacks the columns {', '.join(missing)}")
         return tuple(
             ClockFitRow(**{name: table[name][i].item() for name in names})
             for i in range(len(table))
         )
 
+    def _steadily(self, path: str, read: Callable[[], _Read]) -> _Read:
+        """Read; once more where the recorder was just writing what was read."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                with self._reading(path):
+                    return read()
+            except SessionRefused:
+                # Whether it is recorded can be asked of some systems only.
+                patience = _ATTEMPTS if is_recorded_now(self.path) else _ATTEMPTS_ALONE
+                if not self._file or self._is_finished_in_file() or attempt + 1 >= patience:
+                    raise
+                time.sleep(_PAUSE_S)
+                self.refresh()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _is_finished_in_file(self) -> bool:
+        try:
+            reason = read_column(self._entry["exit_reason"])
+        except (*HDF5_ERRORS, AttributeError):  # no text, or no dataset
+            return True
+        return str(reason) != NOT_FINISHED
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[None]:
+        """Turn what h5py says of damage into our own error."""
+        if not self._file:
+            raise SessionRefused(f"{self.path}: the session was closed; open it again")
+        try:
+            yield
+        except HDF5_ERRORS as error:
+            raise SessionRefused(
+                f"{self.path}: {path or 'the entry'} is damaged ({error}); `lamella verify` says"
+                " what is whole"
+            ) from error
+
     def _at(self, path: str) -> Any:
         if not path:
             return self._entry
         if path not in self._entry:
-            parent = path.rpartition("/")[0]
-            known = ", ".join(self._entry.get(parent, self._entry)) or "nothing"
-            raise SessionRefused(f"{self.path} has no {path!r}; there is {known}")
+            parent = self._entry.get(path.rpartition("/")[0], self._entry)
+            names = ", ".join(parent) if isinstance(parent, h5py.Group) else ""
+            raise SessionRefused(f"{self.path} has no {path!r}; there is {names or 'nothing'}")
         return self._entry[path]
 
     def _text(self, name: str) -> str:
-        return str(self._at(name).asstr(errors="replace")[()])
+        with self._reading(name):
+            found = self._at(name)
+            if not isinstance(found, h5py.Dataset) or found.ndim:
+                raise SessionRefused(f"{self.path}: {name} is no text")
+            return str(found.asstr(errors="replace")[()])
+
+    def _number(self, name: str) -> int:
+        value = self.attributes("").get(name)
+        if not isinstance(value, int):
+            raise SessionRefused(f"{self.path}: entry@{name} is {value!r}, and no whole number")
+        return value
 
     def _names(self, path: str) -> tuple[str, ...]:
-        return tuple(filter(is_name, self._entry.get(path, ())))
+        with self._reading(path):
+            group = self._entry.get(path, ())
+            if isinstance(group, h5py.Dataset):
+                raise SessionRefused(f"{self.path}: {path!r} is a dataset, and no group")
+            names = [n for n in group if is_name(n) and isinstance(group[n], h5py.Group)]
+            return tuple(names)
+
+
+def _open(path: Path) -> h5py.File:
+    """Open a session; one that is just being flushed is looked at again."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return open_checked(path)
+        except SessionRefused:
+            if not is_recorded_now(path):
+                raise
+            time.sleep(_PAUSE_S)
+    return open_checked(path)
 
 
 def _details(text: str) -> Mapping[str, object]:

@@ -38,12 +38,14 @@ from session.messages import (
     Released,
     Samples,
     Started,
+    Temperatures,
     ToRecorder,
 )
 from session.pipe_client import PipeClient, fail
 from session.records import (
     EXCHANGE_DTYPE,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
     AttributeValue,
     FrameHeader,
     SessionHeader,
@@ -155,6 +157,10 @@ class Recorder:
         """Return what the ring of a camera went through so far."""
         return self._camera(camera).ring.counters
 
+    def ring_fill(self, camera: str) -> float:
+        """Return what share of a camera's ring waits for the disk, 0 to 1."""
+        return self._camera(camera).fill
+
     def buffers(self, camera: str) -> FrameBuffers:
         """Return memory for the source of a camera to receive frames into.
 
@@ -198,6 +204,10 @@ class Recorder:
         """Record exchanges with a clock, shape (n,), of ``EXCHANGE_DTYPE``."""
         check_name("clock", clock)
         await self._send(Exchanges(clock, _checked(rows, EXCHANGE_DTYPE)))
+
+    async def temperatures(self, rows: NDArray[np.void]) -> None:
+        """Record what a thermometer said, shape (n,), of ``TEMPERATURE_DTYPE``."""
+        await self._send(Temperatures(_checked(rows, TEMPERATURE_DTYPE)))
 
     async def queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Record the counters of a bounded queue, in place of earlier ones."""

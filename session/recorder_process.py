@@ -3,16 +3,18 @@
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from session.capture import PreTrigger, frames_held
 from session.durable import JOURNAL_SYNC_INTERVAL_S, Syncer, sync_content
 from session.errors import JournalFailed, SessionError, SessionExists, SessionRefused
 from session.frame_gate import FrameGate, Writer
+from session.inbox import Inbox
 from session.journal import Journal
 from session.journal_alone import JournalAlone
 from session.journal_words import begin
@@ -32,9 +34,10 @@ from session.messages import (
     Released,
     Samples,
     Started,
+    Temperatures,
     ToRecorder,
 )
-from session.records import RUNNER_LOST, SessionHeader
+from session.records import RUNNER_LOST, FrameHeader, SessionHeader
 from session.ring import FrameRing, RingSpec
 from session.space import Space
 from session.writer import SessionWriter, event_json
@@ -86,6 +89,7 @@ def record(
             for camera, spec in rings.items():
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
+            recorder.holders = _holders(header)
             files = stack.enter_context(_Files(path, header))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
@@ -100,6 +104,14 @@ def record(
         else:
             recorder.reply(Started())
             recorder.run(files, leave)
+
+
+def _holders(header: SessionHeader) -> dict[str, PreTrigger]:
+    return {
+        camera.name: PreTrigger(camera.capture, frames_held(camera.capture, camera.frame_rate_Hz))
+        for camera in header.cameras
+        if camera.capture is not None
+    }
 
 
 class _Files:
@@ -220,7 +232,9 @@ class _Recording:
     def __init__(self, connection: "Connection[Any, Any]") -> None:
         self._connection = connection
         self.rings: dict[str, FrameRing] = {}
-        # Frames of each camera: that came, were let through to the file, are done with.
+        self.holders: dict[str, PreTrigger] = {}
+        # Frames of each camera: that came or left what holds them, were let through to the
+        # file, are done with.
         self._came: Counter[str] = Counter()
         self._sent: Counter[str] = Counter()
         self._done: Counter[str] = Counter()
@@ -235,6 +249,7 @@ class _Recording:
         """Serve; report what went wrong, and save what can be saved."""
         message: ToRecorder | _Ended | None = None
         is_broken = False
+        self._inbox = Inbox(self._connection)
         try:
             while not isinstance(message, Finish | _Ended):
                 message = None
@@ -258,6 +273,7 @@ class _Recording:
             with suppress(OSError):
                 files.journal.close()
             leave()  # HDF5 would write on as it closes the file
+        self._inbox.close()
 
     def _fail(self, files: _Files, error: Exception) -> None:
         why = " ".join(str(error).split())
@@ -270,7 +286,7 @@ class _Recording:
             case _Ended():
                 self._close_alone(files)
             case Finish(exit_reason, end_time):
-                files.gate.end(files.writer)
+                self._end_frames(files)
                 self._tell_news(files)
                 files.finish(exit_reason, end_time)
                 self._say_finished(files)
@@ -320,51 +336,69 @@ class _Recording:
     def _receive(self, writer: Writer) -> "ToRecorder | _Ended | None":
         """Return the next message, or None when none came before a flush is due."""
         try:
-            if not self._poll(0):
+            message = self._inbox.get(0)
+            if message is None:
                 self._collect(writer)
                 self._release()
-                if not self._poll(writer.seconds_until_flush()):
-                    return None
-            with _end_of_pipe():
-                message: ToRecorder = self._connection.recv()
+                message = self._inbox.get(writer.seconds_until_flush())
         except EOFError:
             return _Ended()
         return message
-
-    def _poll(self, timeout_s: float) -> bool:
-        with _end_of_pipe():
-            return self._connection.poll(timeout_s)
 
     def _write(self, files: _Files, message: ToRecorder) -> None:
         writer = files.writer
         match message:
             case Samples(rows):
                 writer.append_samples(rows)
-            case Frame(camera, slot, header):
-                self._came[camera] += 1
-                admitted = files.gate.admit(writer, camera, header)
-                if admitted is not None:
-                    self._sent[camera] += 1
-                    pixels = self.rings[camera].slot_pixels(slot)
-                    writer.begin_frame(camera, admitted, pixels)
-                # One that is left out is done when all before it are: slots go back in order.
-                self._done[camera] += writer.collect_frames(camera, wait=admitted is None)
-                self._done[camera] += admitted is None
-                if self._done[camera] >= _RELEASE_FRAMES:
-                    self._release()
-            case Event(t_ns, kind, source, text, data_json):
-                writer.append_event(t_ns, kind, source, text, data_json)
-            case Exchanges(clock, rows):
-                writer.append_exchanges(clock, rows)
-            case QueueCounters(queue, counters):
-                writer.set_queue_counters(queue, counters)
-            case Attributes(path, attributes):
-                writer.put_attributes(path, attributes)
+            case Frame():
+                self._take(files, message)
+            case Event():
+                _write_small(writer, message)
+                self._heed(files, message.kind, message.t_ns)
             case Flush():
                 writer.flush()
                 self.reply(Flushed())
             case _:
-                raise SessionRefused(f"the recorder does not know {message!r}")
+                _write_small(writer, message)
+
+    def _take(self, files: _Files, frame: Frame) -> None:
+        if (holder := self.holders.get(frame.camera)) is None:
+            self._store(files, frame, frame.header)
+        else:
+            holder.take(frame)
+            self._let_go(files, holder)
+
+    def _heed(self, files: _Files, kind: str, t_ns: int) -> None:
+        for holder in self.holders.values():
+            holder.heed(kind, t_ns)
+            self._let_go(files, holder)
+
+    def _let_go(self, files: _Files, holder: PreTrigger, *, all_of_them: bool = False) -> None:
+        for leaving in holder.leaving(all_of_them=all_of_them):
+            self._store(files, leaving.frame, leaving.header)
+
+    def _store(self, files: _Files, frame: Frame, header: FrameHeader | None) -> None:
+        """Store a frame, unless there is no header for it or no room; give its slot back."""
+        writer, camera = files.writer, frame.camera
+        self._came[camera] += 1
+        admitted = None if header is None else files.gate.admit(writer, camera, header)
+        if admitted is not None:
+            self._sent[camera] += 1
+            pixels = self.rings[camera].slot_pixels(frame.slot)
+            writer.begin_frame(camera, admitted, pixels)
+        # One that is left out is done when all before it are: slots go back in order.
+        self._done[camera] += writer.collect_frames(camera, wait=admitted is None)
+        self._done[camera] += admitted is None
+        if self._done[camera] >= _RELEASE_FRAMES:
+            self._release()
+
+    def _end_frames(self, files: _Files) -> None:
+        """Decide on the frames that are held still, and say what became of all."""
+        for camera, holder in self.holders.items():
+            self._let_go(files, holder, all_of_them=True)
+            files.writer.set_queue_counters(f"capture.{camera}", holder.counters)
+        files.gate.end(files.writer)
+        files.writer.set_queue_counters("recorder.inbox", self._inbox.counters)
 
     def _collect(self, writer: Writer) -> None:
         """Wait for all frames on their way: nobody else waits meanwhile."""
@@ -381,7 +415,7 @@ class _Recording:
     def _close_alone(self, files: _Files) -> None:
         """Close the file in order although the runner is gone without a word."""
         writer = files.writer
-        files.gate.end(writer)
+        self._end_frames(files)
         details = {"samples": writer.sample_count} | {
             f"frames of {camera}": writer.frame_count(camera) for camera in self.rings
         }
@@ -401,11 +435,18 @@ class _Ended:
     """The runner is gone."""
 
 
-@contextmanager
-def _end_of_pipe() -> Iterator[None]:
-    """Take an error of the pipe for its end, and no other error."""
-    try:
-        yield
-    except OSError as error:
-        # The other end was killed, perhaps in the middle of a message.
-        raise EOFError from error
+def _write_small(writer: Writer, message: ToRecorder) -> None:
+    """Write what needs nothing but the writer."""
+    match message:
+        case Event(t_ns, kind, source, text, data_json):
+            writer.append_event(t_ns, kind, source, text, data_json)
+        case Exchanges(clock, rows):
+            writer.append_exchanges(clock, rows)
+        case Temperatures(rows):
+            writer.append_temperatures(rows)
+        case QueueCounters(queue, counters):
+            writer.set_queue_counters(queue, counters)
+        case Attributes(path, attributes):
+            writer.put_attributes(path, attributes)
+        case _:
+            raise SessionRefused(f"the recorder does not know {message!r}")

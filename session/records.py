@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from session.provenance import Provenance
-from session.schema import EDGES, EVENTS, EXCHANGES, FRAMES, SAMPLES, row_dtype
+from session.schema import EDGES, EVENTS, EXCHANGES, FRAMES, SAMPLES, TEMPERATURE, row_dtype
 
 AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
 
@@ -15,11 +15,33 @@ EXCHANGE_DTYPE = row_dtype(EXCHANGES)
 FRAME_ROW_DTYPE = row_dtype(FRAMES)
 EVENT_DTYPE = row_dtype(EVENTS)
 EDGE_DTYPE = row_dtype(EDGES)
+TEMPERATURE_DTYPE = row_dtype(TEMPERATURE)
 
 MAX_FRAME_BYTES = 2**30
 
 NOT_FINISHED = "not finished"
 RUNNER_LOST = "runner lost"
+RECORDER_LOST = "recorder lost"  # said by `recover`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """All frames around events, few otherwise.
+
+    Parameters
+    ----------
+    before_s, after_s
+        How long before and after an event all frames are stored.
+    idle_rate_Hz
+        At which frames are stored otherwise; 0 for none.
+    kinds
+        Of the events.
+    """
+
+    before_s: float
+    after_s: float
+    idle_rate_Hz: float
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +60,10 @@ class CameraHeader:
     row_time_ns
         By which each row is exposed later than the row before; 0 where all are exposed
         at once, NaN where unknown.
+    compression
+        How its frames are stored, a word of `session.codecs.Compression`.
+    capture
+        Where not all frames are to be stored.
     """
 
     name: str
@@ -50,6 +76,8 @@ class CameraHeader:
     stamp: str = "exposure_start"
     clock: str = "camera"
     row_time_ns: float = 0.0
+    compression: str = "none"
+    capture: Capture | None = None
 
     @property
     def frame_bytes(self) -> int:
@@ -118,6 +146,8 @@ class FrameHeader:
         Electrons per area up to the end of this frame; NaN where unknown.
     arrival_ns
         Host clock when the whole frame was here, raw; None where nobody looked.
+    left_out
+        Frames that were here just before this one and are not stored, as was asked for.
     """
 
     t_start_ns: int
@@ -129,3 +159,4 @@ class FrameHeader:
     dose_per_m2: float = float("nan")
     blanked: bool = False
     arrival_ns: int | None = None
+    left_out: int = 0

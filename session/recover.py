@@ -22,11 +22,17 @@ from session import journal_words
 from session.attributes import read_attributes, write_attributes
 from session.columns import GrowingTable, count_rows
 from session.editor import SessionEditor
-from session.errors import SessionExists, SessionRefused
+from session.errors import HDF5_ERRORS, SessionExists, SessionRefused
 from session.journal import Entry, JournalFound, journal_path, read_journal
-from session.layout import check_name, create_edges, create_exchanges, ensure_group
+from session.layout import (
+    check_name,
+    create_edges,
+    create_exchanges,
+    create_temperature,
+    ensure_group,
+)
 from session.reader import Session
-from session.records import NOT_FINISHED
+from session.records import NOT_FINISHED, RECORDER_LOST
 from session.recover_pixels import PixelSource
 from session.recover_rows import (
     JournalTable,
@@ -40,11 +46,10 @@ from session.recover_rows import (
     try_file_rows,
 )
 from session.schema import ROOT
+from session.seal import seal
 from session.spec import Group, Shape
-from session.structure import HDF5_ERRORS, open_checked
+from session.structure import HOW_TO_OPEN, open_checked
 from session.writer import SessionWriter
-
-RECORDER_LOST = "recorder lost"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +224,7 @@ class _Work:
         with (
             PixelSource(self._path) as pixels,
             _original(None if damaged else self._path) as original,
-            h5py.File(self._part, "r+") as file,
+            h5py.File(self._part, "r+", **HOW_TO_OPEN) as file,
         ):
             entry = file[ROOT]
             for said in journal.entries:
@@ -287,6 +292,7 @@ class _Work:
     ) -> NDArray[np.void]:
         """Write the frames whose pixels are right, and return their rows."""
         good: list[int] = []
+        compressed = data.id.get_create_plist().get_nfilters() > 0
         data.resize(len(rows), axis=0)
         for number, (row, frame) in enumerate(zip(rows, frames, strict=True)):
             if frame is None or zlib.crc32(frame.data) != int(row["checksum"]):
@@ -294,7 +300,10 @@ class _Work:
                     f"{name}: the pixels of frame {int(row['index'])} are not in the file"
                 )
                 continue
-            data.id.write_direct_chunk((len(good), 0, 0), np.ascontiguousarray(frame))
+            if compressed:
+                data[len(good)] = frame
+            else:
+                data.id.write_direct_chunk((len(good), 0, 0), np.ascontiguousarray(frame))
             good.append(number)
         data.resize(len(good), axis=0)
         return _count_gaps(rows[good])
@@ -318,6 +327,8 @@ class _Work:
                 f"the recorder did not close the file: {'; '.join(self.done)}",
                 {"recovered": datetime.now(UTC).isoformat(), "missing": list(missing)[:1000]},
             )
+        with open_checked(self._part, "r+") as file:
+            seal(file[ROOT])
 
 
 @contextmanager
@@ -350,6 +361,8 @@ def _make_table(entry: h5py.Group, name: str) -> h5py.Group | None:
     if name not in entry:
         if name == "edges":
             create_edges(entry)
+        elif name == "temperature":
+            create_temperature(entry)
         elif name.startswith("clocks/"):
             clock = name.split("/")[1]
             check_name("clock", clock)
@@ -368,7 +381,7 @@ def _say_again(root: h5py.Group, entry: Entry) -> None:
     elif entry.kind == "queue" and isinstance(said["counters"], dict):
         check_name("queue", str(said["queue"]))
         write_attributes(ensure_group(root, f"queues/{said['queue']}"), said["counters"])
-    elif entry.kind == "exchanges":
+    elif entry.kind in ("exchanges", "temperature"):
         _make_table(root, table_of(entry))
 
 
@@ -385,7 +398,7 @@ def _add_attributes(original: h5py.Group, entry: h5py.Group) -> None:
 def _count_gaps(rows: NDArray[np.void]) -> NDArray[np.void]:
     """Count frames that are not there as dropped before the next one that is."""
     counted = rows.copy()
-    lost = np.diff(rows["index"], prepend=rows["index"][:1] - 1) - 1
+    lost = np.diff(rows["index"], prepend=rows["index"][:1] - 1) - 1 - rows["left_out"]
     counted["dropped_before"] = np.maximum(lost, rows["dropped_before"])
     return counted
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session import journal_words
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.journal import Entry, JournalFound
 from session.records import (
     EDGE_DTYPE,
@@ -15,10 +16,11 @@ from session.records import (
     EXCHANGE_DTYPE,
     FRAME_ROW_DTYPE,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
 )
+from session.recover_pixels import Place
 from session.schema import NO_STAMP, find_group
 from session.spec import Group
-from session.structure import HDF5_ERRORS
 from session.tables import read_rows
 
 _TEXT_TABLES = {"event": ("events", EVENT_DTYPE), "edge": ("edges", EDGE_DTYPE)}
@@ -43,7 +45,7 @@ class JournalTable:
 
     name: str
     rows: NDArray[np.void]
-    places: tuple[int, ...] = ()
+    places: tuple[Place, ...] = ()
     unknown: tuple[str, ...] = ()
 
 
@@ -51,7 +53,7 @@ def journal_tables(journal: JournalFound) -> Iterator[JournalTable]:
     """Yield each table of a journal that has rows."""
     dtypes = journal_words.dtypes_of(journal.entries[0])
     found: dict[str, list[NDArray[np.void]]] = {}
-    places: dict[str, list[int]] = {}
+    places: dict[str, list[Place]] = {}
     unknown: dict[str, tuple[str, ...]] = {}
     texts: dict[str, list[tuple[object, ...]]] = {}
     for entry in journal.entries:
@@ -63,7 +65,7 @@ def journal_tables(journal: JournalFound) -> Iterator[JournalTable]:
             unknown[name] = tuple(n for n in dtype_of(name).names or () if n not in names)
             found.setdefault(name, []).append(journal_words.rows_of(entry, dtypes))
             if entry.kind == "frame":
-                places.setdefault(name, []).append(int(str(entry.said["place"])))
+                places.setdefault(name, []).append(Place.said(entry))
     for name, rows in found.items():
         yield JournalTable(
             name=name,
@@ -87,7 +89,7 @@ def table_of(entry: Entry) -> str:
 
 def file_tables(entry: h5py.Group) -> Iterator[tuple[str, h5py.Group, Group]]:
     """Yield the tables of a file to which the recorder appends."""
-    names = ["samples", "events", "edges"]
+    names = ["samples", "events", "edges", "temperature"]
     names += [f"frames/{camera}" for camera in entry["frames"]]
     names += [f"clocks/{clock}/exchanges" for clock in entry["clocks"]]
     for name in names:
@@ -98,7 +100,12 @@ def file_tables(entry: h5py.Group) -> Iterator[tuple[str, h5py.Group, Group]]:
 
 def dtype_of(name: str) -> np.dtype[np.void]:
     """Return of what the rows of a table are made."""
-    plain = {"samples": SESSION_SAMPLE_DTYPE, "events": EVENT_DTYPE, "edges": EDGE_DTYPE}
+    plain = {
+        "samples": SESSION_SAMPLE_DTYPE,
+        "events": EVENT_DTYPE,
+        "edges": EDGE_DTYPE,
+        "temperature": TEMPERATURE_DTYPE,
+    }
     return plain.get(name, FRAME_ROW_DTYPE if name.startswith("frames/") else EXCHANGE_DTYPE)
 
 
@@ -107,7 +114,7 @@ def file_rows(entry: h5py.Group, name: str) -> NDArray[np.void]:
 
     Raises
     ------
-    OSError, RuntimeError, KeyError, ValueError, TypeError
+    OSError, RuntimeError, KeyError, ValueError, TypeError, SessionRefused
         It is damaged there.
     """
     spec = find_group(name)
@@ -129,7 +136,7 @@ def try_file_rows(entry: h5py.Group | None, name: str) -> NDArray[np.void] | Non
         return None
     try:
         return file_rows(entry, name)
-    except HDF5_ERRORS:
+    except (*HDF5_ERRORS, SessionRefused):
         return None
 
 

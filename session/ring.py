@@ -18,6 +18,7 @@ PAGE_BYTES = 4096
 _SLOTS = 64
 _LONGEST_STALL_S = 0.5
 _MEMORY_BYTES = 512 * 2**20
+HOLDING_BYTES = 768 * 2**20  # so that the whole recorder stays below 1 GiB
 _FEWEST_SLOTS = 4
 _SHARED_MEMORY_PATH = Path("/dev/shm")  # noqa: S108 - asked for its free space only
 
@@ -39,7 +40,11 @@ class RingSpec:
 
 
 def choose_slots(
-    frame_bytes: int, *, frame_rate_Hz: float = math.nan, memory_bytes: int | None = None
+    frame_bytes: int,
+    *,
+    frame_rate_Hz: float = math.nan,
+    memory_bytes: int | None = None,
+    held: int = 0,
 ) -> int:
     """Return a number of slots: half a second of frames and at least 64, if memory permits.
 
@@ -51,12 +56,17 @@ def choose_slots(
         Nominal rate; NaN where unknown.
     memory_bytes
         Most to take; by default 512 MiB, or half of what shared memory has free.
+    held
+        Frames that wait in the ring for something else than the disk, beside the others;
+        with them it takes 768 MiB at most.
 
     Raises
     ------
     MemoryError
-        Not even four frames fit.
+        Not even four frames fit beside those that are held.
     """
+    if held:
+        return held + _slots_beside(held, frame_bytes, frame_rate_Hz)
     if memory_bytes is None:
         memory_bytes = min(_MEMORY_BYTES, _free_shared_memory() // 2)
     wanted = _SLOTS
@@ -70,6 +80,22 @@ def choose_slots(
             " larger or the frames smaller"
         )
     return slots
+
+
+def _slots_beside(held: int, frame_bytes: int, frame_rate_Hz: float) -> int:
+    room_bytes = min(HOLDING_BYTES, _free_shared_memory() // 2) - held * _slot_bytes(frame_bytes)
+    try:
+        return choose_slots(
+            frame_bytes,
+            frame_rate_Hz=frame_rate_Hz,
+            memory_bytes=min(_MEMORY_BYTES, max(0, room_bytes)),
+        )
+    except MemoryError:
+        raise MemoryError(
+            f"{held} frames of {frame_bytes} bytes are to be held for an event, and at least"
+            f" {_FEWEST_SLOTS} beside them; {HOLDING_BYTES} bytes may be used: fewer seconds"
+            " before an event, a lower frame rate or smaller frames will do"
+        ) from None
 
 
 def _slot_bytes(frame_bytes: int) -> int:

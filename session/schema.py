@@ -8,7 +8,7 @@ import numpy as np
 from session.spec import Attribute, Column, Group, Shape, real, sigma, stamp, text
 
 SCHEMA_NAME = "lamella-session"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"  # what it adds: see session/migrations.py
 ROOT = "entry"
 
 # What a stamp holds where nothing was written (a crash between two flushes).
@@ -134,11 +134,25 @@ FRAMES = Group(
             meaning="host clock when the whole frame was here, raw; its least value where unknown",
             required=False,
         ),
+        Column(
+            name="left_out",
+            dtype="<i4",
+            unit="",
+            meaning="frames that were here just before and are not stored, as was asked for",
+            required=False,
+        ),
     ),
     attributes=(
         Attribute(name="pixel_size", dtype="<f8", unit="m", meaning="edge of a pixel, or NaN"),
         Attribute(name="model", dtype="str", unit="", meaning="maker and model"),
         Attribute(name="frame_rate", dtype="<f8", unit="Hz", meaning="nominal frame rate"),
+        Attribute(
+            name="compression",
+            dtype="str",
+            unit="",
+            meaning="of the pixels, and what it takes to read them; none where it is missing",
+            required=False,
+        ),
         Attribute(
             name="stamp",
             dtype="str",
@@ -249,6 +263,21 @@ EDGES = Group(
     ),
 )
 
+TEMPERATURE = Group(
+    path="temperature",
+    nx_class="NXdata",
+    meaning="what the thermometer said, about once a second, where one is wired",
+    signal="temperature",
+    axes=("t_ns",),
+    columns=(
+        stamp("t_ns", "middle of the exchange, host clock"),
+        stamp("read_start_ns", "host clock before the query was sent, raw"),
+        stamp("read_end_ns", "host clock after the reply was in, raw"),
+        real("temperature", "K", "of the sensor; NaN where it told none that can be believed"),
+        sigma("temperature_sigma", "K", "1 sigma, by the errors of sensor and input"),
+    ),
+)
+
 DRIFT = Group(
     path="drift/<camera>",
     nx_class="NXdata",
@@ -265,7 +294,7 @@ DRIFT = Group(
         real("sigma_x", "px", "1 sigma of dx"),
         real("sigma_y", "px", "1 sigma of dy"),
         real("sigma", "px", "1 sigma of the length of the shift"),
-        real("quality", "", "highest peak of the correlation over the next one"),
+        real("quality", "", "correlation over that of a perfect copy of the reference"),
         Column(name="valid", dtype="|u1", unit="", meaning="1 when to be used"),
     ),
 )
@@ -405,6 +434,10 @@ CONTACT = Group(
 )
 
 
+def _number(name: str, unit: str, meaning: str) -> Attribute:
+    return Attribute(name=name, dtype="<f8", unit=unit, meaning=meaning)
+
+
 def _plain(path: str, nx_class: str, meaning: str) -> Group:
     return Group(path=path, nx_class=nx_class, meaning=meaning, free_attributes=True)
 
@@ -429,6 +462,7 @@ GROUPS: tuple[Group, ...] = (
     FIT,
     EVENTS,
     EDGES,
+    TEMPERATURE,
     _plain("drift", "NXcollection", "one group for each camera"),
     DRIFT,
     _plain("tracks", "NXcollection", "one group for each tracker"),
@@ -438,7 +472,15 @@ GROUPS: tuple[Group, ...] = (
     Group(
         path="correlation/<name>",
         nx_class="NXcollection",
-        meaning="what was tested, effect, lag, p by surrogates, data of the figures",
+        meaning="what was tested, effect, lag, p by surrogates, data of the figures. Of a rate"
+        " against a drive (`front_current` and its like): `first`, `second`, what was taken out"
+        " of both (`given`), `slope` and `r` with their intervals (`_low`, `_high`, 95 %),"
+        " `best_lag_s` with its own, `p` and its false-discovery rate `q` over `family` tests,"
+        " `n`, `n_effective`, `method`, `seed`, `verdict`; columns `lag_s`, `r`, `p_of_lag`,"
+        " `surrogate_band`, and the surrogates' largest r, `surrogates_phase` and"
+        " `surrogates_iaaft`; without enough data only `reason` and what would be `enough`."
+        " `<track>_switching`: the rate around changes of the set-point, with bands;"
+        " `<track>_steps`: where the rate's level steps",
         results=True,
         free_columns=True,
         free_attributes=True,
@@ -474,6 +516,28 @@ GROUPS: tuple[Group, ...] = (
     CONTACT,
     _plain("queues", "NXcollection", "one group for each bounded queue"),
     _plain("queues/<queue>", "NXcollection", "its counters"),
+    Group(
+        path="continues",
+        nx_class="NXcollection",
+        meaning="the session of a run that died, which this one goes on from: where it was, and"
+        " what was counted by then. `charge` and `charge_ionic` of `samples` go on from it",
+        attributes=(
+            Attribute(name="path", dtype="str", unit="", meaning="of its file"),
+            Attribute(name="sha256", dtype="str", unit="", meaning="of its file then"),
+            Attribute(name="start_time", dtype="str", unit="", meaning="its own, which stays"),
+            _number("charge_C", "C", "counted by the instrument, in all sessions before"),
+            _number("charge_ionic_C", "C", "that had crossed the cell, by the ledgers before"),
+            _number("charge_ionic_sigma_C", "C", "1 sigma of it"),
+            _number("counted_ionic_C", "C", "as the live count has it"),
+            _number("dose_e_m2", "1/m^2", "dose before; `dose` of frames counts from here"),
+            _number("gap_s", "s", "from its last reading to the first new one, at rest"),
+            _number("flow_C", "C", "from its last reading until the cell was safe, estimated"),
+            _number("flow_sigma_C", "C", "1 sigma of it"),
+            _number("leak_C", "C", "taken from the cell by the holder in the gap; NaN: unknown"),
+            _number("leak_sigma_C", "C", "1 sigma of it"),
+        ),
+        free_attributes=True,
+    ),
     _plain("provenance", "NXcollection", "where the session comes from"),
     _plain("provenance/versions", "NXcollection", "version of each package"),
     _plain("provenance/host", "NXcollection", "the machine"),

@@ -21,6 +21,9 @@ def reference_page() -> str:
         "",
         "Columns marked *provisional* are written again after the run; all others are"
         " raw and stay. A stamp that was never written holds -2^63.",
+        "",
+        "In a finished session each group and dataset carries `seal`, two CRC-32 (of its"
+        " values and of its attributes), and each group `seal_holds`, the names in it as JSON.",
     ]
     for group in GROUPS:
         lines += _group_section(group)

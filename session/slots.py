@@ -69,6 +69,11 @@ class Slots:
         """True when each slot has a holder."""
         return self._free.empty()
 
+    @property
+    def in_use(self) -> int:
+        """Number of slots that have a holder."""
+        return self.count - self._free.qsize()
+
     def take(self) -> int | None:
         """Return a free slot, or None when there is none."""
         self._check()
@@ -153,7 +158,7 @@ class Slots:
             raise AssertionError("woken without a reason")
         self._holders[slot].append(True)
         with self._counting:
-            self._high_water = max(self._high_water, self.count - self._free.qsize())
+            self._high_water = max(self._high_water, self.in_use)
         return slot
 
     def _check(self) -> None:

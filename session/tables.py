@@ -1,6 +1,6 @@
 """A table as it is read: columns, units, attributes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import read_attributes
-from session.columns import count_rows, read_column
+from session.columns import check_rows, check_whole, count_rows, read_column, read_column_part
 from session.errors import SessionRefused
+from session.migrations import filled
 from session.records import AttributeValue
 from session.spec import Group
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_GAP_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,13 @@ def read_table(group: h5py.Group, spec: Group, path: str) -> Table:
     """Read all columns of a table that have one value for each row.
 
     A table without fixed columns is read as it is.
+
+    Raises
+    ------
+    SessionRefused
+        A column is not of the schema's shape or type, or was not written as a whole.
     """
+    check_rows(group, spec)
     fixed = {c.name for c in spec.columns} - {c.name for c in spec.rows}
     count = count_rows(group, spec) if spec.rows else None
     names = [
@@ -94,17 +103,66 @@ def read_table(group: h5py.Group, spec: Group, path: str) -> Table:
         for name in _in_schema_order(group, spec)
         if name not in fixed and isinstance(group[name], h5py.Dataset)
     ]
+    columns = {name: read_column(group[name], count) for name in names}
+    if count is not None:
+        columns |= filled(version_of(group), spec, count, columns)
     return Table(
         path=path,
-        columns={name: read_column(group[name], count) for name in names},
+        columns=columns,
         units={name: units for name in names if (units := unit_of_dataset(group[name]))},
         attributes=read_attributes(group),
     )
 
 
+def version_of(group: h5py.Group) -> str:
+    """Return the version of the schema that a group's file was written with."""
+    return str(group.file.attrs.get("schema_version", ""))
+
+
+def read_some_rows(
+    group: h5py.Group, path: str, rows: NDArray[np.bool_], names: Sequence[str]
+) -> Table:
+    """Read some rows of some columns, and of the file little more than those.
+
+    Parameters
+    ----------
+    rows
+        True for those wanted, shape (n,) with n whole rows in the table.
+    names
+        Columns, each with one value for each row.
+    """
+    blocks = list(_blocks_of(rows))
+
+    def column(name: str) -> NDArray[Any]:
+        dataset = group[name]
+        check_whole(dataset, len(rows))
+        parts = [read_column_part(dataset, block)[rows[block]] for block in blocks]
+        return np.concatenate(parts) if parts else read_column_part(dataset, slice(0, 0))
+
+    return Table(
+        path=path,
+        columns={name: column(name) for name in names},
+        units={name: units for name in names if (units := unit_of_dataset(group[name]))},
+        attributes=read_attributes(group),
+    )
+
+
+def _blocks_of(rows: NDArray[np.bool_]) -> Iterator[slice]:
+    """Yield the stretches that hold wanted rows; small gaps between them are read along."""
+    wanted = np.flatnonzero(rows)
+    if not wanted.size:
+        return
+    breaks = np.flatnonzero(np.diff(wanted) > _GAP_ROWS)
+    begins = wanted[np.concatenate([[0], breaks + 1])]
+    ends = wanted[np.concatenate([breaks, [wanted.size - 1]])] + 1
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+        yield slice(begin, end)
+
+
 def unit_of_dataset(dataset: h5py.Dataset) -> str:
     """Return the ``units`` attribute; empty where there is none."""
-    return str(read_attributes(dataset).get("units", ""))
+    units = dataset.attrs.get("units", "")
+    return units if isinstance(units, str) else str(read_attributes(dataset).get("units", ""))
 
 
 def _in_schema_order(group: h5py.Group, spec: Group) -> list[str]:
@@ -113,8 +171,19 @@ def _in_schema_order(group: h5py.Group, spec: Group) -> list[str]:
 
 
 def read_rows(group: h5py.Group, spec: Group, dtype: np.dtype[np.void]) -> NDArray[np.void]:
-    """Read a table as rows of a structured dtype, shape (n,)."""
+    """Read a table as rows of a structured dtype, shape (n,).
+
+    Raises
+    ------
+    SessionRefused
+        A column is missing, or not of the schema's shape or type.
+    """
+    check_rows(group, spec)
     rows = np.empty(count_rows(group, spec), dtype=dtype)
+    added = filled(version_of(group), spec, len(rows), group)
+    missing = [name for name in dtype.names or () if name not in group and name not in added]
+    if missing:
+        raise SessionRefused(f"{group.name} lacks the columns {', '.join(missing)}")
     for name in dtype.names or ():
-        rows[name] = read_column(group[name], len(rows))
+        rows[name] = added[name] if name in added else read_column(group[name], len(rows))
     return rows

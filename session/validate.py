@@ -12,15 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.columns import count_rows, read_column, storage_dtype
-from session.errors import SessionRefused
+from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.journal import journal_path
+from session.migrations import is_newer, lacking
 from session.reader import Session
 from session.records import NOT_FINISHED
-from session.schema import FRAMES, NO_STAMP, ROOT, SAMPLES, find_group, unit_of
+from session.schema import (
+    FRAMES,
+    NO_STAMP,
+    ROOT,
+    SAMPLES,
+    SCHEMA_VERSION,
+    find_group,
+    unit_of,
+)
+from session.seal import broken_seals
 from session.spec import Column, Group, Shape
-from session.structure import HDF5_ERRORS, open_checked
-from session.tables import unit_of_dataset
+from session.structure import open_checked
+from session.tables import unit_of_dataset, version_of
 
 _FRAMES_AT_ONCE = 16
 
@@ -57,13 +67,24 @@ def validate(path: Path | str, *, pixels: bool = True) -> list[Problem]:
             if not problems:  # else the tables may not be there to look into
                 problems += _check_content(entry, pixels=pixels)
                 problems += _check_session(path)
-            return problems
+            return [*_check_version(file), *problems, *_check_seals(entry)]
     except SessionRefused as error:
         left = journal_path(path)
         hint = f"; {left} is there: `lamella recover {path}`" if left.exists() else ""
         return [Problem(path="/", message=f"{error}{hint}")]
     except HDF5_ERRORS as error:
         return [Problem(path="/", message=f"the file is damaged: {error}")]
+
+
+def _check_version(file: h5py.File) -> Iterator[Problem]:
+    if is_newer(version_of(file)):
+        yield Problem(
+            path="/",
+            message=f"is of version {version_of(file)} of the schema, newer than"
+            f" {SCHEMA_VERSION} of this program: what that added is not looked at; verify it"
+            " with a newer Lamella",
+            severity=Severity.WARNING,
+        )
 
 
 # --- against the schema ------------------------------------------------------------
@@ -99,13 +120,15 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
     for attribute in spec.attributes:
         if attribute.required and attribute.name not in group.attrs:
             yield Problem(path=f"{name}@{attribute.name}", message="is missing")
+    old = lacking(version_of(group), spec)
     for column in spec.columns:
         where = f"{name}/{column.name}".lstrip("/")
         if column.name in group:
             yield from _check_column(where, group[column.name], spec, column)
-        elif column.required:
+        elif column.required and column.name not in old:
             yield Problem(path=where, message="is missing")
-    lengths = {group[c.name].shape for c in spec.rows if c.name in group}
+    columns = [group[c.name] for c in spec.rows if c.name in group]
+    lengths = {column.shape for column in columns if isinstance(column, h5py.Dataset)}
     if len(lengths) > 1:
         yield Problem(
             path=name,
@@ -116,8 +139,11 @@ def _check_group(name: str, group: h5py.Group, spec: Group) -> Iterator[Problem]
 
 
 def _check_column(
-    where: str, dataset: h5py.Dataset, spec: Group, column: Column
+    where: str, dataset: h5py.Dataset | h5py.Group, spec: Group, column: Column
 ) -> Iterator[Problem]:
+    if not isinstance(dataset, h5py.Dataset):
+        yield Problem(path=where, message="is a group, and no dataset")
+        return
     dimensions = {Shape.SCALAR: 0, Shape.FRAMES: 3}.get(column.shape, 1)
     if dataset.ndim != dimensions:
         yield Problem(path=where, message=f"has shape {dataset.shape}")
@@ -185,6 +211,17 @@ def _check_written(where: str, group: h5py.Group, spec: Group, count: int) -> It
                 )
 
 
+def _check_seals(entry: h5py.Group) -> Iterator[Problem]:
+    reason = entry.get("exit_reason")
+    if isinstance(reason, h5py.Dataset) and str(read_column(reason)) == NOT_FINISHED:
+        return  # it is sealed as it is finished
+    for target, message in broken_seals(entry):
+        path = target.name.removeprefix(entry.name).lstrip("/")
+        group = path if isinstance(target, h5py.Group) else path.rpartition("/")[0]
+        if find_group(group) is not None:  # what others have put in beside is theirs
+            yield Problem(path=path, message=message)
+
+
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -205,7 +242,7 @@ def _check_rising(where: str, stamps: NDArray[np.int64], *, strict: bool) -> Ite
 
 def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Problem]:
     count = count_rows(group, FRAMES)
-    stack = FrameStack(group["data"], count)
+    stack = FrameStack(group["data"], count, Path(group.file.filename))
     if group["data"].shape[0] < count:
         yield Problem(
             path=f"{where}/data",
@@ -223,6 +260,8 @@ def _check_frames(where: str, group: h5py.Group, *, pixels: bool) -> Iterator[Pr
         yield from _check_rising(f"{where}/{name}", group[name][:count], strict=False)
     lost = np.maximum(np.diff(group["index"][:count]) - 1, 0)
     stated = group["dropped_before"][:count]
+    if "left_out" in group:
+        stated = stated + group["left_out"][:count]
     wrong = np.flatnonzero(lost != stated[1:])
     if wrong.size:
         row = int(wrong[0]) + 1

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import check_attributes, write_attributes
+from session.codecs import find_codec
 from session.columns import GrowingTable
+from session.direct import DirectRefused
 from session.errors import SessionExists, SessionRefused
 from session.frame_file import FrameFile
 from session.journal import Journal
@@ -27,19 +29,26 @@ from session.layout import (
     create_edges,
     create_exchanges,
     create_layout,
+    create_temperature,
     ensure_group,
 )
+from session.pixel_stores import PressedStore, Stored
+from session.placed_file import PlacedFile
 from session.records import (
     EDGE_DTYPE,
     EVENT_DTYPE,
     EXCHANGE_DTYPE,
+    NOT_FINISHED,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
     AttributeValue,
     FrameHeader,
     SessionHeader,
 )
 from session.ring import PAGE_BYTES
 from session.schema import ROOT, find_group
+from session.seal import seal
+from session.structure import HOW_TO_OPEN
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
@@ -80,7 +89,12 @@ class SessionWriter:
         check_header(header)
         self._journal = journal
         self._monotonic_ns = monotonic_ns
-        self._file = _create(self.path)
+        self._codecs = {camera.name: find_codec(camera.compression) for camera in header.cameras}
+        self._placed: PlacedFile | None = None
+        if any(self._codecs.values()):
+            with suppress(DirectRefused, OSError):  # `_create` says what is wrong
+                self._placed = PlacedFile(self.path)
+        self._file = _create(self.path, self._placed)
         create_layout(self._file, header)
         self._entry = self._file[ROOT]
         self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
@@ -88,6 +102,7 @@ class SessionWriter:
         self._cameras = {camera.name: self._frame_file(camera.name) for camera in header.cameras}
         self._clocks = {clock: self._clock_table(clock) for clock in header.clocks}
         self._edges: GrowingTable | None = None  # made when the first ones come
+        self._temperature: GrowingTable | None = None  # the same
         self._last_t_ns = header.host_start_ns
         self._last_flush_ns = 0
         self._file.flush()
@@ -192,6 +207,16 @@ class SessionWriter:
         self._edges.append(rows)
         self.flush_if_due()
 
+    def append_temperatures(self, rows: NDArray[np.void]) -> None:
+        """Append what a thermometer said, shape (n,), of ``TEMPERATURE_DTYPE``."""
+        if self._temperature is None:
+            self._temperature = GrowingTable(create_temperature(self._entry), TEMPERATURE_DTYPE)
+        self._temperature.append(rows)
+        self._say({"kind": "temperature"}, rows)
+        if len(rows):
+            self._note(int(rows["t_ns"][-1]))
+        self.flush_if_due()
+
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Store the counters of a bounded queue, in place of earlier ones."""
         check_name("queue", queue)
@@ -227,7 +252,9 @@ class SessionWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand all that was appended to the operating system."""
+        """Hand all that was appended to the operating system, readings and events first."""
+        if self._journal is not None:
+            self._journal.write()
         for camera in self._cameras.values():
             camera.settle()
         if self._journal is not None:
@@ -238,7 +265,7 @@ class SessionWriter:
         for table in (
             self._samples,
             self._events,
-            *([] if self._edges is None else [self._edges]),
+            *(table for table in (self._edges, self._temperature) if table is not None),
             *self._clocks.values(),
             *(camera.table for camera in self._cameras.values()),
         ):
@@ -247,13 +274,20 @@ class SessionWriter:
         self._last_flush_ns = self._monotonic_ns()
 
     def finish(self, exit_reason: str, end_time: str) -> None:
-        """Say why and when it ended, trim, and close the file."""
+        """Say why and when it ended, trim, put checksums on all of it, and close the file."""
         self._say({"kind": "end", "exit_reason": exit_reason, "end_time": end_time})
         self.flush()
-        for camera in self._cameras.values():
+        for name, camera in self._cameras.items():
             camera.trim()
-        self._entry["exit_reason"][()] = exit_reason.replace("\0", "")
-        self._entry["end_time"][()] = end_time
+            if isinstance(camera.store, PressedStore):
+                self.set_queue_counters(f"compression.{name}", camera.store.counters())
+        # Killed in between, the file is still an unfinished one, whose seals nobody asks for.
+        if exit_reason != NOT_FINISHED:
+            seal(self._entry)
+        for name, text in (("end_time", end_time), ("exit_reason", exit_reason)):
+            self._entry[name][()] = text.replace("\0", "")
+            if exit_reason != NOT_FINISHED:
+                seal(self._entry[name])
         self.close()
 
     def close(self) -> None:
@@ -262,6 +296,8 @@ class SessionWriter:
             self.flush()
             self._close_frames()
             self._file.close()
+            if self._placed is not None:
+                self._placed.close()
             self._end.close()
 
     def abandon(self) -> None:
@@ -281,10 +317,16 @@ class SessionWriter:
             camera.close()
 
     def _frame_file(self, camera: str) -> FrameFile:
-        def note(row: NDArray[np.void], place: int) -> None:
-            self._say({"kind": "frame", "camera": camera, "place": place}, row)
+        codec = self._codecs[camera]
 
-        frames = FrameFile(self.path, self._entry[f"frames/{camera}"], note)
+        def note(row: NDArray[np.void], stored: Stored) -> None:
+            said = {"kind": "frame", "camera": camera, "place": stored.place}
+            if codec is not None and not stored.raw:
+                said |= {"size": stored.size, "compression": codec.name.value}
+            self._say(said, row)
+
+        group = self._entry[f"frames/{camera}"]
+        frames = FrameFile(self.path, group, note, codec=codec, placed=self._placed)
         group = ensure_group(self._entry, f"instrument/{camera}")
         write_attributes(group, {"frames_written": frames.way})
         return frames
@@ -306,13 +348,14 @@ class SessionWriter:
         self._last_t_ns = max(self._last_t_ns, t_ns)
 
 
-def _create(path: Path) -> h5py.File:
+def _create(path: Path, placed: PlacedFile | None) -> h5py.File:
     try:
         # Frames at whole pages can be written past the page cache.
         return h5py.File(
-            path,
-            "x",
+            path if placed is None else placed,
+            "x" if placed is None else "w",  # the other has seen that there was none
             libver="earliest",
+            **HOW_TO_OPEN,
             alignment_threshold=PAGE_BYTES,
             alignment_interval=PAGE_BYTES,
         )

@@ -32,7 +32,7 @@ def fit_current(  # noqa: PLR0913 - one for each thing that a meter may tell
     edges_ns: NDArray[np.int64],
     *,
     tau_s: float | None = None,
-    fixed_tau: bool = False,
+    tau_sigma_s: float = math.inf,
     background_terms: int | None = None,
     jitter_s: float | None = None,
     edges_from: CodeFit | None = None,
@@ -51,8 +51,10 @@ def fit_current(  # noqa: PLR0913 - one for each thing that a meter may tell
         Nominal edges: beam off, on, off, ...
     tau_s
         About what the time constant is; None where nothing is known.
-    fixed_tau
-        Take ``tau_s`` as it is.
+    tau_sigma_s
+        Its standard uncertainty, as of a data sheet or a calibration: what is known of the time
+        constant need not be taken from the delay. 0 takes ``tau_s`` as it is, infinity as a
+        place to begin.
     background_terms
         Of the slow background over the code; None for one in 16 chips.
     jitter_s
@@ -70,12 +72,14 @@ def fit_current(  # noqa: PLR0913 - one for each thing that a meter may tell
     CodeNotFound
         The record does not show the code, or not clearly.
     ValueError
-        A time constant that is to be fixed and is not given, or edges of another code.
+        An uncertainty of a time constant that is not given, or below 0; edges of another code.
     """
     if edges_from is not None and not np.array_equal(edges_from.edges_ns, edges_ns):
         raise ValueError("edges_from is of another code: fit both records to the same edges")
-    if fixed_tau and not (tau_s is not None and tau_s > 0):
-        raise ValueError("a fixed time constant must be given, and be above 0")
+    if tau_sigma_s != math.inf and not (tau_s is not None and tau_s > 0 and tau_sigma_s >= 0):
+        raise ValueError(
+            f"a time constant of {tau_s} s +- {tau_sigma_s} s: give one above 0, and its sigma"
+        )
     origin = edges_ns[0]
     apart_s = np.zeros(len(edges_ns)) if edges_from is None else edges_from.own_shifts_s()
     edges_s = np.maximum.accumulate((edges_ns - origin) / 1e9 + apart_s)
@@ -95,7 +99,7 @@ def fit_current(  # noqa: PLR0913 - one for each thing that a meter may tell
         first_tau_s,
         background_terms,
     )
-    record.tau_is_fixed = fixed_tau
+    record.tau_sigma = tau_sigma_s / first_tau_s
 
     def settle_at(scatter_s: float | None, start_s: Floats) -> Settled:
         return settle(
@@ -125,7 +129,7 @@ def fit_current(  # noqa: PLR0913 - one for each thing that a meter may tell
         place_ns,
         with_rate=with_rate,
         amplitude=(amplitude, sigma),
-        response=(record.tau_s, 0.0 if fixed_tau else float(sigmas[0]) * record.tau_s),
+        response=(record.tau_s, 0.0 if record.tau_is_fixed else float(sigmas[0]) * record.tau_s),
         noise=record.noise,
         apart_s=apart_s,
     )
@@ -154,12 +158,17 @@ class _Samples:
         middle = 0.5 * (self.start_s + self.stop_s)
         width = np.ptp(middle) or 1.0
         self.background = chebyshev.chebvander(2 * (middle - middle[0]) / width - 1, count - 1)
-        self.tau_s = tau_s
-        self.tau_is_fixed = False
+        self.tau_s = self.known_tau_s = tau_s
+        self.tau_sigma = math.inf  # of its logarithm, beforehand
         # No quicker than what the samples tell from none, no slower than ten chips.
         self.tau_range_s = (0.05 * float(np.median(self.stop_s - self.start_s)), 10 * chip_s)
         self.coefficients = np.zeros(count + 1)
         self.noise = 1.0
+
+    @property
+    def tau_is_fixed(self) -> bool:
+        """True where nothing moves the time constant."""
+        return self.tau_sigma == 0.0
 
     def _wave(self, edges_s: Floats, tau_s: float) -> Floats:
         return window_mean(self.start_s, self.stop_s, edges_s, tau_s=tau_s)
@@ -182,16 +191,20 @@ class _Samples:
         freedom = max(1.0 - design.shape[1] / len(wave), 0.1)
         amplitude = self.coefficients[-1]
         slopes = edge_slopes(self.start_s, self.stop_s, edges_s, tau_s=self.tau_s)
-        others = design
-        if not self.tau_is_fixed:
-            more, less = (self._wave(edges_s, self.tau_s * f) for f in (1.01, 1 / 1.01))
-            change = amplitude * (more - less) / (2 * math.log(1.01))
-            others = np.column_stack([change, design])
+        edges = sparse.csc_matrix(slopes * amplitude)
+        weight = weight * freedom / self.noise**2
+        if self.tau_is_fixed:
+            return Linearised(residual=residual, weight=weight, edges=edges, others=design)
+        more, less = (self._wave(edges_s, self.tau_s * f) for f in (1.01, 1 / 1.01))
+        change = amplitude * (more - less) / (2 * math.log(1.01))
+        # What is known of the time constant beforehand is one datum more.
+        known = np.zeros(1 + design.shape[1])
+        known[0] = 1.0
         return Linearised(
-            residual=residual,
-            weight=weight * freedom / self.noise**2,
-            edges=sparse.csc_matrix(slopes * amplitude),
-            others=others,
+            residual=np.append(residual, math.log(self.known_tau_s / self.tau_s)),
+            weight=np.append(weight, self.tau_sigma**-2),
+            edges=sparse.vstack([edges, sparse.csc_matrix((1, edges.shape[1]))], format="csc"),
+            others=np.vstack([np.column_stack([change, design]), known]),
         )
 
     def move(self, steps: Floats) -> None:

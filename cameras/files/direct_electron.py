@@ -112,7 +112,7 @@ def _number(path: Path, told: Mapping[str, str], name: str) -> float | None:
     try:
         found = seconds_to_ns(text) / 10**9
     except ValueError as error:
-        raise FrameFileError(f"{path}: {name} is {text!r}, no number") from error
+        raise FrameFileError(f"{path}: {name} is {text[:40]!r}, no number") from error
     return found if found >= 0 else None
 
 

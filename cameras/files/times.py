@@ -1,11 +1,12 @@
 """Texts of dates to integer nanoseconds, without a float on the way."""
 
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import numpy as np
 
 NS = 10**9
+LATEST_S = 9_000_000_000  # as nanoseconds it still has room in 64 bits
 # No NaT, "now" or the like, which NumPy would take for a date.
 _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)Z?"
@@ -37,6 +38,9 @@ def seconds_to_ns(text: str) -> int:
     """
     try:
         seconds = Decimal(text.strip())
+        # Before it is made an integer: 1e999999 is a text of few bytes.
+        if not abs(seconds) <= LATEST_S:
+            raise ValueError(f"{text!r} is no number of seconds: {LATEST_S} are the most")
         return int((seconds * NS).to_integral_value())
-    except (InvalidOperation, OverflowError) as error:
+    except ArithmeticError as error:
         raise ValueError(f"{text!r} is no number of seconds") from error

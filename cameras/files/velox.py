@@ -16,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameras.files.parts import FilePart, join_parts, read_parts
-from cameras.files.raw import frame_in
+from cameras.files.raw import frame_in, size_of
 from cameras.files.recording import FrameFileError, FrameRecording, FrameStamps
 from cameras.files.times import seconds_to_ns
 from cameras.records import StampKind
 
 IMAGES = "Data/Image"
 CLOCK = "camera UTC"
+BEST_COMPRESSION = 1100  # deflate reaches 1032
+# What h5py raises when the bytes make no sense.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 _STAMP = re.compile(r"Detectors\[(.+)\]\.TimeStamp")
 
 
@@ -37,8 +40,11 @@ class EmdPixels:
         """Return one frame."""
         try:
             with h5py.File(self.path, "r") as file:
-                pixels: NDArray[np.generic] = file[self.series]["Data"][:, :, number]
-        except (OSError, KeyError, ValueError) as error:
+                data = _dataset(self.path, file, f"{self.series}/Data", 3)
+                pixels: NDArray[np.generic] = data[:, :, number]
+        except FrameFileError:
+            raise
+        except _DAMAGE as error:
             raise FrameFileError(f"{frame_in(self.path, number)}: is damaged: {error}") from error
         return np.ascontiguousarray(pixels.astype(pixels.dtype.newbyteorder("=")))
 
@@ -58,27 +64,32 @@ def _part(path: Path) -> FilePart:
     try:
         with h5py.File(path, "r") as file:
             return _in_file(path, file)
-    except (OSError, RuntimeError) as error:
+    except FrameFileError:
+        raise
+    except _DAMAGE as error:
         raise FrameFileError(f"{path}: cannot be read as HDF5: {error}") from error
 
 
 def _in_file(path: Path, file: h5py.File) -> FilePart:
-    found = file.get(IMAGES)
+    found = _own(path, file, IMAGES)
     names = sorted(found) if isinstance(found, h5py.Group) else []
     series = [
         name
         for name in names
-        if isinstance(found[name], h5py.Group) and {"Data", "Metadata"} <= {*found[name]}
+        if isinstance(own := _own(path, found, name), h5py.Group) and {"Data", "Metadata"} <= {*own}
     ]
     if not series:
         raise FrameFileError(f"{path}: is no Velox file with images: {IMAGES} holds no series")
+    all_data = {name: _dataset(path, found, f"{name}/Data", 3) for name in series}
     # The movie, where single images lie beside it.
-    chosen = max(series, key=lambda name: int(found[name]["Data"].shape[-1]))
-    data, metadata = found[chosen]["Data"], found[chosen]["Metadata"]
-    if data.ndim != 3 or data.dtype.kind not in "iuf":
+    chosen = max(series, key=lambda name: int(all_data[name].shape[-1]))
+    if not all_data[chosen].size:
+        raise FrameFileError(f"{path}: {chosen} holds no frame: {all_data[chosen].shape}")
+    data, metadata = all_data[chosen], _dataset(path, found, f"{chosen}/Metadata", 2)
+    if data.dtype.kind not in "iuf" or metadata.dtype.kind not in "iu":
         raise FrameFileError(
             f"{path}: {chosen} holds {data.dtype} {data.shape}, and no grey levels of "
-            "(height, width, frame)"
+            "(height, width, frame), or metadata that are no bytes"
         )
     count = int(data.shape[2])
     said = []
@@ -86,7 +97,7 @@ def _in_file(path: Path, file: h5py.File) -> FilePart:
         said.append(f"{path.name} holds {len(series)} series: {chosen} of {count} frames was taken")
     for name, rows in (
         ("Metadata", metadata.shape[-1]),
-        ("FrameLookupTable", _rows(found[chosen])),
+        ("FrameLookupTable", _rows(path, found[chosen])),
     ):
         if rows is not None and rows != count:
             said.append(f"{path.name}: {name} has {rows} entries for {count} frames")
@@ -104,9 +115,40 @@ def _in_file(path: Path, file: h5py.File) -> FilePart:
     )
 
 
-def _rows(series: h5py.Group) -> int | None:
-    table = series.get("FrameLookupTable")
-    return int(table.shape[0]) if isinstance(table, h5py.Dataset) else None
+def _own(path: Path, group: h5py.Group, name: str) -> Any:
+    """Return what lies under a path in the file itself, None where there is nothing."""
+    found: Any = group
+    for part in name.split("/"):
+        if not isinstance(found, h5py.Group) or part not in found:
+            return None
+        if not isinstance(found.get(part, getlink=True), h5py.HardLink):
+            raise FrameFileError(
+                f"{path}: {found.name}/{part} is a link to elsewhere, which is not followed"
+            )
+        found = found[part]
+    return found
+
+
+def _dataset(path: Path, group: h5py.Group, name: str, dimensions: int) -> h5py.Dataset:
+    """Return a dataset whose numbers are in the file."""
+    found = _own(path, group, name)
+    if not isinstance(found, h5py.Dataset) or found.shape is None or found.ndim != dimensions:
+        raise FrameFileError(f"{path}: {name} is no dataset of {dimensions} dimensions")
+    if found.is_virtual or found.external:
+        raise FrameFileError(f"{path}: {name} takes its data from other files")
+    declared = found.size * found.dtype.itemsize
+    most = size_of(path) * (BEST_COMPRESSION if found.compression or found.chunks else 1)
+    if found.dtype.kind not in "iuf" or declared > most:
+        raise FrameFileError(
+            f"{path}: {name} holds {found.dtype} {found.shape}, and no grey levels or bytes that "
+            f"the file of {size_of(path)} bytes has room for"
+        )
+    return found
+
+
+def _rows(path: Path, series: h5py.Group) -> int | None:
+    table = _own(path, series, "FrameLookupTable")
+    return int(table.shape[0]) if isinstance(table, h5py.Dataset) and table.ndim else None
 
 
 def _told(path: Path, metadata: h5py.Dataset, number: int) -> Mapping[str, Any]:

@@ -15,7 +15,6 @@ from correlate.drift import (
 from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
 from correlate.window import Band
 
-FIXED_PATTERN_LIMIT = 0.01
 LONG_REFERENCE = 64
 
 
@@ -42,33 +41,70 @@ class DriftTracker:
         CannotTrack
             There is no usable frame, or the frames are too small.
         """
-        pattern = fixed_pattern_of(frames)
-        few = abs(pattern) > FIXED_PATTERN_LIMIT
-        try:
-            estimator = DriftEstimator(
-                self._settings.shape,
-                band=self._band,
-                reference_frames=1 if few else LONG_REFERENCE,
-            )
-        except ValueError as error:
-            raise CannotTrack(str(error)) from error
+        estimator = self._estimator()
         shifts = [estimator.update(pixels) for pixels in frames()]
         if not any(shift.valid for shift in shifts):
             raise CannotTrack("no frame could be registered")
-        drift = drift_columns(shifts)
-        return Track(
-            columns={
-                "dx": drift["dx"],
-                "dx_sigma": drift["sigma_x"],
-                "dy": drift["dy"],
-                "dy_sigma": drift["sigma_y"],
-            },
-            units={"dx": "px", "dx_sigma": "px", "dy": "px", "dy_sigma": "px"},
-            valid=np.array([shift.valid for shift in shifts]),
-            reasons=Counter(shift.reason for shift in shifts if not shift.valid),
-            attributes={"fixed_pattern_correlation": pattern},
-            drift=drift,
-        )
+        return drift_track(shifts, fixed_pattern_of(frames))
+
+    def begin(self, frames: Frames) -> "LiveDrift":
+        """Learn a reference from first frames, and return what registers more onto it.
+
+        Raises
+        ------
+        CannotTrack
+            There is no usable frame, or the frames are too small.
+        """
+        estimator = self._estimator()
+        shifts = [estimator.update(pixels) for pixels in frames()]
+        if not any(shift.valid for shift in shifts):
+            raise CannotTrack("no frame could be registered")
+        return LiveDrift(estimator, fixed_pattern_of(frames))
+
+    def _estimator(self) -> DriftEstimator:
+        try:
+            return DriftEstimator(
+                self._settings.shape, band=self._band, reference_frames=LONG_REFERENCE
+            )
+        except ValueError as error:
+            raise CannotTrack(str(error)) from error
+
+
+class LiveDrift:
+    """Registers more frames onto a reference that is there.
+
+    Parameters
+    ----------
+    estimator
+        With its reference.
+    pattern
+        Fixed-pattern correlation of the first frames.
+    """
+
+    def __init__(self, estimator: DriftEstimator, pattern: float) -> None:
+        self._estimator, self._pattern = estimator, pattern
+
+    def track(self, frames: Frames) -> Track:
+        """Register more frames; each is looked at once."""
+        return drift_track([self._estimator.update(p) for p in frames()], self._pattern)
+
+
+def drift_track(shifts: list[Shift], pattern: float) -> Track:
+    """Return shifts as a track, with the fixed-pattern correlation of the frames."""
+    drift = drift_columns(shifts)
+    return Track(
+        columns={
+            "dx": drift["dx"],
+            "dx_sigma": drift["sigma_x"],
+            "dy": drift["dy"],
+            "dy_sigma": drift["sigma_y"],
+        },
+        units={"dx": "px", "dx_sigma": "px", "dy": "px", "dy_sigma": "px"},
+        valid=np.array([shift.valid for shift in shifts]),
+        reasons=Counter(shift.reason for shift in shifts if not shift.valid),
+        attributes={"fixed_pattern_correlation": pattern},
+        drift=drift,
+    )
 
 
 def fixed_pattern_of(frames: Frames) -> float:

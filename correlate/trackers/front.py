@@ -4,44 +4,52 @@ The layers run across the frames, gold to electrolyte from left to right. The co
 of every frame are kept; the frames themselves are not.
 """
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, optimize
 
 from correlate.drift import DriftEstimator, Shift
-from correlate.edge import EdgeFit, fit_edge, step_shape
+from correlate.edge import EdgeFit
+from correlate.film import FIRST_WIDTH_PX, find_film, first_place
+from correlate.front_learn import learn_model
+from correlate.front_line import FrontFollower, FrontModel, FrontShape
 from correlate.kinematics import windowed_velocity
-from correlate.trackers.drift import (
-    FIXED_PATTERN_LIMIT,
-    LONG_REFERENCE,
-    drift_columns,
-    fixed_pattern_of,
-)
+from correlate.sums import frame_sums
+from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
 from correlate.window import Band
 
-REACH_PX = 32.0  # of the line on each side of the front
-CLEAR_PX = 10.0  # kept free of the film's own edges
-EDGE_REACH_PX = 14.0
-FIRST_WIDTH_PX = 2.5
 TEXTURE_ROUNDS = 2
-MIN_SIGNIFICANCE = 8.0  # of the step in the mean of the first frames
 FIRST_FRAMES = 20
-MAX_JUMP_SIGMAS = 8.0
-MAX_JUMP_PX = 6.0
-GRAIN_PX = 5.0  # residuals of a mean profile are correlated over a grain
+SUMMED_ROWS_PX = 4
+LIVE_BIN_PX = 4  # of large frames: quick, and what it loses matters little on a long reference
+LIVE_SIDE_PX = 512
+NOT_REGISTERED = "not registered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Film:
-    """Where the film stands, in reference coordinates."""
+class FrontReading:
+    """What one frame tells; the reason is empty where the front was found."""
 
-    collector_px: float
-    interface_px: float
-    interface_sigma_px: float
+    shift: Shift
+    fit: EdgeFit | None = None
+    shape: FrontShape = field(default_factory=FrontShape)
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """What all the frames that were looked at tell."""
+
+    model: FrontModel
+    place_px: float  # in the first frames
+    lines: NDArray[np.float64]
+    shifts: list[Shift]
+    estimator: DriftEstimator
 
 
 class FrontTracker:
@@ -71,290 +79,189 @@ class FrontTracker:
         CannotTrack
             The film or a front in it cannot be found.
         """
+        learned = self._learn(frames)
+        follower = FrontFollower(learned.model, learned.place_px)
+        readings = []
+        for pixels, line, shift in zip(frames(), learned.lines, learned.shifts, strict=True):
+            if not shift.valid:
+                readings.append(FrontReading(shift=shift, reason=NOT_REGISTERED))
+                continue
+            fit = follower.fit(line, shift.dx_px)
+            if isinstance(fit, str):
+                readings.append(FrontReading(shift=shift, reason=fit))
+                continue
+            sums = frame_sums(pixels, SUMMED_ROWS_PX)
+            shape = follower.shape(sums, fit, shift.dx_px)
+            readings.append(FrontReading(shift=shift, fit=fit, shape=shape))
+        return front_track(readings, learned.model, self._settings)
+
+    def begin(self, frames: Frames) -> "LiveFront":
+        """Learn from first frames, and return what follows the front from there on.
+
+        Raises
+        ------
+        CannotTrack
+            The film or a front in it cannot be found.
+        """
+        side = min(self._settings.shape)
+        learned = self._learn(frames, LIVE_BIN_PX if side >= LIVE_SIDE_PX else None)
+        follower = FrontFollower(learned.model, learned.place_px)
+        for line, shift in zip(learned.lines, learned.shifts, strict=True):
+            if shift.valid:
+                follower.fit(line, shift.dx_px)
+        return LiveFront(self._settings, learned.model, follower.place_px, learned.estimator)
+
+    def _learn(self, frames: Frames, bin_px: int | None = None) -> _Learned:
         lines, rough = self._first_pass(frames)
-        film = self._find_film(lines, rough)
-        band = Band(left_px=film.collector_px + CLEAR_PX, right_px=film.interface_px - CLEAR_PX)
-        shifts = _register(frames, self._settings.shape, band)
-        film = self._find_film(lines, shifts)
+        dx = np.array([s.dx_px for s in rough])
+        film = find_film(lines, dx, self._film_px)
+        band = Band(left_px=film.first_px, right_px=film.last_px)
+        estimator = DriftEstimator(
+            self._settings.shape, band=band, reference_frames=LONG_REFERENCE, bin_px=bin_px
+        )
+        shifts = [estimator.update(pixels) for pixels in frames()]
         dx = np.array([s.dx_px for s in shifts])
         usable = np.array([s.valid for s in shifts])
-        texture, width_px = np.ones(lines.shape[1]), FIRST_WIDTH_PX
-        fits = _follow(lines, dx, usable, film, texture, width_px)
+        film = find_film(lines, dx, self._film_px)
+        first = np.flatnonzero(usable)[:FIRST_FRAMES]
+        place, rises = first_place(lines[first], dx[first], film, FIRST_WIDTH_PX)
+        model = FrontModel(
+            film=film,
+            texture=np.ones(lines.shape[1]),
+            width_px=FIRST_WIDTH_PX,
+            rises=rises,
+        )
         for _ in range(TEXTURE_ROUNDS):
-            texture, width_px = _learn(lines, dx, usable, fits, film)
-            fits = _follow(lines, dx, usable, film, texture, width_px)
-        return self._result(fits, shifts, film, width_px)
+            model = learn_model(model, lines, dx, _follow(lines, dx, model, place))
+        return _Learned(
+            model=model, place_px=place, lines=lines, shifts=shifts, estimator=estimator
+        )
 
     def _first_pass(self, frames: Frames) -> tuple[NDArray[np.float64], list[Shift]]:
         """Return the column sums of all frames, and a drift that knows no band."""
         estimator = DriftEstimator(self._settings.shape)
         lines, shifts = [], []
         for pixels in frames():
-            lines.append(np.asarray(pixels, dtype=np.float64).sum(axis=0))
-            shifts.append(estimator.update(pixels))
+            sums = frame_sums(pixels, estimator.bin_px)
+            lines.append(sums.line())
+            shifts.append(estimator.update_sums(sums, pixels))
         if not lines:
             raise CannotTrack("there is no frame")
         return np.array(lines), shifts
 
-    def _find_film(self, lines: NDArray[np.float64], shifts: list[Shift]) -> Film:
-        """Find the two strong edges that stand one film apart."""
-        dx = np.array([s.dx_px for s in shifts])
-        usable = np.isfinite(dx)
-        if not np.any(usable):
-            raise CannotTrack("no frame could be registered")
-        mean = _mean_profile(lines[usable], dx[usable])
-        slope = ndimage.gaussian_filter1d(mean, 2.0, order=1, mode="nearest")
-        slope[: int(EDGE_REACH_PX)] = slope[-int(EDGE_REACH_PX) :] = 0.0
-        tolerance = max(0.05 * self._film_px, 4.0)
-        best: tuple[float, int, int] | None = None
-        for left in _peaks(slope):
-            for right in _peaks(slope):
-                if abs(right - left - self._film_px) > tolerance:
-                    continue
-                score = min(abs(slope[left]), abs(slope[right]))
-                if best is None or score > best[0]:
-                    best = (score, left, right)
-        if best is None:
-            raise CannotTrack(
-                f"no two edges stand {self._film_px:.0f} px apart; check the pixel size, "
-                "the film's thickness, and that the whole film is in the field"
-            )
-        collector, _ = _edge_in_mean(mean, best[1])
-        interface, sigma = _edge_in_mean(mean, best[2])
-        return Film(collector_px=collector, interface_px=interface, interface_sigma_px=sigma)
 
-    def _result(
+class LiveFront:
+    """Follows a front that is known, frame by frame or chunk by chunk.
+
+    Parameters
+    ----------
+    settings
+        What is known of the scene.
+    model
+        The front, as learned from the first frames.
+    place_px
+        Where it stands.
+    estimator
+        Registers the frames; its reference is that of the model.
+    """
+
+    def __init__(
         self,
-        fits: list[EdgeFit | str],
-        shifts: list[Shift],
-        film: Film,
-        width_px: float,
-    ) -> Track:
-        size_m = self._settings.pixel_size_m
-        valid = np.array([isinstance(fit, EdgeFit) for fit in fits])
-        x_px = np.array([f.position_px if isinstance(f, EdgeFit) else np.nan for f in fits])
-        own_px = np.array([f.sigma_px if isinstance(f, EdgeFit) else np.nan for f in fits])
-        chi2 = np.array([f.chi2 if isinstance(f, EdgeFit) else np.nan for f in fits])
-        # Grey levels are no counts: the residuals tell how much noise a level carries.
-        excess = max(float(np.nanmedian(chi2)), 1.0)
-        own_px = own_px * np.sqrt(excess)
-        drift_px = np.array([s.sigma_x_px for s in shifts])
-        sigma_px = np.sqrt(own_px**2 + drift_px**2 + film.interface_sigma_px**2)
-        return Track(
-            columns={
-                "position": (film.interface_px - x_px) * size_m,
-                "position_sigma": sigma_px * size_m,
-                "x_front_px": x_px,
-                "x_front_sigma_px": np.hypot(own_px, drift_px),
-            },
-            units={
-                "position": "m",
-                "position_sigma": "m",
-                "x_front_px": "px",
-                "x_front_sigma_px": "px",
-            },
-            valid=valid,
-            reasons=Counter(fit for fit in fits if isinstance(fit, str)),
-            attributes={
-                "x_interface_px": film.interface_px,
-                "x_interface_sigma_px": film.interface_sigma_px,
-                "x_collector_px": film.collector_px,
-                "width_px": width_px,
-                "chi2": float(np.nanmedian(chi2)),
-            },
-            drift=drift_columns(shifts),
-        )
+        settings: SceneSettings,
+        model: FrontModel,
+        place_px: float,
+        estimator: DriftEstimator,
+    ) -> None:
+        self._settings, self._model = settings, model
+        self._estimator = estimator
+        self._follower = FrontFollower(model, place_px)
+
+    def track(self, frames: Frames) -> Track:
+        """Follow the front through more frames; each is looked at once."""
+        readings = [self.update(pixels) for pixels in frames()]
+        return front_track(readings, self._model, self._settings)
+
+    def update(self, pixels: NDArray[np.generic], *, with_shape: bool = True) -> FrontReading:
+        """Register a frame and fit the front in it.
+
+        Parameters
+        ----------
+        pixels
+            Counts or grey levels, shape (height, width).
+        with_shape
+            Tell width and roughness, too.
+        """
+        sums = frame_sums(pixels, self._estimator.bin_px)
+        shift = self._estimator.update_sums(sums, pixels)
+        if not shift.valid:
+            return FrontReading(shift=shift, reason=NOT_REGISTERED)
+        place = self._follower.columns(shift.dx_px)
+        line = np.zeros(pixels.shape[1])
+        line[place] = sums.line(place)
+        fit = self._follower.fit(line, shift.dx_px)
+        if isinstance(fit, str):
+            return FrontReading(shift=shift, reason=fit)
+        shape = self._follower.shape(sums, fit, shift.dx_px) if with_shape else FrontShape()
+        return FrontReading(shift=shift, fit=fit, shape=shape)
 
 
-def _register(frames: Frames, shape: tuple[int, int], band: Band) -> list[Shift]:
-    few = abs(fixed_pattern_of(frames)) > FIXED_PATTERN_LIMIT
-    estimator = DriftEstimator(shape, band=band, reference_frames=1 if few else LONG_REFERENCE)
-    return [estimator.update(pixels) for pixels in frames()]
-
-
-def _mean_profile(lines: NDArray[np.float64], dx: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average lines in reference coordinates, sharing counts between two neighbours."""
-    n, width = lines.shape
-    total, weight = np.zeros(width + 1), np.zeros(width + 1)
-    for line, shift in zip(lines, dx, strict=True):
-        at = np.arange(width) + shift
-        low = np.floor(at).astype(int)
-        share = at - low
-        for index, part in ((low, 1 - share), (low + 1, share)):
-            ok = (index >= 0) & (index < width)
-            total[index[ok]] += (line * part)[ok]
-            weight[index[ok]] += part[ok]
-    with np.errstate(invalid="ignore"):
-        mean = total[:-1] / weight[:-1]
-    return np.asarray(np.where(weight[:-1] > 0.25 * n, mean, np.nanmean(lines)))
-
-
-def _peaks(slope: NDArray[np.float64]) -> list[int]:
-    """Return the strongest extrema of a slope, at most eight."""
-    size = np.abs(slope)
-    top = size == ndimage.maximum_filter1d(size, 9)
-    candidates = np.flatnonzero(top & (size > 0.1 * size.max()))
-    order = np.argsort(size[candidates])[::-1][:8]
-    return [int(i) for i in candidates[order]]
-
-
-def _edge_in_mean(mean: NDArray[np.float64], near: int) -> tuple[float, float]:
-    """Return position and sigma of an edge of a mean profile; texture sets the sigma."""
-    low, high = max(near - int(EDGE_REACH_PX), 0), near + int(EDGE_REACH_PX) + 1
-    x, y = np.arange(low, min(high, len(mean)), dtype=float), mean[low:high]
-
-    def model(
-        x: NDArray[np.float64], x0: float, w: float, a: float, b: float, /
-    ) -> NDArray[np.float64]:
-        return a + (b - a) * step_shape(x, x0, abs(w))
-
-    start = (float(near), FIRST_WIDTH_PX, float(y[:4].mean()), float(y[-4:].mean()))
-    try:
-        found, covariance = optimize.curve_fit(model, x, y, p0=start, maxfev=2000)
-    except RuntimeError as error:
-        raise CannotTrack(f"the film's edge near column {near} has no shape") from error
-    x0, width, left, right = (float(value) for value in found)
-    # The specimen's own texture sets the limit: neighbours within a grain are off
-    # together, so a step is located to sqrt(grain * variance / sum(bell**2)) / height.
-    texture = max(_roughness(mean, near, -1), _roughness(mean, near, +1))
-    bell = 1 / (2 * np.sqrt(np.pi) * max(abs(width), 0.5))
-    sigma = np.sqrt(GRAIN_PX * texture**2 / bell) / max(abs(right - left), 1e-12)
-    return x0, float(np.hypot(sigma, np.sqrt(covariance[0, 0])))
-
-
-def _roughness(mean: NDArray[np.float64], near: int, side: int) -> float:
-    """Return the spread of a mean profile beside an edge, about its own trend."""
-    low, high = sorted((near + side * 8, near + side * 28))
-    part = mean[max(low, 0) : max(high, 0)]
-    if len(part) < 6:
-        return 0.0
-    x = np.arange(len(part))
-    return float(np.std(part - np.polyval(np.polyfit(x, part, 1), x), ddof=2))
-
-
-# --- following the front -------------------------------------------------------------
+def front_track(
+    readings: Sequence[FrontReading], model: FrontModel, settings: SceneSettings
+) -> Track:
+    """Return readings as columns, in SI units."""
+    size_m, film = settings.pixel_size_m, model.film
+    fits = [r.fit for r in readings]
+    x_px = np.array([math.nan if f is None else f.position_px for f in fits])
+    own_px = np.array([math.nan if f is None else f.sigma_px for f in fits])
+    chi2 = np.array([math.nan if f is None else f.chi2 for f in fits])
+    drift_px = np.array([r.shift.sigma_x_px for r in readings])
+    x_sigma_px = np.hypot(own_px, drift_px)
+    valid = np.isfinite(x_px)
+    # Swept since the first frame in which the front was found.
+    begin = int(np.argmax(valid)) if np.any(valid) else 0
+    height_m = settings.shape[0] * size_m
+    swept_px = x_px[begin] - x_px if len(x_px) else x_px
+    swept_sigma_px = np.hypot(x_sigma_px, x_sigma_px[begin]) if len(x_px) else x_px
+    metres = {
+        "position": film.interface_px - x_px,
+        "position_sigma": np.hypot(x_sigma_px, film.interface_sigma_px),
+        "width": np.array([r.shape.width_px for r in readings]),
+        "width_sigma": np.array([r.shape.width_sigma_px for r in readings]),
+        "roughness": np.array([r.shape.roughness_px for r in readings]),
+        "roughness_sigma": np.array([r.shape.roughness_sigma_px for r in readings]),
+    }
+    areas = {
+        "area_swept": swept_px * size_m * height_m,
+        "area_swept_sigma": swept_sigma_px * size_m * height_m,
+    }
+    pixels = {"x_front_px": x_px, "x_front_sigma_px": x_sigma_px}
+    return Track(
+        columns={name: values * size_m for name, values in metres.items()} | areas | pixels,
+        units=dict.fromkeys(metres, "m")
+        | dict.fromkeys(areas, "m^2")
+        | dict.fromkeys(pixels, "px"),
+        valid=valid,
+        reasons=Counter(r.reason for r in readings if r.reason),
+        attributes={
+            "x_interface_px": film.interface_px,
+            "x_interface_sigma_px": film.interface_sigma_px,
+            "x_collector_px": film.collector_px,
+            "width_px": model.width_px,
+            "chi2": float(np.nanmedian(chi2)) if np.any(valid) else math.nan,
+        },
+        drift=drift_columns([r.shift for r in readings]),
+    )
 
 
 def _follow(
-    lines: NDArray[np.float64],
-    dx: NDArray[np.float64],
-    usable: NDArray[np.bool_],
-    film: Film,
-    texture: NDArray[np.float64],
-    width_px: float,
+    lines: NDArray[np.float64], dx: NDArray[np.float64], model: FrontModel, place: float
 ) -> list[EdgeFit | str]:
     """Fit the front in every line, each beginning where the last was found."""
-    first = np.flatnonzero(usable)[:FIRST_FRAMES]
-    place = _first_place(lines[first], dx[first], film, width_px)
-    fits: list[EdgeFit | str] = []
-    for line, shift, ok in zip(lines, dx, usable, strict=True):
-        if not ok:
-            fits.append("not registered")
-            continue
-        fit = _fit_line(line, float(shift), place, film, texture, width_px)
-        reach = max(MAX_JUMP_SIGMAS * fit.sigma_px, MAX_JUMP_PX)
-        if not fit.converged:
-            fits.append("the fit did not settle")
-        elif abs(fit.position_px - place) > reach:
-            fits.append("a jump beyond what the front can move")
-        else:
-            fits.append(fit)
-            # A weighted step: one noisy frame must not lead the next one astray.
-            place += 0.3 * (fit.position_px - place)
-    return fits
-
-
-def _fit_line(
-    line: NDArray[np.float64],
-    shift: float,
-    place: float,
-    film: Film,
-    texture: NDArray[np.float64],
-    width_px: float,
-) -> EdgeFit:
-    """Fit one line in reference coordinates; its counts stay where they were counted."""
-    at = np.arange(len(line)) + shift
-    low = max(place - REACH_PX, film.collector_px + CLEAR_PX)
-    high = min(place + REACH_PX, film.interface_px - CLEAR_PX)
-    part = np.flatnonzero((at >= low) & (at <= high))
-    shade = np.asarray(np.interp(at[part], np.arange(len(texture)), texture), dtype=np.float64)
-    return fit_edge(at[part], line[part], place, width_px, texture=shade)
-
-
-def _first_place(
-    lines: NDArray[np.float64], dx: NDArray[np.float64], film: Film, width_px: float
-) -> float:
-    """Return where the front stands at first: the most significant step in the film."""
-    mean = _mean_profile(lines, dx)
-    counts = mean * len(lines)
-    low, high = film.collector_px + CLEAR_PX, film.interface_px - CLEAR_PX
-    best, place = 0.0, np.nan
-    for x0 in np.arange(low + 6, high - 6):
-        reach = min(REACH_PX, x0 - low, high - x0)
-        x = np.arange(int(np.ceil(x0 - reach)), int(x0 + reach) + 1)
-        shape = step_shape(x.astype(float), float(x0), width_px)
-        design = np.stack([np.ones_like(shape), shape], axis=1)
-        y = counts[x]
-        coefficients, *_ = np.linalg.lstsq(design, y, rcond=None)
-        sigma = np.sqrt(np.linalg.inv(design.T @ design)[1, 1] * max(float(y.mean()), 1))
-        significance = abs(float(coefficients[1])) / sigma
-        if significance > best:
-            best, place = significance, float(x0)
-    if best < MIN_SIGNIFICANCE:
-        raise CannotTrack(
-            f"no front stands out in the film (best step {best:.1f} sigma, "
-            f"{MIN_SIGNIFICANCE:.0f} are asked)"
-        )
-    return place
-
-
-def _learn(
-    lines: NDArray[np.float64],
-    dx: NDArray[np.float64],
-    usable: NDArray[np.bool_],
-    fits: list[EdgeFit | str],
-    film: Film,
-) -> tuple[NDArray[np.float64], float]:
-    """Learn the specimen's own texture and the front's width from all frames."""
-    width = lines.shape[1]
-    position = np.arange(width, dtype=np.float64)
-    seen, expected = np.zeros(width), np.zeros(width)
-    aligned, weight = np.zeros(81), np.zeros(81)
-    offsets = np.arange(-40, 41)
-    for line, shift, ok, fit in zip(lines, dx, usable, fits, strict=True):
-        if not ok or not isinstance(fit, EdgeFit):
-            continue
-        at = np.arange(width) + shift
-        inside = (at > film.collector_px + CLEAR_PX) & (at < film.interface_px - CLEAR_PX)
-        shape = step_shape(at, fit.position_px, FIRST_WIDTH_PX)
-        model = fit.left + (fit.right - fit.left) * shape
-        seen += np.interp(position, at, np.where(inside, line, 0.0))
-        expected += np.interp(position, at, np.where(inside, model, 0.0))
-        scaled = (line - fit.left) / (fit.right - fit.left)
-        near = inside & (np.abs(at - fit.position_px) < 40)
-        if near.sum() > 40:
-            there = np.interp(offsets, at[near] - fit.position_px, scaled[near])
-            aligned += there
-            weight += 1
-    with np.errstate(invalid="ignore", divide="ignore"):
-        texture = np.where(expected > 0.2 * expected.max(), seen / expected, 1.0)
-    return texture, _width_of(aligned / np.maximum(weight, 1), offsets)
-
-
-def _width_of(profile: NDArray[np.float64], offsets: NDArray[np.int_]) -> float:
-    near = np.abs(offsets) <= 15
-    x, y = offsets[near].astype(float), profile[near]
-
-    def model(
-        x: NDArray[np.float64], x0: float, w: float, a: float, b: float, /
-    ) -> NDArray[np.float64]:
-        return a + (b - a) * step_shape(x, x0, abs(w))
-
-    try:
-        found, _ = optimize.curve_fit(model, x, y, p0=(0.0, FIRST_WIDTH_PX, 0.0, 1.0))
-    except RuntimeError:
-        return FIRST_WIDTH_PX
-    return float(np.clip(abs(found[1]), 0.3, 8.0))
+    follower = FrontFollower(model, place)
+    return [
+        follower.fit(line, float(shift)) if math.isfinite(shift) else NOT_REGISTERED
+        for line, shift in zip(lines, dx, strict=True)
+    ]
 
 
 def with_velocity(track: Track, t_ns: NDArray[np.int64], window_s: float) -> Track:

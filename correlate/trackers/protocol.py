@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,29 @@ class Tracker(Protocol):
 
     def track(self, frames: Frames) -> Track:
         """Go through all frames.
+
+        Raises
+        ------
+        CannotTrack
+            The frames do not hold what the tracker looks for.
+        """
+        ...
+
+
+class Following(Protocol):
+    """Goes on with what a tracker has learned."""
+
+    def track(self, frames: Frames) -> Track:
+        """Go through more frames, each once, and return their rows."""
+        ...
+
+
+@runtime_checkable
+class LiveTracker(Protocol):
+    """A tracker that can go on from frame to frame, without starting again."""
+
+    def begin(self, frames: Frames) -> Following:
+        """Learn from first frames.
 
         Raises
         ------

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.files.recording import Recording, RecordingError
+from potentiostat.files.tables import check_sizes
 
 MAX_BYTES = 512 * 1024 * 1024
 MARK = "\ufeff"
@@ -67,6 +68,7 @@ def read(path: Path, *, measurement: int = 0) -> Recording:
     columns = [time_s, current_A, voltage_V, *([] if charge_C is None else [charge_C])]
     if len({len(column) for column in columns}) != 1:
         raise RecordingError(f"{path}: its columns have different lengths")
+    check_sizes(path, time_s, (voltage_V, current_A, charge_C))
     if len(time_s) < 2 or not (np.all(np.isfinite(time_s)) and np.all(np.diff(time_s) > 0)):
         raise RecordingError(f"{path}: its times do not rise")
     return Recording(

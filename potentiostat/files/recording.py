@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,14 @@ class Recording:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_recording(path: Path) -> Recording:
+def read_recording(path: Path, columns: Mapping[str, str] | None = None) -> Recording:
     """Read a potentiostat's file with the reader of its suffix.
+
+    Parameters
+    ----------
+    columns
+        Which column is what, for a format whose columns anybody names; None to recognise
+        them.
 
     Raises
     ------
@@ -63,5 +70,11 @@ def read_recording(path: Path) -> Recording:
     if suffix not in readers:
         known = ", ".join(f".{name}" for name in sorted(readers))
         raise RecordingError(f"{path}: no reader for .{suffix} files; there is {known}")
-    recording: Recording = readers[suffix].load()(path)
-    return recording
+    read = readers[suffix].load()
+    if columns is None:
+        recording: Recording = read(path)
+        return recording
+    if "columns" not in signature(read).parameters:
+        raise RecordingError(f"{path}: the columns of a .{suffix} file are known; name none")
+    mapped: Recording = read(path, columns)
+    return mapped

@@ -21,6 +21,10 @@ from potentiostat.files.recording import Recording, RecordingError
 MAX_BYTES = 1 << 30
 MAX_LINE_BYTES = 1 << 20
 CHARGE_TOLERANCE = 0.01
+# Beyond it nanoseconds have no room in 64 bits; 285 years since any epoch will do.
+LATEST_S = 9e9
+# No instrument reads as much; sums of it would be beyond all numbers.
+LARGEST = 1e30
 
 Floats = NDArray[np.float64]
 Split = Callable[[str], list[str]]
@@ -238,6 +242,7 @@ def checked(path: Path, found: Found) -> Recording:
     time_s, said, details = found.time_s, list(found.said), dict(found.details)
     if len(time_s) < 2:
         raise RecordingError(f"{path}: has {len(time_s)} whole rows; two or more are expected")
+    check_sizes(path, time_s, (found.voltage_V, found.current_A, found.charge_C))
     if not np.all(np.isfinite(time_s)) or np.any(np.diff(time_s) < 0):
         raise RecordingError(f"{path}: its times do not rise; one run per file is expected")
     keep = np.concatenate([[True], np.diff(time_s) > 0])
@@ -271,6 +276,29 @@ def checked(path: Path, found: Found) -> Recording:
         assumptions=tuple(said),
         details=details,
     )
+
+
+def check_sizes(path: Path, time_s: Floats, columns: Iterable[Floats | None]) -> None:
+    """Refuse numbers that no clock and no instrument gives: the file is damaged.
+
+    Raises
+    ------
+    RecordingError
+        A time is beyond `LATEST_S`, or another number beyond `LARGEST`.
+    """
+    far = np.flatnonzero(np.abs(time_s) > LATEST_S)
+    if far.size:
+        raise RecordingError(
+            f"{path}: row {far[0]} (from 0) is at {time_s[far[0]]:.6g} s; times within "
+            f"{LATEST_S:.0e} s of 0 are expected"
+        )
+    for values in columns:
+        large = np.flatnonzero(np.abs(values) > LARGEST) if values is not None else np.zeros(0, int)
+        if values is not None and large.size:
+            raise RecordingError(
+                f"{path}: row {large[0]} (from 0) holds {values[large[0]]:.6g} V, A or C, which "
+                "no instrument reads; the file is damaged"
+            )
 
 
 def _compare_charges(

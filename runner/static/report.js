@@ -233,14 +233,15 @@
     table($("ledger-total"), ["term", "whole run"], D.ledger_total.map((r) => [r.term, r.value]));
   } else absent($("ledger"), "No electrical readings, so no ledger.");
 
-  if (D.lag) {
+  if (D.lag && !D.lag.lag) absent($("lag"), D.lag.verdict);
+  else if (D.lag) {
     const L = D.lag, flat = (v) => L.lag.map(() => v);
     chart($("lag"), "correlation of front velocity with current; shaded: what chance gives (95 %)",
       [L.lag, flat(L.band), flat(-L.band), L.r],
       [{ stroke: css("--soft"), dash: [4, 4], points: { show: false } }, { stroke: css("--soft"), dash: [4, 4], points: { show: false } }, { stroke: css("--front"), width: 1.8 }],
       230, { x: "lag of the front behind the current (s)", y: "r", bands: [{ series: [1, 2], fill: css("--shade") }] });
-    $("lag-text").textContent = `${L.verdict} r = ${L.r_max.toFixed(3)} at ${L.lag_at_max.toFixed(1)} s, p = ${L.p.toPrecision(2)} ` +
-      `(null: ${L.null}), ${L.n} pairs, ${L.n_effective.toFixed(0)} effective.`;
+    $("lag-text").textContent = `${L.verdict} r = ${L.r_max.toFixed(3)} at ${L.lag_at_max.toFixed(1)} s, p = ${L.p.toPrecision(2)}, ` +
+      `false-discovery rate ${L.q.toPrecision(2)} (null: ${L.null}); ${L.effect}, 95 %; ${L.n} pairs, ${L.n_effective.toFixed(0)} effective.`;
   } else absent($("lag"), "Nothing to correlate: a tracked front and a current that varies are needed.");
   $("faraday").textContent = D.faraday
     ? `The front moved ${D.faraday.slope} of ionic charge, ${D.faraday.ratio} of what the geometry and the material say.`

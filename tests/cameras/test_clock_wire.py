@@ -90,7 +90,9 @@ async def test_what_is_no_question_is_not_answered():
         for data in (b"", b"hello", struct.pack("<qqq", 1, 2, 3), struct.pack("<qq", 7, 8)):
             raw.send(data)
         async with asyncio.timeout(5):
-            answer = await loop.sock_recv(raw, 100)
+            answer = clock_wire.WARM
+            while answer == clock_wire.WARM:
+                answer = await loop.sock_recv(raw, 100)
     assert struct.unpack("<qqqq", answer)[:2] == (7, 8)
     assert server.answered == 1
     server.close()
@@ -164,7 +166,7 @@ async def test_a_proxy_delays_asymmetrically_and_the_bound_still_holds():
     trip = np.array([e.t3_ns - e.t0_ns - (e.t2_ns - e.t1_ns) for e in found])
     assert np.all(np.abs(error) <= trip / 2)
     assert trip.min() >= 4_000_000
-    assert proxy.passed == 20
+    assert proxy.passed >= 39  # ten questions and answers, and as many datagrams before them
 
 
 async def test_a_proxy_loses_doubles_and_parts():

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import numpy as np
 import pytest
 
-from cameras.clock_wire import ClockClient
+from cameras.clock_wire import WARM, ClockClient
 from cameras.drivers.stream import MAX_LINE, StreamCamera
 from cameras.errors import CameraLost, FramingLost
 from mocks.bench import Bench
@@ -62,6 +62,8 @@ class Clock(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, data, addr):
+        if data == WARM:
+            return
         self.asked.append(data)
         for answer in self.answers(data):
             self.transport.sendto(answer, addr)

@@ -114,6 +114,14 @@ def test_velocity_is_that_of_the_frames_own_times():
     frames, true_m = movie(6, 60)
     track = FrontTracker(SETTINGS).track(lambda: frames)
     t_ns = np.cumsum(np.where(np.arange(60) == 30, 900_000_000, 100_000_000))
+    area, sigma = track.columns["area_swept"], track.columns["area_swept_sigma"]
+    true_area = (true_m - true_m[0]) * 96 * PIXEL_M
+    assert np.sqrt(np.mean(((area - true_area)[1:] / sigma[1:]) ** 2)) < 2.5
+    assert track.units["area_swept"] == "m^2"
+    live = FrontTracker(SETTINGS).begin(lambda: frames[:40]).track(lambda: frames[40:])
+    error = (live.columns["position"] - true_m[40:]) / live.columns["position_sigma"]
+    assert live.valid.all()
+    assert np.sqrt(np.mean(error**2)) < 2.0
     moved = with_velocity(track, t_ns, 2.0)
     slope = np.gradient(true_m)[0] / 0.1
     early = moved.columns["velocity"][8:18]

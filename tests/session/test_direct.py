@@ -10,7 +10,7 @@ import pytest
 
 from session import Session
 from session.direct import DirectFile
-from session.frame_file import STRAIGHT
+from session.pixel_stores import STRAIGHT
 from session.records import CameraHeader
 from session.validate import validate
 from session.writer import SessionWriter
@@ -162,7 +162,7 @@ def test_after_a_frame_that_failed_none_is_named(tmp_path, make, monkeypatch):
     writer = SessionWriter(path, make.header(cameras=(camera_header(),)))
     if writer._camera("camera").way != STRAIGHT:
         pytest.skip(f"frames go {writer._camera('camera').way}")
-    failing = writer._camera("camera")._places[1]
+    failing = writer._camera("camera").store.places[1]
 
     def fail_once(file, offset, pixels):
         if offset == failing:

@@ -65,7 +65,7 @@ def test_flag_names_stand_beside_the_flags(file):
 
 def test_schema_and_version_are_in_the_root(file):
     assert file.attrs["schema"] == "lamella-session"
-    assert file.attrs["schema_version"] == "1.0"
+    assert file.attrs["schema_version"] == "1.1"
     assert file.attrs["creator"].startswith("lamella")
 
 

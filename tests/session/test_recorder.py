@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from session import Session
+from session.editor import SessionEditor
 from session.errors import (
     RecorderLost,
     SessionError,
@@ -18,6 +19,7 @@ from session.errors import (
     SessionRefused,
 )
 from session.recorder import Recorder
+from session.records import TEMPERATURE_DTYPE
 from session.recover import recover
 from session.validate import validate
 
@@ -37,6 +39,7 @@ async def test_all_that_is_told_is_in_the_file(tmp_path, make, in_process):
         await recorder.event(2_000, "note", "operator", "µ", {"x": float("nan")})
         await recorder.exchanges("camera", make.exchanges(2))
         await recorder.exchanges("node", make.exchanges(1))
+        await recorder.temperatures(np.zeros(2, TEMPERATURE_DTYPE))
         await recorder.queue_counters("view", {"written": 2, "dropped": 1})
         await recorder.attributes("instrument/potentiostat", {"serial": "42"})
         await recorder.finish("limit", "2025-01-01T01:00:00+00:00")
@@ -46,6 +49,7 @@ async def test_all_that_is_told_is_in_the_file(tmp_path, make, in_process):
         np.testing.assert_array_equal(session.frames("camera")[4], make.pixels(4))
         assert session.events()[0].data == {"x": None}
         assert len(session.clock_exchanges("node")) == 1
+        assert len(session.table("temperature")) == 2
         assert session.attributes("queues/view")["dropped"] == 1
         ring = session.attributes("queues/recorder.camera")
         assert (ring["written"], ring["dropped"], ring["slots"]) == (5, 0, 64)
@@ -155,11 +159,14 @@ async def test_a_recorder_that_is_not_open_says_so(tmp_path, make):
 
 
 @POSIX  # HDF5 does not lock files on Windows
-async def test_a_session_that_is_being_recorded_is_refused(tmp_path, make):
+@POSIX
+async def test_a_session_that_is_being_recorded_is_read_and_not_edited(tmp_path, make):
     path = tmp_path / "s.h5"
     async with Recorder(path, make.header()):
+        with Session.open(path) as session:
+            assert not session.is_finished
         with pytest.raises(SessionRefused, match="no other program is writing"):
-            Session.open(path)
+            SessionEditor.open(path)
 
 
 async def test_flush_puts_all_into_the_file(tmp_path, make):

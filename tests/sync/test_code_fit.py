@@ -137,11 +137,16 @@ def test_a_time_constant_that_is_known_makes_the_delay_surer():
     played = Played(10)
     record = played.current(0.1)
     free = fit_current(*record, played.edges_ns, tau_s=0.004)
-    fixed = fit_current(*record, played.edges_ns, tau_s=0.005, fixed_tau=True)
+    fixed = fit_current(*record, played.edges_ns, tau_s=0.005, tau_sigma_s=0.0)
     assert fixed.delay_sigma_s < 0.85 * free.delay_sigma_s
     assert fixed.response_sigma_s == 0.0
-    with pytest.raises(ValueError, match="must be given"):
-        fit_current(*record, played.edges_ns, fixed_tau=True)
+    about = fit_current(*record, played.edges_ns, tau_s=0.0052, tau_sigma_s=0.0002)
+    assert fixed.delay_sigma_s < about.delay_sigma_s < 0.95 * free.delay_sigma_s
+    assert abs(about.response_s - 0.005) < 3 * about.response_sigma_s < 0.0006
+    assert abs(about.delay_s - 0.1) < 4 * about.delay_sigma_s
+    for wrong in ({"tau_sigma_s": 0.1}, {"tau_s": 0.005, "tau_sigma_s": -1.0}):
+        with pytest.raises(ValueError, match="give one above 0, and its sigma"):
+            fit_current(*record, played.edges_ns, **wrong)
 
 
 def test_a_record_without_the_code_is_refused():

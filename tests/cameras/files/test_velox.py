@@ -111,3 +111,28 @@ def test_a_series_that_goes_away_is_told(tmp_path):
     path.unlink()
     with pytest.raises(FrameFileError, match=r"a\.emd: frame 1 .*is damaged"):
         series.load(1)
+
+
+@pytest.mark.parametrize("name", ["Data", "Metadata"])
+@pytest.mark.parametrize("kind", ["link", "virtual", "external", "shape", "huge"])
+def test_data_from_elsewhere_or_of_no_size_are_refused(tmp_path, name, kind):
+    path = velox(tmp_path / "a.emd", pictures(2), [velox_json(), velox_json()])
+    with h5py.File(path, "r+") as file:
+        series = file[f"Data/Image/{'a' * 32}"]
+        del series[name]
+        if kind == "link":
+            series[name] = h5py.ExternalLink("/etc/passwd", "/")
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout(shape=(4, 6, 2)[: 3 if name == "Data" else 2], dtype="u1")
+            layout[...] = h5py.VirtualSource("/etc/other.h5", "x", shape=layout.shape)
+            series.create_virtual_dataset(name, layout)
+        elif kind == "external":
+            shape = (4, 6, 2)[: 3 if name == "Data" else 2]
+            series.create_dataset(name, shape, "u1", external=[("/etc/passwd", 0, 48)])
+        elif kind == "shape":
+            series[name] = 1
+        else:
+            shape = (2**20, 2**20, 2)[: 3 if name == "Data" else 2]
+            series.create_dataset(name, shape, "u1", chunks=(1,) * len(shape))
+    with pytest.raises(FrameFileError, match=rf"a\.emd.*{name}"):
+        read([path])
