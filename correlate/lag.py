@@ -189,17 +189,12 @@ def _lag_interval(
     at = np.arange(max_lag, n - max_lag, dtype=np.float64)
     inner = rate[max_lag : n - max_lag]
     lags = np.arange(-max_lag * FINE, max_lag * FINE + 1) / FINE
-    misfit = np.empty(len(lags))
+    misfit, index = np.empty(len(lags)), np.arange(n, dtype=np.float64)
     for i, lag in enumerate(lags):
-        moved = np.interp(at - lag, np.arange(n), drive)
-        design = np.stack([np.ones_like(moved), moved], axis=1)
-        _, rest, rank, _ = np.linalg.lstsq(design, inner, rcond=None)
-        misfit[i] = rest[0] if rank == 2 and len(rest) else np.sum((inner - inner.mean()) ** 2)
+        left = _off_line(np.interp(at - lag, index, drive), inner)
+        misfit[i] = left @ left
     best = int(np.argmin(misfit))
-    moved = np.interp(at - lags[best], np.arange(n), drive)
-    design = np.stack([np.ones_like(moved), moved], axis=1)
-    coefficients, *_ = np.linalg.lstsq(design, inner, rcond=None)
-    residual = inner - design @ coefficients
+    residual = _off_line(np.interp(at - lags[best], index, drive), inner)
     variance = misfit[best] / max(len(inner) - 3, 1)
     # Residuals with memory carry less information than their number says.
     share = effective_number(residual, residual) / len(residual)
@@ -214,3 +209,11 @@ def _lag_interval(
         middle - math.hypot(middle - low, widen),
         middle + math.hypot(high - middle, widen),
     )
+
+
+def _off_line(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return what the best straight line leaves of ``y``; an ``x`` that stands has no slope."""
+    moved, left = x - x.mean(), y - y.mean()
+    square = moved @ moved
+    varies = square > (len(x) * np.finfo(np.float64).eps) ** 2 * (x @ x)
+    return np.asarray(left - (moved @ left / square) * moved if varies else left)

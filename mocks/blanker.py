@@ -105,6 +105,8 @@ class Blanker:
 
     def mean(self, from_ns: int, to_ns: int) -> float:
         """Return the share of beam that is on, mean over a window; at a moment if it is empty."""
+        if not self.edges_ns:
+            return 1.0
         if to_ns <= from_ns:
             to_ns = from_ns + 1
         total = float(to_ns - from_ns)
@@ -120,6 +122,8 @@ class Blanker:
 
     def next_change_ns(self, t_ns: int) -> int | None:
         """Return when the beam next begins or ends to change, after a time."""
+        if not self.edges_ns:
+            return None
         first = bisect.bisect_left(self.edges_ns, t_ns - self._longest_ns)
         for i in range(first, len(self.edges_ns)):
             edge_ns, rise_ns = self.edges_ns[i], self._rise_ns[i]

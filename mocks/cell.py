@@ -179,12 +179,16 @@ class Cell:
 
     def _stray_F(self) -> float:
         p = self.parameters
+        if p.stray_change_F == 0:
+            return p.stray_F
         return p.stray_F + p.stray_change_F * p.changed_share(self._now_s)
 
     @property
     def leak_S(self) -> float:
         """Leakage of the holder now."""
         p = self.parameters
+        if p.leak_change_S == 0:
+            return 1 / p.leak_ohm
         return 1 / p.leak_ohm + p.leak_change_S * p.changed_share(self._now_s)
 
     @property

@@ -16,6 +16,10 @@ from mocks.stage import Stage
 
 GRID_NS = 10_000_000  # longest step of the model
 BLANKING_GRID_NS = 1_000_000  # the shortest that a beam which is switched makes it
+STATES = (
+    *("t_s", "voltage", "current", "ionic", "front", "instrument"),
+    *("capacitive", "leak", "soft", "dielectric", "beam", "ionic_charge"),
+)
 
 
 class Exposures:
@@ -77,13 +81,7 @@ class World:
         self._integrals = {
             name: array("d", [0.0]) for name in ("voltage", "current", "ion", "front")
         }
-        self._states = {
-            name: array("d")
-            for name in (
-                *("t_s", "voltage", "current", "ionic", "front", "instrument"),
-                *("capacitive", "leak", "soft", "dielectric", "beam", "ionic_charge"),
-            )
-        }
+        self._states = array("d")  # rows of STATES
         self._soft_changes: list[tuple[int, bool]] = []
         self._source_changes: list[tuple[int, str, float, float, float]] = []
         self._remember()
@@ -125,34 +123,35 @@ class World:
             self._soft_changes.append((self.now_ns, self.cell.soft_on))
         self.now_ns = until_ns
         self._t_ns.append(until_ns)
-        for name, value in (
-            ("voltage", self.cell.voltage_V),
-            ("current", self.cell.source_A),
-            ("ion", self.cell.ion_A),
-            ("front", 0.5 * (before_m + self.cell.front_m)),
-        ):
-            total = self._integrals[name]
+        values = (
+            self.cell.voltage_V,
+            self.cell.source_A,
+            self.cell.ion_A,
+            0.5 * (before_m + self.cell.front_m),
+        )
+        for total, value in zip(self._integrals.values(), values, strict=True):
             total.append(total[-1] + value * dt_s)
         self._remember()
 
     def _remember(self) -> None:
         cell = self.cell
         stray_C = cell.stray_F * cell.voltage_V - cell.start_stray_C
-        for name, value in (
-            ("t_s", (self.now_ns - self.start_ns) / 1e9),
-            ("voltage", cell.voltage_V),
-            ("current", cell.source_A),
-            ("ionic", cell.ion_A),
-            ("front", cell.front_m),
-            ("instrument", cell.source_C),
-            ("capacitive", stray_C),
-            ("leak", cell.leak_C),
-            ("soft", cell.soft_C),
-            ("dielectric", cell.slow_C),
-            ("beam", cell.beam_C),
-            ("ionic_charge", cell.ion_C),
-        ):
-            self._states[name].append(value)
+        self._states.extend(
+            (  # in the order of STATES
+                (self.now_ns - self.start_ns) / 1e9,
+                cell.voltage_V,
+                cell.source_A,
+                cell.ion_A,
+                cell.front_m,
+                cell.source_C,
+                stray_C,
+                cell.leak_C,
+                cell.soft_C,
+                cell.slow_C,
+                cell.beam_C,
+                cell.ion_C,
+            )
+        )
 
     # --- what instruments do to it -------------------------------------------------------
 
@@ -171,8 +170,7 @@ class World:
     def mate_cell(self) -> None:
         """Put the cell into the holder; the truth counts from here."""
         self.cell = new_cell(self.scenario.cell, now_s=self.elapsed_s, seed=self.seed)
-        for column in self._states.values():
-            del column[:]
+        del self._states[:]
         self._soft_changes.clear()
         self._remember()
 
@@ -221,10 +219,11 @@ class World:
 
     def truth(self) -> Tables:
         """Return all that was hidden, as tables by session path, on the host clock."""
-        states = {name: np.array(column) for name, column in self._states.items()}
+        rows = np.array(self._states).reshape(-1, len(STATES))
+        states = dict(zip(STATES, rows.T.copy(), strict=True))
         t_ns = self.start_ns + np.round(states["t_s"] * 1e9).astype(np.int64)
         tables: Tables = {
-            path: {name: np.array(rows) for name, rows in table.items()}
+            path: {name: np.array(column) for name, column in table.items()}
             for path, table in self._recorded.items()
         }
         tables["cell"] = {

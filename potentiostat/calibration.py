@@ -245,10 +245,8 @@ def _slow_voltage(
     t: NDArray[np.float64], v: NDArray[np.float64], tau_s: float
 ) -> NDArray[np.float64]:
     """Voltage on the slow branch, at rest at the first reading."""
-    slow = np.empty_like(v)
-    slow[0] = v[0]
-    decay = np.exp(-np.diff(t) / tau_s)
-    for k, keep in enumerate(decay):
-        middle = 0.5 * (v[k] + v[k + 1])
-        slow[k + 1] = middle + (slow[k] - middle) * keep
-    return slow
+    decay = np.exp(-np.diff(t) / tau_s).tolist()
+    slow = [float(v[0])]
+    for middle, keep in zip((0.5 * (v[:-1] + v[1:])).tolist(), decay, strict=True):
+        slow.append(middle + (slow[-1] - middle) * keep)
+    return np.array(slow)
