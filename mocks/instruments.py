@@ -64,6 +64,23 @@ _MODELS: dict[str, Callable[[World, Pace], SimulatedSmu]] = {
 }
 
 
+# Which model of its driver's family each one is: what it answers when it is asked.
+_IS = {
+    "keithley2400": "2400",
+    "keithley2450": "2450",
+    "keithley2600": "2636B",
+    "keithley6430": "6430",
+    "keysight_b2900": "B2911A",
+    "keysight_b298x": "B2987A",
+    "palmsens_methodscript": "EmStat4 HR",
+}
+
+
+def simulated_models() -> dict[str, str]:
+    """Return the model that stands behind each driver's name."""
+    return {name: _IS[name] for name in driver_names()}
+
+
 def driver_names() -> tuple[str, ...]:
     """Return the drivers that have a simulated instrument."""
     return tuple(sorted(_MODELS))

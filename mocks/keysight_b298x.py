@@ -9,7 +9,8 @@ ammeter; a spot measurement (`:MEAS:CURR?`) changes the function.
 
 Not read anywhere and taken from the B2900, or as what hurts a cell most: reading elements,
 status bits, the timer, NPLC; a reading that switches output and input on unless told not
-to; settling meant to 10 %; input resistance and noise.
+to; settling meant to 10 %; input resistance and noise; which sensor and unit of the
+temperature it begins with, and what it says when no thermocouple is there.
 """
 
 import math
@@ -23,6 +24,7 @@ from mocks.pace import Pace
 from mocks.scpi import ScpiError, boolean, number, words
 from mocks.smu import OPEN, Terminals
 from mocks.smu_noise import RangeModel, SmuModel
+from mocks.thermocouple import FROM_KELVIN, ROOM_K, Thermocouple
 from mocks.world import World
 
 NOT_A_NUMBER = 9.91e37
@@ -74,7 +76,8 @@ _SHORT = {
     "CHARGE": "CHAR", "IMMEDIATE": "IMM", "AMPLITUDE": "AMPL", "ACQUIRE": "ACQ",
     "INITIATE": "INIT", "FETCH": "FETC", "ARRAY": "ARR", "TRIGGER": "TRIG", "COUNT": "COUN",
     "TIMER": "TIM", "BORDER": "BORD", "ABORT": "ABOR", "ZCORRECT": "ZCOR", "TRANSIENT": "TRAN",
-    "BATTERY": "BATT", "SIGNAL": "SIGN", "TOUTPUT": "TOUT",
+    "BATTERY": "BATT", "SIGNAL": "SIGN", "TOUTPUT": "TOUT", "TEMPERATURE": "TEMP",
+    "SELECT": "SEL", "HSENSOR": "HSEN",
 }  # fmt: skip
 _OPTIONAL = {
     "SOUR:VOLT:LEV:IMM:AMPL": "SOUR:VOLT", "SOUR:VOLT:LEV": "SOUR:VOLT",
@@ -93,6 +96,8 @@ _CHOICES = {
     "TRIG:ACQ:TOUT:SIGN": ("TOUT", "EXT1", "EXT2", "EXT3", "EXT4", "EXT5", "EXT6", "EXT7"),
     "FORM:DATA": ("ASC", "REAL,32", "REAL,64"),
     "FORM:BORD": ("NORM", "SWAP"),
+    "SYST:TEMP:SEL": ("HSEN", "TC"),
+    "SYST:TEMP:UNIT": ("C", "F", "K"),
 }
 _LADDERS = {
     "SENS:CURR:RANG": tuple(model.full_scale_A for model in _RANGES),
@@ -133,6 +138,7 @@ class KeysightB298x:
         self._world, self._pace = world, pace
         self._terminals = Terminals(world, pace, DATA_SHEET)
         self._lag = LaggedCurrent(world)
+        self.thermocouple = Thermocouple(world)
         self._queue: deque[str] = deque(maxlen=20)
         self._time_zero_ns = world.now_ns - 12_345_678_901
         self._readings: list[tuple[float, ...]] = [(NOT_A_NUMBER,) * len(_ELEMENTS)]
@@ -145,6 +151,7 @@ class KeysightB298x:
             "*OPC?": self._complete,
             "SYST:ERR?": self._next_error,
             "SYST:BATT?": self._battery,
+            "SYST:TEMP?": self._temperature,
             "SYST:TIME:TIM:COUN:RES": self._reset_time,
             "OUTP": self._set_output,
             "INP": self._set_input,
@@ -289,6 +296,12 @@ class KeysightB298x:
     async def _battery(self, _argument: str) -> str:
         await self._terminals.answer_time()
         return "87"
+
+    async def _temperature(self, _argument: str) -> str:
+        await self._terminals.answer_time()
+        kelvin = self.thermocouple.kelvin() if self._words["SYST:TEMP:SEL"] == "TC" else ROOM_K
+        value = FROM_KELVIN[self._words["SYST:TEMP:UNIT"]](kelvin)
+        return f"{NOT_A_NUMBER if math.isnan(value) else value:+.6E}"
 
     async def _reset(self, _argument: str) -> None:
         """Do what makes ``*RST`` dangerous: off by way of 0 V, and all traps set again."""

@@ -80,6 +80,36 @@ class BlankerSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeatSettings:
+    """How warm the simulated holder is, from the moment at which the cell is put in.
+
+    The cell itself does not know: its constants are those of its own temperature.
+
+    Parameters
+    ----------
+    holder_K
+        To begin with.
+    heating_K_s, heating_after_s
+        How fast it is heated (or cooled) by its heater, and from when on.
+    heated_by_K
+        Most by which it is heated or cooled.
+    thermocouple_opens_s
+        When the thermocouple comes off; infinite for never.
+    """
+
+    holder_K: float = 298.15
+    heating_K_s: float = 0.0
+    heating_after_s: float = 0.0
+    heated_by_K: float = 100.0
+    thermocouple_opens_s: float = math.inf
+
+    def temperature_K(self, mated_s: float) -> float:
+        """Return the temperature so long after the cell was put in."""
+        risen_K = self.heating_K_s * max(mated_s - self.heating_after_s, 0.0)
+        return self.holder_K + max(-self.heated_by_K, min(risen_K, self.heated_by_K))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One simulated world."""
 
@@ -88,6 +118,7 @@ class Scenario:
     camera: CameraSettings = field(default_factory=CameraSettings)
     smu: SmuErrors = field(default_factory=SmuErrors)
     blanker: BlankerSettings = field(default_factory=BlankerSettings)
+    heat: HeatSettings = field(default_factory=HeatSettings)
 
 
 def _lco_lipon_li() -> Scenario:
@@ -162,7 +193,7 @@ def _lco_solid_solution() -> Scenario:
     )
 
 
-PARTS = ("cell", "camera", "smu", "blanker")  # whose numbers can be replaced
+PARTS = ("cell", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,
@@ -182,7 +213,8 @@ def load(name: str, **overrides: float) -> Scenario:
     Parameters
     ----------
     overrides
-        Any field of the cell, the camera, the source-measure unit or the blanker, in SI units.
+        Any field of the cell, the camera, the source-measure unit, the blanker or the heat of
+        the holder, in SI units.
 
     Raises
     ------

@@ -69,7 +69,7 @@ class World:
         self.scenario = scenario
         self.seed = seed
         self.start_ns = start_ns
-        self.now_ns = start_ns
+        self.now_ns = self._mated_ns = start_ns
         self.cell = new_cell(scenario.cell, seed=seed)
         self.stage = Stage(seed, scenario.camera.drift_m_per_root_s)
         self.source = Source()
@@ -167,8 +167,19 @@ class World:
         """Time since the world began."""
         return (self.now_ns - self.start_ns) / 1e9
 
+    @property
+    def mated_s(self) -> float:
+        """Time since the cell was put in, or since the world began."""
+        return (self.now_ns - self._mated_ns) / 1e9
+
+    @property
+    def temperature_K(self) -> float:
+        """Temperature of the holder now."""
+        return self.scenario.heat.temperature_K(self.mated_s)
+
     def mate_cell(self) -> None:
         """Put the cell into the holder; the truth counts from here."""
+        self._mated_ns = self.now_ns
         self.cell = new_cell(self.scenario.cell, now_s=self.elapsed_s, seed=self.seed)
         del self._states[:]
         self._soft_changes.clear()

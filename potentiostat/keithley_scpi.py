@@ -27,6 +27,7 @@ from potentiostat.readings import One, Raw, ReadingNoise, sample_row, sample_row
 from potentiostat.records import VOLTAGE_FIRST, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_number, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
+from potentiostat.thermometer import ThermometerSpec
 
 TICK_RATIO = 1000 / 1024  # true seconds in a second of the TIME element
 TIMER_LONGEST_S = 2.0**13  # half of where a float32 loses the milliseconds
@@ -71,6 +72,7 @@ class KeithleyScpi:
     unconfirmed: str = ""
     largest_block = 2500  # of the buffer behind READ?
     trigger_lines: tuple[int, ...] = (1, 2, 3, 4)  # of the trigger link
+    thermometer: ThermometerSpec | None = None
     noise: ReadingNoise = NOISE
     off_is_open: bool  # HIMP: the relay opens
 

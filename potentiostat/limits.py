@@ -8,7 +8,7 @@ from typing import Literal
 
 Quantity = Literal[
     "V", "I", "|I|", "t", "dV/dt", "|dV/dt|", "dI/dt", "|dI/dt|",
-    "Q", "|Q|", "Q_ionic", "|Q_ionic|", "Q_half", "|Q_half|", "Q_run",
+    "Q", "|Q|", "Q_ionic", "|Q_ionic|", "Q_half", "|Q_half|", "Q_run", "T",
 ]  # fmt: skip
 
 Action = Literal["next", "hold", "safe", "goto"]
@@ -34,6 +34,8 @@ class Envelope:
     voltage_rate_max_V_s, current_rate_max_A_s
         Largest magnitude of the slopes over the last ``rate_window_s`` in which the plan
         has not changed the level by itself; infinite for none.
+    temperature_min_K, temperature_max_K
+        Span of the temperature; infinite for none.
     """
 
     voltage_min_V: float
@@ -43,6 +45,21 @@ class Envelope:
     voltage_rate_max_V_s: float = math.inf
     current_rate_max_A_s: float = math.inf
     rate_window_s: float = RATE_WINDOW_S
+    temperature_min_K: float = -math.inf
+    temperature_max_K: float = math.inf
+
+    @property
+    def limits_temperature(self) -> bool:
+        """True when the temperature has a limit."""
+        return math.isfinite(self.temperature_min_K) or math.isfinite(self.temperature_max_K)
+
+    def temperature_violation(self, temperature_K: float) -> str | None:
+        """Say which limit a temperature breaks, or None; never one that is not a number."""
+        if temperature_K > self.temperature_max_K:
+            return f"temperature {temperature_K:.5g} K is above {self.temperature_max_K:.5g} K"
+        if temperature_K < self.temperature_min_K:
+            return f"temperature {temperature_K:.5g} K is below {self.temperature_min_K:.5g} K"
+        return None
 
     @property
     def limits_rates(self) -> bool:
@@ -80,17 +97,20 @@ class Seen:
         Since the current or the sweep last changed its direction, and since the run began.
     voltage_rate_V_s, current_rate_A_s
         Slopes over the condition's window; NaN until the window is full.
+    temperature_K
+        NaN in all but the answers of a thermometer, which come by themselves.
     """
 
-    voltage_V: float
-    current_A: float
-    charge_C: float
-    elapsed_s: float
+    voltage_V: float = math.nan
+    current_A: float = math.nan
+    charge_C: float = math.nan
+    elapsed_s: float = math.nan
     charge_ionic_C: float = math.nan
     charge_half_C: float = math.nan
     charge_run_C: float = math.nan
     voltage_rate_V_s: float = math.nan
     current_rate_A_s: float = math.nan
+    temperature_K: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +123,11 @@ class Condition:
         ``V`` terminal voltage, ``I`` current, ``Q`` instrument charge and ``Q_ionic``
         charge of the cell since the beginning, ``Q_half`` charge since the direction
         changed, ``Q_run`` since the run began, ``t`` time since the beginning,
-        ``dV/dt`` and ``dI/dt`` slopes; magnitudes between bars.
+        ``dV/dt`` and ``dI/dt`` slopes, ``T`` temperature; magnitudes between bars.
     relation
         ``">"`` or ``"<"``.
     value
-        In V, A, C, s, V/s or A/s.
+        In V, A, C, s, V/s, A/s or K.
     text
         As the user wrote it.
     confirm
@@ -144,6 +164,11 @@ class Condition:
         """True for a condition on a rate of change."""
         return self.quantity.strip("|") in ("dV/dt", "dI/dt")
 
+    @property
+    def needs_temperature(self) -> bool:
+        """True for a condition on the temperature, which is asked about once a second."""
+        return self.quantity == "T"
+
 
 def _value(seen: Seen, quantity: Quantity) -> float:
     value = {
@@ -156,6 +181,7 @@ def _value(seen: Seen, quantity: Quantity) -> float:
         "t": seen.elapsed_s,
         "dV/dt": seen.voltage_rate_V_s,
         "dI/dt": seen.current_rate_A_s,
+        "T": seen.temperature_K,
     }[quantity.strip("|")]
     return abs(value) if quantity.startswith("|") else value
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from potentiostat.limits import Envelope
 from potentiostat.records import Apertures, Identity, RangeSpec
+from potentiostat.thermometer import ThermometerSpec
 
 NowNs = Callable[[], int]
 """Reads the host clock in integer nanoseconds; handed in, never global."""
@@ -91,6 +92,7 @@ class Potentiostat(Protocol):
     unconfirmed: str  # which of these figures were not read in a data sheet; "" for none
     largest_block: int  # readings that can be fetched at once; 1 for one by one
     trigger_lines: tuple[int, ...]  # their numbers; () where there are none
+    thermometer: ThermometerSpec | None  # what it is, of a `Thermometer`; None for none
 
     def connect(self, envelope: Envelope, *, cell_attached: bool = True) -> Identity:
         """Identify, adopt the present state, make it safe, lock the settings."""

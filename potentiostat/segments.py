@@ -287,6 +287,12 @@ class Step:
         return "ocv_V" in self.references
 
     @property
+    def needs_temperature(self) -> bool:
+        """True when any of its conditions is on the temperature."""
+        conditions = (self.until, *(s.until for s in self.segments))
+        return any(c.needs_temperature for until in conditions for c in until)
+
+    @property
     def is_rest(self) -> bool:
         """True for open circuit."""
         return all(

@@ -23,6 +23,7 @@ from runner.format import held_text
 from runner.messages import Block, EndKind, Finished, SegmentEnded, StepEnded, Tripped
 from runner.plan import Ending, ExitCode, Plan
 from runner.rows import Thinner, session_rows
+from runner.temperature_record import TemperatureRecord
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
@@ -60,6 +61,7 @@ class LiveState:
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
+    temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
 
 
 def _is_small(step: Step) -> bool:
@@ -126,6 +128,7 @@ class Acquisition:
         self._watcher = watcher
         self._show_others = show
         self._thinner = Thinner()
+        self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
         self._unshown: list[NDArray[np.void]] = []
         self._start_ns = clock.now_ns()
@@ -344,6 +347,9 @@ class Acquisition:
                 stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
                 stamp["t1_ns"] = stamp["t2_ns"] = device_ns
             await self._recorder.exchanges("potentiostat", stamps)
+        if block.temperatures:
+            await self._temperature.take(block.temperatures)
+            self.state.temperature_K = block.temperatures[-1].temperature_K
         self._show(rows)
 
     async def _store(self, rows: NDArray[np.void]) -> None:

@@ -19,6 +19,7 @@ from potentiostat.technique import Step
 from runner.budget import CLEAR_OF_NOISE, TYPICAL_STRAY_F, budget, expected
 from runner.check_blanking import blanking_code
 from runner.check_blocks import check_blocks, reading_s
+from runner.check_temperature import check_temperature
 from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
@@ -63,6 +64,7 @@ def check(experiment: Experiment) -> CheckReport:
         *_cell(experiment),
         *check_blocks(experiment, _driver(experiment)),
         *_model(experiment),
+        *check_temperature(experiment, _driver(experiment)),
         *_steps(experiment, _ranges(experiment)),
         *_camera(experiment),
         *_node(experiment),

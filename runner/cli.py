@@ -477,7 +477,7 @@ def mock() -> None:
 
 
 @mock.command(name="potentiostat")
-@click.option("--model", default="6430", show_default=True, help="Such as 6430 or keithley6430.")
+@click.option("--model", default="6430", show_default=True, help="Such as 2636B or keithley2600.")
 @click.option("--port", default=5025, show_default=True, type=click.IntRange(0, 65535))
 @click.option("--scenario", default="lco_lipon_li", show_default=True)
 @click.option("--seed", default=1, show_default=True)

@@ -197,6 +197,7 @@ def guardian_settings(
         line_frequency_Hz=potentiostat.line_frequency_Hz,
         holder=holder,
         stop_on_short=experiment.stop_on_short and cell_attached,
+        asks_temperature=potentiostat.thermocouple and cell_attached,
         lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
         block=potentiostat.block if cell_attached else 1,
         lines=potentiostat.lines if cell_attached else NO_LINES,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from potentiostat.limits import RATE_WINDOW_S
 from runner.config_fields import (
+    NO_LIMIT,
     Charge,
     Current,
     CurrentRate,
@@ -22,6 +23,7 @@ from runner.config_fields import (
     Mass,
     ScanRate,
     Table,
+    TemperatureSpan,
     Time,
     Voltage,
 )
@@ -65,6 +67,7 @@ class PotentiostatTable(Table):
     block: int = 1
     exposure_line: int | None = None
     mark_line: int | None = None
+    thermocouple: bool = False
 
 
 class CameraTable(Table):
@@ -106,6 +109,7 @@ class LimitsTable(Table):
     voltage_rate: ScanRate | None = None
     current_rate: CurrentRate | None = None
     rate_window: Time = RATE_WINDOW_S
+    temperature: TemperatureSpan = NO_LIMIT
     short: Literal["stop"] | None = None
 
 

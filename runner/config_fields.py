@@ -1,5 +1,6 @@
 """Fields of an experiment file: a text with a unit becomes a number in SI units."""
 
+import math
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -46,6 +47,23 @@ RecordRule = Annotated[Change, BeforeValidator(parse_change)]
 CurrentRate = Annotated[float, _reader("current_rate")]
 Moment = Annotated[str, BeforeValidator(parse_moment)]
 Mass = Annotated[float, _reader("mass")]
+
+
+NO_LIMIT = (-math.inf, math.inf)
+
+
+def _temperature_span(value: object) -> tuple[float, float]:
+    """Read a largest temperature, or a list of the lowest and the highest; in K."""
+    if not isinstance(value, list):
+        return NO_LIMIT[0], parse(value, "temperature")
+    if len(value) != 2:
+        raise ValueError(
+            f'{value!r} is neither one temperature nor a list of two, such as ["250 K", "330 K"]'
+        )
+    return parse(value[0], "temperature"), parse(value[1], "temperature")
+
+
+TemperatureSpan = Annotated[tuple[float, float], BeforeValidator(_temperature_span)]
 
 
 def _holds(value: object) -> tuple[float, float]:

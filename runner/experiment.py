@@ -116,6 +116,7 @@ class PotentiostatSettings:
     model: str | None = None
     block: int = 1
     lines: TriggerLines = NO_LINES
+    thermocouple: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +280,7 @@ class Experiment:
                 lines=TriggerLines(
                     exposure_in=potentiostat.exposure_line, mark_out=potentiostat.mark_line
                 ),
+                thermocouple=potentiostat.thermocouple,
             ),
             camera=None
             if camera is None
@@ -307,6 +309,8 @@ class Experiment:
                 voltage_rate_max_V_s=_or(limits.voltage_rate, math.inf),
                 current_rate_max_A_s=_or(limits.current_rate, math.inf),
                 rate_window_s=limits.rate_window,
+                temperature_min_K=limits.temperature[0],
+                temperature_max_K=limits.temperature[1],
             ),
             dose_limit_e_m2=limits.dose,
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
@@ -491,6 +495,10 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
                 f"the lower limit {low:g} V would allow 0 V on a cell",
             )
         )
+    coldest_K, hottest_K = limits.temperature
+    if not coldest_K < hottest_K:
+        what = f"runs from {coldest_K:g} to {hottest_K:g} K; write the lower first"
+        found.append((("limits", "temperature"), what))
     optional = (("voltage_rate", "10 mV/s"), ("current_rate", "10 pA/s"), ("rate_window", "2 s"))
     for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None), *optional):
         value = getattr(limits, name)

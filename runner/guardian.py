@@ -24,6 +24,8 @@ from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Reading, Status, readings_of
+from potentiostat.segments import Step
+from potentiostat.thermometer import TemperatureReading, Thermometer
 from runner.calm import Calm, calm_within
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
@@ -48,6 +50,7 @@ from runner.messages import (
 from runner.outbox import GATHER_S, Outbox, Outgoing
 from runner.playing import Counts, Met, Playing
 from runner.references import LastLevels
+from runner.temperature_guard import FIRST_TRIES, TemperatureGuard
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -123,6 +126,8 @@ class Guardian:
         self._heard_ns = lease_now_ns()
         self._next_exchange_ns = now_ns()
         self._told_s = math.nan  # the instrument's time of the last reading
+        self._thermal = _thermal_guard(instrument, settings, start_ns=now_ns())
+        self._temperatures: list[TemperatureReading] = []  # not yet told
         self._safe_state: SafeState | None = None
         self._finish_reason = ""
 
@@ -148,6 +153,8 @@ class Guardian:
             self._follow_level()
             samples = self._instrument.read()
             exchanges = self._exchange_if_due(samples)
+            if self._thermal is not None and self._thermal.is_due(self._now_ns()):
+                self._ask_temperature(self._thermal)
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
@@ -162,8 +169,11 @@ class Guardian:
                 step=step,
                 charge_C=charge_C,
                 exchanges=exchanges,
+                temperatures=tuple(self._temperatures),
             )
         )
+        # What ends a step is told after it: a runner that hears of a limit listens no more.
+        self._judge_temperatures()
         if self._settings.clock.lockstep:
             self._wait_for_renewal()
 
@@ -176,6 +186,55 @@ class Guardian:
         interval_ns = int(self._settings.exchange_interval_s * 1e9)
         self._next_exchange_ns = self._now_ns() + interval_ns
         return (self._instrument.exchange_clock(),)
+
+    # --- the temperature -------------------------------------------------------------
+
+    def _hangs_on_temperature(self, step: Step | None) -> bool:
+        """Tell whether a limit or a rule of a step asks for the temperature."""
+        if self.phase is Phase.TRIPPED:
+            return False
+        settings = self._settings
+        limited = settings.cell_attached and settings.envelope.limits_temperature
+        return limited or (step is not None and step.needs_temperature)
+
+    def _ask_temperature(self, thermal: TemperatureGuard) -> None:
+        needed = self._hangs_on_temperature(None if self._playing is None else self._playing.step)
+        self._temperatures.append(thermal.ask(self._now_ns(), needed=needed))
+
+    def _judge_temperatures(self) -> None:
+        """Act on what the thermometer said: limits first, then the rules of the step."""
+        readings, self._temperatures = self._temperatures, []
+        for reading in readings:
+            playing, thermal = self._playing, self._thermal
+            if thermal is None:
+                return
+            needed = self._hangs_on_temperature(None if playing is None else playing.step)
+            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=needed)
+            if broken is not None:
+                self._trip(*broken)
+            elif playing is not None and not reading.fault:
+                met = playing.judge_temperature(reading.temperature_K)
+                if met is not None:
+                    self._heed(met, seen_ns=reading.read_end_ns)
+
+    def _knows_temperature(self, step: Step) -> bool:
+        """Tell whether a step may begin: what hangs on the temperature needs to know it."""
+        thermal = self._thermal
+        if not self._hangs_on_temperature(step):
+            return True
+        if thermal is None:
+            self._trip(EndKind.FAULT, "a limit or rule of the temperature, and nobody measures it")
+            return False
+        broken: tuple[EndKind, str] | None = None
+        for _ in range(FIRST_TRIES):
+            if thermal.is_known(self._now_ns()):
+                break
+            reading = thermal.ask(self._now_ns(), needed=True)
+            self._temperatures.append(reading)
+            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=True)
+        if broken is not None:
+            self._trip(*broken)
+        return broken is None
 
     # --- judging readings ------------------------------------------------------------
 
@@ -388,6 +447,8 @@ class Guardian:
 
     def _start_step(self, message: StartStep) -> None:
         """Begin a step, at once or when the readings that it counts from are known."""
+        if not self._knows_temperature(message.step):
+            return
         known = self._levels.known(self._rest_V)
         missing = [name for name in message.step.references if math.isnan(getattr(known, name))]
         if any(name.startswith("control") for name in missing):
@@ -541,6 +602,16 @@ class Guardian:
         self._outbox.put(message)
 
 
+def _thermal_guard(
+    instrument: Potentiostat, settings: GuardianSettings, *, start_ns: int
+) -> TemperatureGuard | None:
+    """Return what asks for the temperature; None where no sensor is wired."""
+    if not (settings.asks_temperature and isinstance(instrument, Thermometer)):
+        return None
+    envelope = settings.envelope if settings.cell_attached else None
+    return TemperatureGuard(instrument, envelope, start_ns=start_ns)
+
+
 def guardian_main(
     connection: "Connection[FromGuardian, object]", settings: GuardianSettings
 ) -> None:
@@ -581,6 +652,7 @@ def _guard(
                 apertures=instrument.apertures,
                 off_states=instrument.off_states,
                 t_ns=now_ns(),
+                thermometer=instrument.thermometer if settings.asks_temperature else None,
             )
         )
     outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)

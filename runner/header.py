@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cameras.records import CameraInfo
 from potentiostat.records import Apertures
+from potentiostat.thermometer import ThermometerSpec
 from runner.acquisition import CAMERA
 from runner.experiment import Experiment
 from runner.messages import Connected
@@ -105,6 +106,18 @@ def _instrument(experiment: Experiment, connected: Connected) -> dict[str, Attri
         "range_settling_s": tuple(r.settling_s for r in ranges),
         "range_group_delay_s": tuple(r.group_delay_s for r in ranges),
         **aperture_attributes(connected.apertures),
+        **_thermometer_attributes(connected.thermometer),
+    }
+
+
+def _thermometer_attributes(spec: ThermometerSpec | None) -> dict[str, AttributeValue]:
+    """Return what measures the temperature; nothing where nobody asks for it."""
+    if spec is None:
+        return {}
+    return {
+        "thermometer": spec.sensor,
+        "thermometer_span_K": (spec.low_K, spec.high_K),
+        "thermometer_error_K": spec.error_K,
     }
 
 

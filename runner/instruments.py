@@ -7,6 +7,7 @@ from rich.table import Table
 from potentiostat.records import RangeSpec
 from potentiostat.registry import potentiostat_class, potentiostat_names
 from potentiostat.safety import hazards_of
+from potentiostat.thermometer import ThermometerSpec
 from runner.format import in_unit
 
 
@@ -21,6 +22,7 @@ class KnownInstrument:
     unconfirmed: str
     largest_block: int
     trigger_lines: tuple[int, ...]
+    thermometer: ThermometerSpec | None
     off_states: tuple[str, ...]
     rest_states: tuple[str, ...]
     source: str
@@ -41,6 +43,7 @@ def known_instruments() -> tuple[KnownInstrument, ...]:
                 unconfirmed=driver.unconfirmed,
                 largest_block=driver.largest_block,
                 trigger_lines=driver.trigger_lines,
+                thermometer=driver.thermometer,
                 off_states=()
                 if row is None
                 else tuple(
@@ -74,8 +77,13 @@ def render_known(known: tuple[KnownInstrument, ...]) -> Table:
 
 
 def _modes(row: KnownInstrument) -> str:
-    """Tell how its readings may come."""
-    lines = row.trigger_lines
-    return (f"blocks of {row.largest_block}" if row.largest_block > 1 else "one by one") + (
-        f", lines {lines[0]} to {lines[-1]}" if lines else ", no trigger lines"
+    """Tell how its readings may come, and whether it measures a temperature."""
+    lines, spec = row.trigger_lines, row.thermometer
+    warm = "no thermometer"
+    if spec is not None:
+        warm = f"{spec.sensor}, {spec.low_K:g} to {spec.high_K:g} K"
+    return (
+        (f"blocks of {row.largest_block}" if row.largest_block > 1 else "one by one")
+        + (f", lines {lines[0]} to {lines[-1]}" if lines else ", no trigger lines")
+        + f"\n{warm}"
     )

@@ -10,6 +10,7 @@ from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, TriggerLines
 from potentiostat.records import Apertures, Identity, RangeSpec
 from potentiostat.segments import Step
+from potentiostat.thermometer import TemperatureReading, ThermometerSpec
 from runner.clock import ClockSpec
 
 LEASE_S = 2.0  # real seconds without a sign of the runner until the cell is made safe
@@ -48,6 +49,8 @@ class GuardianSettings:
         What is wired to its trigger lines.
     stop_on_short
         Take the cell to safety when its voltage falls suddenly at a held current.
+    asks_temperature
+        A sensor is wired to the instrument, and is asked about once a second.
     """
 
     driver: str
@@ -63,6 +66,7 @@ class GuardianSettings:
     block: int = 1
     lines: TriggerLines = NO_LINES
     stop_on_short: bool = False
+    asks_temperature: bool = False
 
 
 # --- from the runner -------------------------------------------------------------
@@ -112,6 +116,7 @@ class Connected:
     apertures: Apertures
     off_states: tuple[SafeState, ...]
     t_ns: int
+    thermometer: ThermometerSpec | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +129,8 @@ class Block:
         Numbers of the last and the first of the guardian's turns that it holds.
     charge_C
         Instrument charge since the guardian connected, shape (n,).
+    temperatures
+        What the thermometer said meanwhile, good or not.
     """
 
     sequence: int
@@ -132,6 +139,7 @@ class Block:
     step: int
     charge_C: NDArray[np.float64]
     exchanges: tuple[ClockExchange, ...]
+    temperatures: tuple[TemperatureReading, ...] = ()
 
 
 class EndKind(StrEnum):

@@ -144,6 +144,7 @@ def _joined(blocks: list[Block]) -> Block:
         step=blocks[0].step,
         charge_C=np.concatenate([b.charge_C for b in blocks]),
         exchanges=tuple(e for b in blocks for e in b.exchanges),
+        temperatures=tuple(t for b in blocks for t in b.temperatures),
     )
 
 

@@ -1,7 +1,7 @@
 """The step that a guardian plays: which segment is on, its level now, and when it ends."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from potentiostat.limits import Condition, Envelope, Seen, Watch
@@ -50,8 +50,8 @@ class Playing:
         self._range_A = range_A
         self._known = known
         self._number = -1
-        self._whole = Watch(step.until)
-        self._part = Watch(())
+        self._whole, self._whole_warm = _watches(step.until)
+        self._part, self._part_warm = _watches(())
         self._began: Counts | None = None
         self._segment_began: Counts | None = None
         self._half_began: Counts | None = None
@@ -71,7 +71,7 @@ class Playing:
 
     def _advance(self) -> Setpoint:
         self._number += 1
-        self._part = Watch(self.segment.until)
+        self._part, self._part_warm = _watches(self.segment.until)
         self._segment_began = None
         return self.segment.setpoint(self._envelope, self._range_A, self._known)
 
@@ -136,7 +136,7 @@ class Playing:
         return still and self._whole.is_idle and self._part.is_idle
 
     def conditions(self) -> Iterator[tuple[Condition, Origin]]:
-        """Yield all conditions that are asked now, with what each counts from."""
+        """Yield all conditions that are asked of a reading now, with what each counts from."""
         for conditions, began in (
             (self.step.until, self._began),
             (self.segment.until, self._segment_began),
@@ -150,7 +150,8 @@ class Playing:
                 half_C=self._half_began.charge_C,
             )
             for condition in conditions:
-                yield condition, origin
+                if not condition.needs_temperature:
+                    yield condition, origin
 
     # --- ends ------------------------------------------------------------------------------
 
@@ -175,6 +176,29 @@ class Playing:
                 quantity="V", relation=">", value=level_V, text=f"the sweep is at {level_V:.4g} V"
             )
         return None if found is None else Met(condition=found, ends_step=self.is_last)
+
+    def judge_temperature(self, temperature_K: float) -> Met | None:
+        """Take what a thermometer says, by itself and not with a reading; see `judge`."""
+        if self._segment_began is None:
+            return None
+        seen = Seen(temperature_K=temperature_K)
+        if (found := self._whole_warm.first_met(seen)) is not None:
+            return Met(condition=found, ends_step=True)
+        if (found := self._part_warm.first_met(seen)) is not None:
+            return Met(condition=found, ends_step=self.is_last)
+        return None
+
+
+def _watches(conditions: Sequence[Condition]) -> tuple[Watch, Watch]:
+    """Part what is asked of readings from what is asked of a thermometer.
+
+    Each counts its own: three times in a row are three answers of a thermometer, in whose
+    time there may be hundreds of readings.
+    """
+    return (
+        Watch([c for c in conditions if not c.needs_temperature]),
+        Watch([c for c in conditions if c.needs_temperature]),
+    )
 
 
 def _seen(began: Counts, now: Counts, half_C: float, voltage_V: float, current_A: float) -> Seen:

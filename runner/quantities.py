@@ -8,7 +8,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
@@ -43,11 +43,18 @@ class Kind:
         A text that would do.
     units
         Unit to (factor, power of ten): ``number * factor * 10**power`` in SI.
+    zeros
+        Where units begin that do not begin at nothing, in SI: right for a value of its own,
+        and wrong for a difference, which such a kind is never.
+    least
+        In SI: what lies below cannot be.
     """
 
     name: str
     example: str
     units: Mapping[str, tuple[int | Fraction, int]]
+    zeros: Mapping[str, Decimal] = field(default_factory=dict)
+    least: float = -math.inf
 
 
 KINDS: Mapping[str, Kind] = {
@@ -111,7 +118,13 @@ KINDS: Mapping[str, Kind] = {
         {f"{p}g": (1, power - 3) for p, power in _SMALL.items()},
     ),
     "fraction": Kind("a fraction", "80 %", {"%": (1, -2)}),
-    "temperature": Kind("a temperature", "298 K", {"K": (1, 0)}),
+    "temperature": Kind(
+        "a temperature",
+        "298 K",
+        {"K": (1, 0), "degC": (1, 0), "°C": (1, 0)},
+        zeros=dict.fromkeys(("degC", "°C"), Decimal("273.15")),
+        least=0.0,
+    ),
 }
 
 _NUMBER = re.compile(
@@ -187,12 +200,21 @@ def parse_any(text: object, kinds: Sequence[str]) -> tuple[float, str]:
         raise QuantityError(f"{shown} has no unit; {example}")
     for name, kind in zip(kinds, wanted, strict=True):
         if unit in kind.units:
-            return _scaled(number, kind.units[unit], shown), name
+            zero = kind.zeros.get(unit, _NOTHING)
+            value = _scaled(number, kind.units[unit], shown, zero=zero)
+            if value < kind.least:
+                raise QuantityError(f"{shown} lies below what there can be of {kind.name}")
+            return value, name
     raise QuantityError(f"{shown} {_why_not(unit, wanted)}")
 
 
-def _scaled(number: str, scale: tuple[int | Fraction, int], shown: str) -> float:
-    """Put the power of ten into the exact number, and round once."""
+_NOTHING = Decimal(0)
+
+
+def _scaled(
+    number: str, scale: tuple[int | Fraction, int], shown: str, *, zero: Decimal = _NOTHING
+) -> float:
+    """Put the power of ten and the unit's zero into the exact number, and round once."""
     factor, power = scale
     exact = Decimal(number)
     if exact and not -400 < exact.adjusted() < 400:
@@ -200,8 +222,8 @@ def _scaled(number: str, scale: tuple[int | Fraction, int], shown: str) -> float
     if isinstance(factor, Fraction):
         value = float(Fraction(exact) * factor * Fraction(10) ** power)
     else:
-        value = float((exact * factor).scaleb(power))
-    if not math.isfinite(value) or (value == 0 and exact != 0):
+        value = float((exact * factor).scaleb(power) + zero)
+    if not math.isfinite(value) or (value == 0 and exact + zero != 0):
         raise QuantityError(f"{shown} is beyond any number that can be meant")
     return value
 
@@ -220,6 +242,8 @@ def _why_not(unit: str, wanted: Sequence[Kind]) -> str:
         for known in kind.units:
             if known.casefold() == unit.casefold():
                 return f"has the unit {unit!r}; did you mean {known}?"
+    if unit == "C" and KINDS["temperature"] in wanted:
+        return "is in C, which is coulomb here, and no temperature; write for example 25 degC"
     for name, kind in KINDS.items():
         if unit in kind.units and kind not in wanted:
             if name == "c_rate":

@@ -17,6 +17,7 @@ from runner.format import in_unit, prefix_of, with_sigma
 from runner.holder_record import calibration_from
 from runner.report_dose import dose_content
 from runner.summary import LEDGER_TERMS, RunSummary, charge_text, summarise
+from runner.temperature_summary import temperature_text
 from session.reader import Session
 
 MAX_TRACE_POINTS = 6000
@@ -332,6 +333,7 @@ def _facts(session: Session, summary: RunSummary) -> list[dict[str, str]]:
     if math.isfinite(summary.drift_px.value):
         drift = summary.drift_px
         facts.append(fact("largest drift", with_sigma(drift.value, drift.sigma, "px")))
+    facts += [fact("temperature", temperature_text(t)) for t in (summary.temperature,) if t]
     path = "instrument/potentiostat"
     if session.has(path):
         about = session.attributes(path)

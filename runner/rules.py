@@ -24,8 +24,9 @@ _KIND_OF: dict[Quantity, str] = {
     "|dV/dt|": "scan_rate",
     "dI/dt": "current_rate",
     "|dI/dt|": "current_rate",
+    "T": "temperature",
 }
-_EXAMPLES = "V > 4.2 V, |I| < 1 pA, Q > 3 nC, |dV/dt| < 1 mV/h over 60 s or t > 120 s"
+_EXAMPLES = "V > 4.2 V, |I| < 1 pA, Q > 3 nC, |dV/dt| < 1 mV/h over 60 s, T > 320 K or t > 120 s"
 _RULE = re.compile(
     r"\s*(?P<name>[A-Za-z_|][\w.(),\s|/]*?)\s*(?P<relation>[<>]=?|==?)\s*(?P<value>.*?)"
     r"(?:\s+over\s+(?P<window>[^,]+?))?(?:\s*,\s*(?P<times>\S+)\s+times)?"
@@ -108,7 +109,8 @@ def parse_rule(text: object) -> Condition | CellRule:
         )
     except QuantityError as error:
         column = match.start("value") + 1
-        raise RuleError(f"{text!r}, column {column}: {error}") from error
+        hint = "; did you mean t?" if name == "T" and _is_time(match["value"]) else ""
+        raise RuleError(f"{text!r}, column {column}: {error}{hint}") from error
     action, goto, most = _action(text, match)
     condition = Condition(
         quantity=quantity,
@@ -122,6 +124,14 @@ def parse_rule(text: object) -> Condition | CellRule:
         goto_most=most,
     )
     return CellRule(quantity=_OF_CELL[name], condition=condition) if name in _OF_CELL else condition
+
+
+def _is_time(value: str) -> bool:
+    try:
+        parse(value, "time")
+    except QuantityError:
+        return False
+    return True
 
 
 def _action(text: str, match: re.Match[str]) -> tuple[Action, str, int]:
@@ -211,12 +221,6 @@ def _unknown(text: str, name: str, column: int) -> str:
             f"{text!r}, column {column}: rules on what the images show are not part of "
             f"this version; a step ends on {_EXAMPLES}"
         )
-    if name == "T" and re.search(r"[KC]\s*$", text):
-        return (
-            f"{text!r}, column {column}: nothing here measures a temperature (a B2985 or B2987 "
-            "has an input for a thermocouple, which its driver does not read); a step ends on "
-            f"{_EXAMPLES}"
-        )
-    near = {"v": "V", "i": "I", "q": "Q", "T": "t"}.get(name)
+    near = {"v": "V", "i": "I", "q": "Q"}.get(name)
     hint = f"did you mean {near}?" if near else f"write for example {_EXAMPLES}"
     return f"{text!r}, column {column}: {name!r} is not known; {hint}"

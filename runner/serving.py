@@ -2,10 +2,11 @@
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from potentiostat.registry import potentiostat_class
 from runner.clock import real_now_ns
 from runner.lab import LabError
 
@@ -24,7 +25,7 @@ async def serve_mock(
     Parameters
     ----------
     model
-        Driver name, or a part of it that is the end of just one.
+        Driver name, or a part of it that is the end of just one; or a model.
     potentiostat_port, camera_port
         Where to listen; 0 for a free port, None for what nobody asked for.
     say
@@ -40,7 +41,8 @@ async def serve_mock(
     bench_module: Any = importlib.import_module("mocks.bench")
     pace_module: Any = importlib.import_module("mocks.pace")
     world_module: Any = importlib.import_module("mocks.world")
-    driver = _driver_of(model, instruments.driver_names())
+    simulated = instruments.simulated_models()
+    driver = await asyncio.to_thread(_driver_of, model, simulated)
     try:
         chosen = scenarios.load(scenario)
     except ValueError as error:
@@ -56,7 +58,7 @@ async def serve_mock(
         raise LabError(f"the port cannot be had ({error.strerror}); name another") from error
     try:
         if potentiostat_port is not None:
-            say(f"simulated {driver}: {bench.smu_resource}")
+            say(f"simulated {driver} ({simulated[driver]}): {bench.smu_resource}")
         if camera_port is not None:
             say(f'simulated camera: driver = "stream", port = {bench.camera_port}')
         say("Ctrl-C ends it")
@@ -129,9 +131,21 @@ async def _dectris(world: Any, pace: Any, ports: tuple[int, int]) -> AsyncIterat
             passing.cancel()
 
 
-def _driver_of(model: str, known: tuple[str, ...]) -> str:
-    wanted = model.lower().removesuffix("a").removesuffix("b")
-    found = [name for name in known if name == model or (wanted and name.endswith(wanted))]
-    if len(found) != 1:
-        raise LabError(f"there is no simulated {model!r}; there is {', '.join(known)}")
-    return found[0]
+def _driver_of(model: str, simulated: Mapping[str, str]) -> str:
+    """Return the driver whose simulated instrument is meant, by its name or its model."""
+    asked = model.lower()
+    wanted = asked.removesuffix("a").removesuffix("b")
+    found = [
+        name
+        for name, own in simulated.items()
+        if asked in (name, own.lower()) or (wanted and name.endswith(wanted))
+    ]
+    if len(found) == 1:
+        return found[0]
+    for name, own in simulated.items():
+        if asked in (known.lower() for known in potentiostat_class(name).models):
+            raise LabError(
+                f"there is no simulated {model}; of its family there is {own}: --model "
+                f'"{own}", with the driver {name}'
+            )
+    raise LabError(f"there is no simulated {model!r}; there is {', '.join(simulated)}")

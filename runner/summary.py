@@ -17,6 +17,11 @@ from runner.edge_record import SOURCE as EDGES
 from runner.format import in_unit, with_sigma
 from runner.impedances import PREFIX
 from runner.plan import ExitCode
+from runner.temperature_summary import (
+    TemperatureSummary,
+    temperature_summary,
+    temperature_text,
+)
 from runner.titration_summary import TitrationSummary, titration_summaries, titration_table
 from session.reader import Session
 
@@ -173,6 +178,7 @@ class RunSummary:
     codes: tuple[CodeSummary, ...] = ()
     dose: DoseSummary | None = None
     edges: EdgeSummary | None = None
+    temperature: TemperatureSummary | None = None
 
 
 def summarise(
@@ -212,6 +218,7 @@ def summarise(
             codes=_codes(session),
             dose=_dose(session),
             edges=_edges(session),
+            temperature=temperature_summary(session),
         )
 
 
@@ -451,6 +458,8 @@ def _facts(summary: RunSummary) -> Table:
     )
     if summary.dose is not None:
         table.add_row("dose", dose_text(summary.dose))
+    if summary.temperature is not None:
+        table.add_row("temperature", temperature_text(summary.temperature))
     if summary.exit_reason == IMPORTED:
         return table
     if summary.frames:

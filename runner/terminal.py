@@ -1,5 +1,6 @@
 """What a person sees on the terminal while a run goes on: a live table and a bar."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -83,6 +84,9 @@ def live_table(state: LiveState) -> Table:
         "[bold]camera clock",
         f"± {in_unit(state.clock_sigma_ns / 1e9, 's')}",
     )
+    if (warm_K := state.temperature_K) is not None:
+        told = "[bold red]unknown" if math.isnan(warm_K) else f"{warm_K:.1f} K"
+        table.add_row("[bold]temperature", told)
     for ended in state.ended:
         table.add_row(f"[dim]step {ended.index + 1} ended", f"[dim]{ended.reason}")
     if state.waits:

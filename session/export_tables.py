@@ -122,6 +122,7 @@ def describe_columns(table: ExportTable) -> list[dict[str, str]]:
 def _candidates(session: Session) -> Iterator[str]:
     yield "samples"
     yield "events"
+    yield "temperature"
     for camera in session.cameras:
         yield f"frames/{camera}"
         yield f"frame_samples/{camera}"

@@ -15,6 +15,7 @@ from session.records import (
     EXCHANGE_DTYPE,
     FRAME_ROW_DTYPE,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
     AttributeValue,
     CameraHeader,
     InstrumentHeader,
@@ -28,7 +29,9 @@ TABLES = {
     "samples": SESSION_SAMPLE_DTYPE,
     "exchanges": EXCHANGE_DTYPE,
     "frame": FRAME_ROW_DTYPE,
+    "temperature": TEMPERATURE_DTYPE,
 }
+LATER = ("temperature",)  # tables that an older journal does not know
 
 
 def begin(journal: Journal, header: SessionHeader) -> None:
@@ -94,7 +97,9 @@ def dtypes_of(entry: Entry) -> dict[str, np.dtype[np.void]]:
         The entry does not say so, or names anything but plain numbers.
     """
     try:
-        return {name: _dtype(entry.said["rows"], name) for name in TABLES}
+        told: Any = entry.said["rows"]
+        names = [name for name in TABLES if name in told or name not in LATER]
+        return {name: _dtype(told, name) for name in names}
     except (KeyError, TypeError, ValueError) as error:
         raise SessionRefused(f"the journal does not say what its rows are ({error})") from error
 

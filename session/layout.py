@@ -30,6 +30,7 @@ from session.schema import (
     SAMPLES,
     SCHEMA_NAME,
     SCHEMA_VERSION,
+    TEMPERATURE,
     find_group,
     is_name,
 )
@@ -202,6 +203,11 @@ def create_exchanges(entry: h5py.Group, clock: str) -> h5py.Group:
 def create_edges(entry: h5py.Group) -> h5py.Group:
     """Make the empty table of the edges of trigger lines."""
     return _create_table(entry, EDGES, EDGES.path)
+
+
+def create_temperature(entry: h5py.Group) -> h5py.Group:
+    """Make the empty table of what a thermometer says."""
+    return _create_table(entry, TEMPERATURE, TEMPERATURE.path)
 
 
 def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:

@@ -47,6 +47,13 @@ class Exchanges:
 
 
 @dataclass(frozen=True, slots=True)
+class Temperatures:
+    """What a thermometer said, ``TEMPERATURE_DTYPE``, shape (n,)."""
+
+    rows: NDArray[np.void]
+
+
+@dataclass(frozen=True, slots=True)
 class QueueCounters:
     """Counters of a bounded queue."""
 
@@ -75,7 +82,9 @@ class Finish:
     end_time: str
 
 
-ToRecorder = Samples | Frame | Event | Exchanges | QueueCounters | Attributes | Flush | Finish
+ToRecorder = (
+    Samples | Frame | Event | Exchanges | Temperatures | QueueCounters | Attributes | Flush | Finish
+)
 
 # --- from the recorder -------------------------------------------------------------
 

@@ -37,12 +37,14 @@ from session.messages import (
     Released,
     Samples,
     Started,
+    Temperatures,
     ToRecorder,
 )
 from session.pipe_client import PipeClient, fail
 from session.records import (
     EXCHANGE_DTYPE,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
     AttributeValue,
     FrameHeader,
     SessionHeader,
@@ -192,6 +194,10 @@ class Recorder:
         """Record exchanges with a clock, shape (n,), of ``EXCHANGE_DTYPE``."""
         check_name("clock", clock)
         await self._send(Exchanges(clock, _checked(rows, EXCHANGE_DTYPE)))
+
+    async def temperatures(self, rows: NDArray[np.void]) -> None:
+        """Record what a thermometer said, shape (n,), of ``TEMPERATURE_DTYPE``."""
+        await self._send(Temperatures(_checked(rows, TEMPERATURE_DTYPE)))
 
     async def queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Record the counters of a bounded queue, in place of earlier ones."""

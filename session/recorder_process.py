@@ -30,6 +30,7 @@ from session.messages import (
     Released,
     Samples,
     Started,
+    Temperatures,
     ToRecorder,
 )
 from session.records import RUNNER_LOST, SessionHeader
@@ -229,19 +230,11 @@ class _Recording:
                 self._done[camera] += admitted is None
                 if self._done[camera] >= _RELEASE_FRAMES:
                     self._release()
-            case Event(t_ns, kind, source, text, data_json):
-                writer.append_event(t_ns, kind, source, text, data_json)
-            case Exchanges(clock, rows):
-                writer.append_exchanges(clock, rows)
-            case QueueCounters(queue, counters):
-                writer.set_queue_counters(queue, counters)
-            case Attributes(path, attributes):
-                writer.put_attributes(path, attributes)
             case Flush():
                 writer.flush()
                 self.reply(Flushed())
             case _:
-                raise SessionRefused(f"the recorder does not know {message!r}")
+                _write_small(writer, message)
 
     def _collect(self, writer: SessionWriter) -> None:
         """Wait for all frames on their way: nobody else waits meanwhile."""
@@ -271,6 +264,23 @@ class _Recording:
         files.finish(RUNNER_LOST, datetime.now(UTC).isoformat())
         for ring in self.rings.values():
             ring.unlink()
+
+
+def _write_small(writer: SessionWriter, message: ToRecorder) -> None:
+    """Write what needs nothing but the writer."""
+    match message:
+        case Event(t_ns, kind, source, text, data_json):
+            writer.append_event(t_ns, kind, source, text, data_json)
+        case Exchanges(clock, rows):
+            writer.append_exchanges(clock, rows)
+        case Temperatures(rows):
+            writer.append_temperatures(rows)
+        case QueueCounters(queue, counters):
+            writer.set_queue_counters(queue, counters)
+        case Attributes(path, attributes):
+            writer.put_attributes(path, attributes)
+        case _:
+            raise SessionRefused(f"the recorder does not know {message!r}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from session.provenance import Provenance
-from session.schema import EDGES, EVENTS, EXCHANGES, FRAMES, SAMPLES, row_dtype
+from session.schema import EDGES, EVENTS, EXCHANGES, FRAMES, SAMPLES, TEMPERATURE, row_dtype
 
 AttributeValue = str | bool | int | float | tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
 
@@ -15,6 +15,7 @@ EXCHANGE_DTYPE = row_dtype(EXCHANGES)
 FRAME_ROW_DTYPE = row_dtype(FRAMES)
 EVENT_DTYPE = row_dtype(EVENTS)
 EDGE_DTYPE = row_dtype(EDGES)
+TEMPERATURE_DTYPE = row_dtype(TEMPERATURE)
 
 MAX_FRAME_BYTES = 2**30
 

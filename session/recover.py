@@ -21,7 +21,7 @@ from session.columns import GrowingTable, count_rows
 from session.editor import SessionEditor
 from session.errors import SessionExists, SessionRefused
 from session.journal import Entry, JournalFound, journal_path, read_journal
-from session.layout import check_name, create_exchanges, ensure_group
+from session.layout import check_name, create_exchanges, create_temperature, ensure_group
 from session.reader import Session
 from session.records import NOT_FINISHED
 from session.recover_pixels import PixelSource
@@ -31,7 +31,12 @@ from session.structure import open_checked
 from session.writer import SessionWriter
 
 RECORDER_LOST = "recorder lost"
-_RAW_STAMPS = {"samples": "read_start_ns", "exchanges": "t0_ns", "frame": "device_start_ns"}
+_RAW_STAMPS = {
+    "samples": "read_start_ns",
+    "exchanges": "t0_ns",
+    "frame": "device_start_ns",
+    "temperature": "read_start_ns",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +258,8 @@ def _say_again(root: h5py.Group, entry: Entry) -> None:
     elif entry.kind == "queue" and isinstance(said["counters"], dict):
         check_name("queue", str(said["queue"]))
         write_attributes(ensure_group(root, f"queues/{said['queue']}"), said["counters"])
+    elif entry.kind == "temperature" and entry.kind not in root:
+        create_temperature(root)
     elif entry.kind == "exchanges" and _table_of(entry) not in root:
         check_name("clock", str(said["clock"]))
         create_exchanges(root, str(said["clock"]))
@@ -272,7 +279,7 @@ def _count_gaps(rows: NDArray[np.void], group: h5py.Group) -> NDArray[np.void]:
 
 
 def _tables(entry: h5py.Group) -> Iterator[tuple[str, h5py.Group, Group]]:
-    names = ["samples", "events"]
+    names = ["samples", "events", "temperature"]
     names += [f"frames/{camera}" for camera in entry["frames"]]
     names += [f"clocks/{clock}/exchanges" for clock in entry["clocks"]]
     for name in names:

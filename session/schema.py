@@ -249,6 +249,21 @@ EDGES = Group(
     ),
 )
 
+TEMPERATURE = Group(
+    path="temperature",
+    nx_class="NXdata",
+    meaning="what the thermometer said, about once a second, where one is wired",
+    signal="temperature",
+    axes=("t_ns",),
+    columns=(
+        stamp("t_ns", "middle of the exchange, host clock"),
+        stamp("read_start_ns", "host clock before the query was sent, raw"),
+        stamp("read_end_ns", "host clock after the reply was in, raw"),
+        real("temperature", "K", "of the sensor; NaN where it told none that can be believed"),
+        sigma("temperature_sigma", "K", "1 sigma, by the errors of sensor and input"),
+    ),
+)
+
 DRIFT = Group(
     path="drift/<camera>",
     nx_class="NXdata",
@@ -429,6 +444,7 @@ GROUPS: tuple[Group, ...] = (
     FIT,
     EVENTS,
     EDGES,
+    TEMPERATURE,
     _plain("drift", "NXcollection", "one group for each camera"),
     DRIFT,
     _plain("tracks", "NXcollection", "one group for each tracker"),

@@ -27,6 +27,7 @@ from session.layout import (
     create_edges,
     create_exchanges,
     create_layout,
+    create_temperature,
     ensure_group,
 )
 from session.records import (
@@ -34,6 +35,7 @@ from session.records import (
     EVENT_DTYPE,
     EXCHANGE_DTYPE,
     SESSION_SAMPLE_DTYPE,
+    TEMPERATURE_DTYPE,
     AttributeValue,
     FrameHeader,
     SessionHeader,
@@ -88,6 +90,7 @@ class SessionWriter:
         self._cameras = {camera.name: self._frame_file(camera.name) for camera in header.cameras}
         self._clocks = {clock: self._clock_table(clock) for clock in header.clocks}
         self._edges: GrowingTable | None = None  # made when the first ones come
+        self._temperature: GrowingTable | None = None  # the same
         self._last_t_ns = header.host_start_ns
         self._last_flush_ns = 0
         self._file.flush()
@@ -182,6 +185,16 @@ class SessionWriter:
         self._edges.append(rows)
         self.flush_if_due()
 
+    def append_temperatures(self, rows: NDArray[np.void]) -> None:
+        """Append what a thermometer said, shape (n,), of ``TEMPERATURE_DTYPE``."""
+        if self._temperature is None:
+            self._temperature = GrowingTable(create_temperature(self._entry), TEMPERATURE_DTYPE)
+        self._temperature.append(rows)
+        self._say({"kind": "temperature"}, rows)
+        if len(rows):
+            self._note(int(rows["t_ns"][-1]))
+        self.flush_if_due()
+
     def set_queue_counters(self, queue: str, counters: Mapping[str, int]) -> None:
         """Store the counters of a bounded queue, in place of earlier ones."""
         check_name("queue", queue)
@@ -227,7 +240,7 @@ class SessionWriter:
         for table in (
             self._samples,
             self._events,
-            *([] if self._edges is None else [self._edges]),
+            *(table for table in (self._edges, self._temperature) if table is not None),
             *self._clocks.values(),
             *(camera.table for camera in self._cameras.values()),
         ):

@@ -32,6 +32,7 @@ from potentiostat.readings import Raw, ReadingNoise, sample_rows
 from potentiostat.records import SOURCE_FIRST, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
+from potentiostat.thermometer import ThermometerSpec
 from potentiostat.trigger_model import Fetched, TriggerModel
 
 LIMITED_BIT = 32  # of the source status: bit 5, STAT_LIMIT
@@ -109,6 +110,7 @@ class Keithley2450:
     unconfirmed = "source zero of 100 nA, all of 1 uA, settling; all figures of 2460 and 2470"
     largest_block = 100_000  # of the buffer, as it comes from the factory
     trigger_lines: tuple[int, ...] = (1, 2, 3, 4, 5, 6)  # of the digital port
+    thermometer: ThermometerSpec | None = None
 
     def __init__(
         self,

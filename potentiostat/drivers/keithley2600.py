@@ -29,6 +29,7 @@ from potentiostat.readings import ReadingNoise, sample_rows
 from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, read_number
 from potentiostat.settings import identify
+from potentiostat.thermometer import ThermometerSpec
 from potentiostat.tsp import END_CHUNK, Chunks, refuse_unsafe_tsp
 from potentiostat.tsp_readings import (
     CLOCK,
@@ -110,6 +111,7 @@ class Keithley2600:
     unconfirmed = "accuracy, voltmeter, settling, noise"
     largest_block = LARGEST_BLOCK
     trigger_lines: tuple[int, ...] = LINES
+    thermometer: ThermometerSpec | None = None
 
     def __init__(
         self,

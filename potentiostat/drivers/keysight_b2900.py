@@ -32,6 +32,7 @@ from potentiostat.readings import Raw, ReadingNoise, sample_rows
 from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
+from potentiostat.thermometer import ThermometerSpec
 from potentiostat.visa import Reply
 
 COMPLIANCE_BITS = 2 | 4  # of the STAT element
@@ -113,6 +114,7 @@ class KeysightB2900:
     unconfirmed = "accuracy of the source, noise"
     largest_block = 100_000  # of the trace buffer, data sheet
     trigger_lines: tuple[int, ...] = tuple(range(1, 15))  # of the digital port
+    thermometer: ThermometerSpec | None = None
 
     def __init__(
         self,

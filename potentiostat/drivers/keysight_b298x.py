@@ -40,12 +40,14 @@ from potentiostat.keysight_electrometer import (
     rows_of,
     take,
 )
+from potentiostat.keysight_thermometer import THERMOCOUPLE, ThermocoupleInput
 from potentiostat.limits import Envelope
 from potentiostat.noise import current_sigma_A
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
 from potentiostat.records import SAMPLE_DTYPE, TOGETHER, Identity, RangeSpec, Status
 from potentiostat.scpi import Link, raise_queued_errors, refuse_unsafe
 from potentiostat.settings import Settings, identify
+from potentiostat.thermometer import TemperatureReading, ThermometerSpec
 
 MODELS = ("B2985A", "B2985B", "B2987A", "B2987B")
 VOLTAGE_RANGE_V = 20.0
@@ -86,10 +88,11 @@ class KeysightB298x:
     input_ohm = INPUT_OHM
     unconfirmed = (
         "input resistance, polarity, noise, figures above 2 nA, what settling means, "
-        "reading elements and NPLC as on a B2900"
+        "reading elements and NPLC as on a B2900, span and error of the thermocouple's input"
     )
     largest_block = 50
     trigger_lines: tuple[int, ...] = ()
+    thermometer: ThermometerSpec | None = THERMOCOUPLE
 
     def __init__(
         self,
@@ -137,6 +140,7 @@ class KeysightB298x:
         self._moved_ns = 0  # of the last correction, or of the set-point
         self._pace_s = block * self._window_s  # of readings, about
         self._settings = Settings(link, self._refuse)
+        self._thermocouple = ThermocoupleInput(link, self._settings)
 
     def _refuse(self, command: str) -> None:
         refuse_unsafe(command, off_is_short=self._cell_attached and not self._off_is_open)
@@ -463,6 +467,16 @@ class KeysightB298x:
         return ClockExchange(
             sent_ns=taken.sent_ns, device_time_s=time_s, received_ns=taken.received_ns
         )
+
+    def read_temperature(self) -> TemperatureReading:
+        """Ask for what the thermocouple says; source and readings stay as they are.
+
+        Raises
+        ------
+        InstrumentError
+            There was no answer, or the instrument refuses the question.
+        """
+        return self._thermocouple.read()
 
     # --- safety ------------------------------------------------------------------------
 

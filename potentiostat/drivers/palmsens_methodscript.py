@@ -63,6 +63,7 @@ from potentiostat.protocol import (
     TriggerLines,
 )
 from potentiostat.records import UNKNOWN_ORDER, Identity, RangeSpec
+from potentiostat.thermometer import ThermometerSpec
 
 LEVEL_STEP_V = 1e-3  # a level reads back to this
 LEVEL_STEP_RATIO = 1e-3  # or to this share of the current range
@@ -114,6 +115,7 @@ class PalmsensMethodscript:
     unconfirmed = UNCONFIRMED
     largest_block = 1
     trigger_lines: tuple[int, ...] = ()
+    thermometer: ThermometerSpec | None = None
     identity_query = "t"
     serial_baud = 230_400  # of an EmStat Pico's own port; a virtual one over USB ignores it
 

@@ -16,6 +16,7 @@ from potentiostat.errors import UnsafeRequest
 from potentiostat.protocol import Potentiostat, SafeState, TriggerLines
 from potentiostat.registry import potentiostat_class, potentiostat_names
 from potentiostat.safety import hazards_of
+from potentiostat.thermometer import Thermometer
 
 
 class Nobody:
@@ -41,6 +42,8 @@ def test_there_is_something_to_check():
     assert "keithley6430" in potentiostat_names()
     assert "stream" in camera_names()
     assert {"connect", "apply", "read", "ensure_safe", "close"} <= set(methods(Potentiostat))
+    assert methods(Thermometer) == ["read_temperature"]
+    assert any(potentiostat_class(name).thermometer is not None for name in potentiostat_names())
     assert {"start", "stop", "frames", "exchange_clock", "__aenter__"} <= set(methods(FrameSource))
 
 
@@ -92,6 +95,24 @@ def test_a_potentiostat_rests_where_the_table_of_hazards_allows(name):
 def test_the_6430_offers_no_high_impedance():
     assert SafeState.S2 not in potentiostat_class("keithley6430").off_states
     assert SafeState.S2 not in hazards_of("6430").rest_states
+
+
+@potentiostats
+def test_a_potentiostat_measures_a_temperature_or_says_that_it_does_not(name):
+    driver = potentiostat_class(name)
+    spec = driver.thermometer
+    for method in methods(Thermometer):
+        assert hasattr(driver, method) is (spec is not None)
+        if spec is not None:
+            found = getattr(driver, method)
+            assert parameters(found) == parameters(getattr(Thermometer, method))
+            assert not inspect.iscoroutinefunction(found)
+    if spec is not None:
+        assert spec.sensor
+        assert 0 < spec.low_K < spec.high_K < np.inf
+        assert 0 < spec.sigma_K < spec.error_K < spec.high_K - spec.low_K
+        assert spec.holds(spec.low_K)
+        assert not any(spec.holds(v) for v in (np.nan, np.inf, spec.low_K - 1, spec.high_K + 1))
 
 
 @potentiostats

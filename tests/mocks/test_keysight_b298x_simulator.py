@@ -227,3 +227,40 @@ def test_readings_are_repeatable_from_the_seed():
     first, second = (simulated()[0] for _ in range(2))
     draws = [[smu._terminals.errors.latency_s(1e-3) for _ in range(5)] for smu in (first, second)]
     assert np.array_equal(*draws)
+
+
+# --- the thermocouple --------------------------------------------------------------------------
+
+
+async def test_the_temperature_of_the_holder_in_the_unit_that_was_set():
+    smu, world = simulated(holder_K=330.0, share_of_specification=0.0)
+    assert await ask(smu, ":SYSTem:TEMPerature:SELect?") == "HSEN"
+    assert float(await ask(smu, ":SYST:TEMP?")) == pytest.approx(23.0, abs=1.0)  # of the room
+    for unit, value in (("C", 56.85), ("F", 134.33), ("K", 330.0)):
+        told = await ask(smu, ":SYST:TEMP:SEL TC", f":SYST:TEMP:UNIT {unit}", ":SYST:TEMP?")
+        assert float(told) == pytest.approx(value, abs=0.5)
+    assert await ask(smu, ":SYST:TEMP:UNIT R") is None
+    assert (await ask(smu, ":SYST:ERR?")).startswith("-224")
+    assert world.truth()["temperature"]["temperature"].tolist() == [330.0] * 3
+
+
+async def test_a_heated_holder_and_a_thermocouple_that_comes_off():
+    smu, world = simulated(
+        holder_K=300.0,
+        heating_K_s=2.0,
+        heating_after_s=5.0,
+        heated_by_K=30.0,
+        thermocouple_opens_s=40.0,
+    )
+    await ask(smu, ":SYST:TEMP:SEL TC", ":SYST:TEMP:UNIT K")
+    warm = []
+    for at_s in (4, 10, 30, 39, 41):
+        world.advance_to(START_NS + at_s * 1_000_000_000)
+        warm.append((world.temperature_K, float(await ask(smu, ":SYST:TEMP?"))))
+    true_K, told_K = np.array(warm).T
+    assert true_K[:4] == pytest.approx([300.0, 310.0, 330.0, 330.0], abs=0.1)
+    assert np.ptp(told_K[:4] - true_K[:4]) < 0.5  # one error for all
+    assert told_K[4] == NOT_A_NUMBER
+    world.mate_cell()  # another day
+    assert world.temperature_K == 300.0
+    assert float(await ask(smu, ":SYST:TEMP?")) == pytest.approx(300.0, abs=3.5)

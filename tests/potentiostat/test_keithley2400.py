@@ -1,10 +1,13 @@
 """The 2400: on our simulator, on an independent one, and a peer's driver on ours."""
 
 import asyncio
+import inspect
+import re
 
 import numpy as np
 import pytest
 
+from mocks.scpi import short_form
 from potentiostat.drivers.keithley2400 import RANGES, Keithley2400
 from potentiostat.errors import ReplyError
 from potentiostat.limits import Envelope
@@ -236,3 +239,44 @@ def test_qcodes_works_on_our_simulator(start_bench):
         assert peer.ask(":SYST:ERR?").startswith("0,")
     finally:
         peer.close()
+
+
+# What PyMeasure's driver does not send, by the chapters of the 6430's manual.
+CITED = {
+    "SENS:FUNC:CONC": "17, SENSe1: voltage and current in one reading",
+    "SOUR:CURR:MODE": "17, SOURce1: fixed, and no sweep",
+    "SOUR:VOLT:MODE": "17, SOURce1: fixed, and no sweep",
+    "SYST:TIME": "17, SYSTem, and 8-5: the instrument's time",
+}
+COMMON = {"*IDN", "*CLS", "*ESR", "SYST:ERR"}  # of every SCPI instrument
+
+
+@pytest.mark.peers
+def test_each_string_is_in_a_peers_driver_or_in_the_manual(bench, smu, monkeypatch):
+    keithley = pytest.importorskip(
+        "pymeasure.instruments.keithley.keithley2400", reason="PyMeasure is not installed"
+    )
+    sent, link = [], smu._link
+    for name in ("write", "query"):
+        own = getattr(link, name)
+
+        def recorded(command, *rest, own=own, **named):
+            sent.append(command)
+            return own(command, *rest, **named)
+
+        monkeypatch.setattr(link, name, recorded)
+    smu.connect(ENVELOPE)
+    for setpoint in (current(5e-7), voltage(3.9)):
+        smu.apply(setpoint)
+        readings(smu, 2)
+    smu.exchange_clock()
+    smu.ensure_safe()
+    smu.rest_at_end()
+    text = inspect.getsource(keithley)
+    written = re.findall(r":?[A-Za-z]+(?::[A-Za-z]+)*", text)
+    theirs = {short_form(header) for header in written}
+    ours = {
+        short_form(part.split()[0].removesuffix("?")) for line in sent for part in line.split(";")
+    }
+    assert len(ours) > 20
+    assert ours - theirs - COMMON == set(CITED)

@@ -8,15 +8,19 @@ import inspect
 import math
 import re
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mocks.cell import Source
 from mocks.keysight_b298x import INPUT_OHM
 from mocks.keysight_b298x import KeysightB298x as Simulator
 from mocks.pace import LockstepPace
 from mocks.scenario import load
+from mocks.thermocouple import Thermocouple
 from mocks.world import World
 from potentiostat.drivers.keysight_b298x import KeysightB298x
 from potentiostat.errors import (
@@ -35,6 +39,7 @@ from potentiostat.keysight_electrometer import (
     STATE,
     VOLTAGE_STEP_V,
 )
+from potentiostat.keysight_thermometer import ASK, THERMOCOUPLE, ThermocoupleInput
 from potentiostat.limits import Envelope
 from potentiostat.protocol import SafeState, Setpoint, TriggerLines
 from potentiostat.records import SAMPLE_DTYPE, Status
@@ -900,6 +905,7 @@ def test_every_header_is_the_peers_or_named_as_the_b2900s(direct):
     smu.apply(current(3e-11))
     read(smu, 30)
     smu.apply(voltage(3.92))
+    smu.read_temperature()
     smu.rest_at_end()
     headers = {part.partition(" ")[0] for line in link.sent for part in line.split(";")}
     text = inspect.getsource(agilent)
@@ -940,9 +946,131 @@ def test_pymeasures_driver_works_on_our_simulator(start_bench):
         peer.init_acquisition()
         assert peer.trigger_acquisition_is_idle
         assert 0 <= peer.battery_level <= 100
+        peer.temperature_sensor, peer.temperature_unit = "TC", "K"
+        assert (peer.temperature_sensor, peer.temperature_unit) == ("TC", "K")
+        assert peer.temperature == pytest.approx(bench.world.temperature_K, abs=3.5)
         # Reading its property `current` makes the input an ammeter, whatever it was.
         assert abs(peer.current) < 2e-11
         assert peer.function == "CURR"
         assert peer.ask(":SYST:ERR?").startswith('+0,"No error"')
     finally:
         peer.adapter.connection.close()
+
+
+# --- the thermocouple --------------------------------------------------------------------------
+
+
+def test_the_temperature_is_told_beside_the_readings_and_nothing_is_set(direct):
+    smu, link = direct(holder_K=330.0)
+    smu.apply(current(3e-11))
+    read(smu, 3)
+    smu.read_temperature()
+    level_V, link.sent[:] = smu._level_V, []
+    found = smu.read_temperature()
+    assert link.sent == [ASK]
+    assert not found.fault
+    assert abs(found.temperature_K - 330.0) < THERMOCOUPLE.error_K + 0.3
+    assert found.sigma_K == THERMOCOUPLE.sigma_K
+    assert found.read_start_ns < found.read_end_ns == link.now
+    assert smu._level_V == level_V
+    assert not int(smu.read()["status"][0]) & Status.INVALID
+    check_unharmed(link)
+
+
+def test_the_stated_sigma_is_that_of_many_wires():
+    pulls = []
+    for seed in range(400):
+        world = SimpleNamespace(
+            seed=seed,
+            scenario=load("lco_lipon_li"),
+            temperature_K=300.0,
+            mated_s=0.0,
+            now_ns=0,
+            record=lambda *_, **__: None,
+        )
+        pulls.append((Thermocouple(world).kelvin() - 300.0) / THERMOCOUPLE.sigma_K)
+    assert np.sqrt(np.mean(np.square(pulls))) == pytest.approx(1.0, abs=0.1)
+    assert np.max(np.abs(pulls)) < math.sqrt(3.0) + 0.2
+
+
+@pytest.mark.parametrize(
+    "line", [":SYST:TEMP:UNIT C", ":SYST:TEMP:UNIT F", ":SYST:TEMP:SEL HSEN", "*CLS"]
+)
+def test_sensor_and_unit_that_somebody_has_turned_are_put_right(direct, line):
+    smu, link = direct(holder_K=330.0)
+    smu.read_temperature()
+    link.handle(line)
+    assert smu.read_temperature().temperature_K == pytest.approx(330.0, abs=3.5)
+    assert link.handle(":SYST:TEMP:SEL?;:SYST:TEMP:UNIT?") == "TC;K"
+
+
+def test_a_unit_that_is_not_taken_is_no_temperature(direct):
+    smu, link = direct()
+    link.deaf_to = (":SYST:TEMP:UNIT",)
+    with pytest.raises(NotApplied, match=":SYST:TEMP:UNIT was set to K and reads back C"):
+        smu.read_temperature()
+
+
+def test_an_open_thermocouple_is_no_temperature_until_it_is_back(direct):
+    smu, link = direct()
+    link.smu.thermocouple.is_open = True
+    found = smu.read_temperature()
+    assert math.isnan(found.temperature_K)
+    assert math.isnan(found.sigma_K)
+    assert found.fault == (
+        "the thermocouple is open or beyond its range: +9.910000E+37 is no number"
+    )
+    link.smu.thermocouple.is_open = False
+    assert not smu.read_temperature().fault
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("TC;K;+9.91E+37", "is open or beyond its range"),
+        ("TC;K;-9.9E+37", "is open or beyond its range"),
+        ("TC;K;NaN", "is open or beyond its range"),
+        ("TC;K;INF", "is open or beyond its range"),
+        ("TC;K;+2.5", "says 2.5 K, outside the 248.15 to 423.15 K"),
+        ("TC;K;+1200", "says 1200 K, outside"),
+        ("TC;K;warm", "cannot be read: 'WARM' is no number"),
+        ("TC;K;", "answered 'TC;K;'"),
+        ("+3.0E+02", "answered '+3.0E+02'"),
+        ("", "answered ''"),
+        ("TC;C;+2.5E+01", "answered 'TC;C;+2.5E+01'"),
+        ("HSEN;K;+3.0E+02", "answered 'HSEN;K;+3.0E+02'"),
+    ],
+)
+def test_an_answer_that_is_no_temperature_says_why(direct, answer, says):
+    smu, link = direct()
+    link.replies[ASK] = answer
+    found = smu.read_temperature()
+    assert math.isnan(found.temperature_K)
+    assert says in found.fault
+
+
+@given(answer=st.one_of(st.text(max_size=30), st.builds("TC;K;{}".format, st.floats())))
+def test_any_answer_is_a_temperature_in_the_span_or_has_a_fault(answer):
+    link = SimpleNamespace(
+        resource="any",
+        query=lambda _command: Reply(answer, 1, 2),
+    )
+    settings = SimpleNamespace(set_word=lambda *_: None)
+    found = ThermocoupleInput(link, settings).read()
+    if found.fault:
+        assert math.isnan(found.temperature_K)
+    else:
+        assert THERMOCOUPLE.holds(found.temperature_K)
+
+
+def test_an_instrument_that_refuses_the_question_does_not_end_the_run_later(direct):
+    smu, link = direct()
+    link.fail_next = [NoReply("late")]
+    link.handle(":SYST:NONSENSE?")  # what an instrument without the input would queue
+    with pytest.raises(InstrumentRefused, match="asking for the temperature: -113"):
+        smu.read_temperature()
+    link.fail_next = [NoReply("late")]
+    with pytest.raises(NoReply):
+        smu.read_temperature()
+    smu.apply(current(3e-11))  # reads the queue
+    assert not smu.read_temperature().fault

@@ -177,7 +177,7 @@ def test_instruments_tell_what_off_would_do():
 
 @pytest.mark.parametrize(
     ("model", "question", "answer"),
-    [("6430", b"*IDN?\n", b"MODEL 6430"), ("methodscript", b"t\n", b"tes4_hr")],
+    [("2636B", b"*IDN?\n", b"Model 2636B"), ("methodscript", b"t\n", b"tes4_hr")],
 )
 def test_a_simulated_instrument_is_served_to_any_program(model, question, answer):
     command = ["mock", "potentiostat", "--model", model, "--port", "0"]

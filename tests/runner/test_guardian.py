@@ -146,17 +146,18 @@ class Direct:
 class Scene:
     """A guardian, its instrument, and the runner's end of the pipe."""
 
+    makes = ScriptedInstrument
+
     def __init__(self, script=(), **changes):
         self.ours, theirs = multiprocessing.Pipe()
         self.theirs = theirs
-        self.instrument = ScriptedInstrument(script, changes.get("block", 1))
+        self.instrument = self.makes(script, changes.get("block", 1))
         self.lease_ns = 0
         settings = GuardianSettings(
             driver="scripted",
             resource="none",
             clock=ClockSpec(origin_ns=0),
-            envelope=ENVELOPE,
-            **changes,
+            **{"envelope": ENVELOPE, **changes},
         )
         self.guardian = Guardian(
             self.instrument,

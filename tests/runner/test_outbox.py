@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from potentiostat.protocol import ClockExchange, SafeState
 from potentiostat.records import SAMPLE_DTYPE
+from potentiostat.thermometer import TemperatureReading
 from runner.messages import Block, EndKind, Finished, Tripped
 from runner.outbox import Outbox, gathered
 
@@ -19,7 +21,10 @@ TRIPPED = Tripped(kind=EndKind.LEASE, reason="silent", state=SafeState.S1, t_ns=
 FINISHED = Finished(state=SafeState.S1, reason="done", t_ns=6)
 
 
-def block(sequence, step=0, rows=1, exchanges=()):
+WARM = TemperatureReading(read_start_ns=1, read_end_ns=2, temperature_K=300.0, sigma_K=1.0)
+
+
+def block(sequence, step=0, rows=1, exchanges=(), temperatures=()):
     samples = np.zeros(rows, SAMPLE_DTYPE)
     samples["voltage_V"] = sequence
     return Block(
@@ -29,7 +34,14 @@ def block(sequence, step=0, rows=1, exchanges=()):
         step=step,
         charge_C=np.full(rows, float(sequence)),
         exchanges=exchanges,
+        temperatures=temperatures,
     )
+
+
+def test_what_a_thermometer_said_is_gathered_with_the_readings():
+    colder = replace(WARM, temperature_K=290.0)
+    (one,) = gathered([block(1, temperatures=(WARM,)), block(2), block(3, temperatures=(colder,))])
+    assert one.temperatures == (WARM, colder)
 
 
 @pytest.fixture

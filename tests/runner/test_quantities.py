@@ -39,6 +39,10 @@ from runner.quantities import KINDS, QuantityError, parse, parse_any
         ("1 h", "time", 3600.0),
         ("0.2 mA/cm^2", "current_density", 2.0),
         ("298 K", "temperature", 298.0),
+        ("45 degC", "temperature", 318.15),
+        ("45 °C", "temperature", 318.15),
+        ("-273.15 degC", "temperature", 0.0),
+        ("0.85 degC", "temperature", 274.0),
         ("0 pA", "current", 0.0),
     ],
 )
@@ -86,6 +90,14 @@ def test_reads(text, kind, value):
         ("\u22125 pA", "current", "not a number"),
         ("5\u00a0pA", "current", "5 pA"),
         ("5 C/3", "current", "5 pA"),
+        ("45 C", "temperature", "is in C, which is coulomb here, and no temperature"),
+        ("45 degc", "temperature", "did you mean degC"),
+        ("45 k", "temperature", "did you mean K"),
+        ("45 °F", "temperature", "298 K"),
+        ("-1 K", "temperature", "below what there can be of a temperature"),
+        ("-273.16 degC", "temperature", "below what there can be of a temperature"),
+        ("5 K", "charge", "is a temperature; this field is a charge"),
+        ("45 degC", "voltage", "is a temperature; this field is a voltage"),
     ],
 )
 def test_refuses_and_says_what_would_do(text, kind, says):
@@ -129,7 +141,21 @@ def test_every_unit_is_rounded_once(number, choice):
     kind, unit = choice
     factor, power = KINDS[kind].units[unit]
     exact = Fraction(Decimal(str(number))) * factor * Fraction(10) ** power
-    assert parse(f"{number:f} {unit}", kind) == float(exact)
+    exact += Fraction(KINDS[kind].zeros.get(unit, 0))
+    if exact < KINDS[kind].least:
+        with pytest.raises(QuantityError, match="below what there can be"):
+            parse(f"{number:f} {unit}", kind)
+    else:
+        assert parse(f"{number:f} {unit}", kind) == float(exact)
+
+
+@given(
+    a=st.decimals(places=3, min_value=-273, max_value=1000),
+    b=st.decimals(places=3, min_value=-273, max_value=1000),
+)
+def test_degrees_differ_by_as_many_kelvin(a, b):
+    difference_K = parse(f"{a:f} degC", "temperature") - parse(f"{b:f} degC", "temperature")
+    assert difference_K == pytest.approx(float(a - b), abs=1e-9)
 
 
 @given(text=st.text(max_size=40), kind=st.sampled_from(sorted(KINDS)))

@@ -1,7 +1,9 @@
 """The live table and the bar."""
 
 import io
+import math
 
+import pytest
 from rich.console import Console
 
 from runner.acquisition import LiveState
@@ -29,6 +31,18 @@ def test_the_table_tells_what_a_person_wants_to_know():
     text = text_of(console)
     for part in ("3.9312 V", "20 pA", "840 pC", "200 (3 dropped)", "45.0 e/Å²", "t > 20 s"):
         assert part in text, part
+
+
+@pytest.mark.parametrize(
+    ("kelvin", "shown"), [(None, ""), (318.15, "318.1 K"), (math.nan, "unknown")]
+)
+def test_the_table_tells_the_temperature_where_one_is_asked_for(kelvin, shown):
+    made, console = state(), Console(file=io.StringIO(), width=120)
+    made.temperature_K = kelvin
+    console.print(live_table(made))
+    line = [text for text in text_of(console).splitlines() if "temperature" in text]
+    assert len(line) == (kelvin is not None)
+    assert all(shown in text for text in line)
 
 
 def test_nothing_is_drawn_into_a_pipe():

@@ -1,6 +1,7 @@
 """Names, jumps, waits, shares of the cell and rules of what is stored, in an experiment file."""
 
 import math
+import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -332,9 +333,35 @@ def test_charges_of_other_beginnings(text, quantity):
     assert rule.quantity == quantity
 
 
-def test_a_temperature_has_no_source():
-    with pytest.raises(RuleError, match="nothing here measures a temperature .a B2985 or B2987"):
-        parse_rule("T > 300 K")
+@pytest.mark.parametrize(
+    ("text", "kelvin", "relation", "confirm", "action"),
+    [
+        ("T > 320 K", 320.0, ">", 1, "next"),
+        ("T > 45 degC, 3 times", 318.15, ">", 3, "next"),
+        ("T < -10 °C, then safe state", 263.15, "<", 1, "safe"),
+    ],
+)
+def test_a_rule_on_the_temperature(text, kelvin, relation, confirm, action):
+    rule = parse_rule(text)
+    assert (rule.quantity, rule.value, rule.relation) == ("T", kelvin, relation)
+    assert (rule.confirm, rule.action) == (confirm, action)
+    assert rule.needs_temperature
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("T > 45 C", "column 5: '45 C' is in C, which is coulomb here"),
+        ("T > 45", "column 5: '45' has no unit; write for example 298 K"),
+        ("T > 3 V", "is a voltage; this field is a temperature"),
+        ("T > -300 degC", "below what there can be"),
+        ("T > 300 K over 5 s", "only a slope is taken over a time"),
+        ("|T| > 300 K", "'|T|' is not known"),
+    ],
+)
+def test_a_rule_on_the_temperature_that_is_none(text, says):
+    with pytest.raises(RuleError, match=re.escape(says)):
+        parse_rule(text)
 
 
 # --- what is stored ----------------------------------------------------------------------------

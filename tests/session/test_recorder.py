@@ -18,6 +18,7 @@ from session.errors import (
     SessionRefused,
 )
 from session.recorder import Recorder
+from session.records import TEMPERATURE_DTYPE
 from session.validate import validate
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
@@ -36,6 +37,7 @@ async def test_all_that_is_told_is_in_the_file(tmp_path, make, in_process):
         await recorder.event(2_000, "note", "operator", "µ", {"x": float("nan")})
         await recorder.exchanges("camera", make.exchanges(2))
         await recorder.exchanges("node", make.exchanges(1))
+        await recorder.temperatures(np.zeros(2, TEMPERATURE_DTYPE))
         await recorder.queue_counters("view", {"written": 2, "dropped": 1})
         await recorder.attributes("instrument/potentiostat", {"serial": "42"})
         await recorder.finish("limit", "2025-01-01T01:00:00+00:00")
@@ -45,6 +47,7 @@ async def test_all_that_is_told_is_in_the_file(tmp_path, make, in_process):
         np.testing.assert_array_equal(session.frames("camera")[4], make.pixels(4))
         assert session.events()[0].data == {"x": None}
         assert len(session.clock_exchanges("node")) == 1
+        assert len(session.table("temperature")) == 2
         assert session.attributes("queues/view")["dropped"] == 1
         ring = session.attributes("queues/recorder.camera")
         assert (ring["written"], ring["dropped"], ring["slots"]) == (5, 0, 64)

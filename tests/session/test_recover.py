@@ -11,7 +11,7 @@ from session import Session
 from session.errors import SessionExists, SessionRefused
 from session.journal import Journal, journal_path, read_journal
 from session.journal_words import begin
-from session.records import EXCHANGE_DTYPE
+from session.records import EXCHANGE_DTYPE, TEMPERATURE_DTYPE
 from session.recover import recover, recovered_path
 from session.validate import validate
 from session.writer import SessionWriter
@@ -41,6 +41,9 @@ def killed(tmp_path, make):
         rows = np.zeros(2, EXCHANGE_DTYPE)
         rows["t0_ns"] = 11, 12
         writer.append_exchanges("node", rows)
+        warm = np.zeros(2, TEMPERATURE_DTYPE)
+        warm["t_ns"], warm["temperature"] = (13, 14), (300.0, np.nan)
+        writer.append_temperatures(warm)
         writer.append_samples(make.samples(SAMPLES - SAMPLES // 2, SAMPLES // 2))
         writer.append_event(9, "limit", "guardian", "too much", "{}")
         writer.put_attributes("instrument/potentiostat", {"found": (1, 2)})
@@ -69,6 +72,9 @@ def assert_whole(path, make, frames=range(FRAMES)):
         kinds = [event.kind for event in session.events()]
         assert kinds == ["step", "limit", "fault"]
         assert session.events()[0].data == {"step": 1}
+        warm = session.table("temperature")
+        np.testing.assert_array_equal(warm["temperature"], [300.0, np.nan])
+        np.testing.assert_array_equal(warm["t_ns"], [13, 14])
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["entry/clocks/node/exchanges/t0_ns"], [11, 12])
 
@@ -180,6 +186,24 @@ def test_a_column_that_the_journal_does_not_know_is_unknown(killed, make):
         voltage = session.sample_columns()["voltage"]
     assert np.isnan(voltage[SAMPLES // 2 :]).all()
     assert not np.isnan(voltage[: SAMPLES // 2]).any()
+
+
+def test_a_journal_from_before_there_were_temperatures_is_read(killed, make):
+    path = killed()
+    found = read_journal(journal_path(path))
+    said = dict(found.entries[0].said)
+    said["rows"] = {name: rows for name, rows in said["rows"].items() if name != "temperature"}
+    journal_path(path).unlink()
+    journal = Journal(path)
+    journal.add(said)
+    for entry in found.entries[1:]:
+        if entry.kind != "temperature":
+            rows = np.frombuffer(entry.rows, "V1") if entry.rows else None
+            journal.add(entry.said, rows)
+    journal.close()
+    with Session.open(recover(path).path) as session:
+        assert len(session.sample_columns()["voltage"]) == SAMPLES
+        assert not session.has("temperature")
 
 
 @pytest.mark.parametrize(
