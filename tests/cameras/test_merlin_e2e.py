@@ -18,7 +18,7 @@ from session import Session
 from session.calibration_file import write_calibration
 from session.validate import validate
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 PLAN = """
 title = "frames of a Merlin"

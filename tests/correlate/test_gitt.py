@@ -181,7 +181,7 @@ def test_what_earlier_pulses_left_behind_is_known():
 
 @pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_the_stated_uncertainty_is_the_spread_of_the_error():
     formula, fit = [], []
     for seed in range(60):
@@ -235,7 +235,7 @@ def test_an_unknown_moment_of_switching_is_in_the_uncertainty():
 
 @pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_what_the_guard_lets_pass_is_right():
     """Films of LiCoO2 at any state, any current, pulse, rest and noise."""
     passed = refused = 0

@@ -15,7 +15,7 @@ from mocks.film import FilmCell
 from mocks.scenario import load
 from tests.correlate.slabs import ALL_C, PER_HOUR_A, THICKNESS_M
 
-pytestmark = [pytest.mark.peers, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(600)]
 
 FILM = load("lco_solid_solution").cell
 BARE = replace(FILM, stray_F=0.0, leak_ohm=1e30, dielectric_F=0.0)

@@ -82,7 +82,7 @@ def test_what_changes_by_itself_after_a_change_is_no_step():
     assert steps(t[:0], v[:0]) == []
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("soft_ohm", [1e11, 1e12])
 def test_a_telegraph_in_the_simulated_cell_is_found(soft_ohm):
     scenario = load("lco_lipon_li", soft_ohm=soft_ohm, soft_on_per_s=0.06, soft_off_per_s=0.1)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 BEAM_A = 2e-12
 TERMS = ("instrument", "beam", "ionic")
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from session import Session
 from session.truth import read_truth
 from session.validate import validate
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 PLAN = """
 title = "blocks and lines"

@@ -22,7 +22,7 @@ from session.validate import validate
 from tests.runner.brokers import broker, free_port, until
 from tests.runner.test_node import config, filmed, on_bus
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 PLAN = """
 title = "a run that a node films"

@@ -19,7 +19,7 @@ from potentiostat.protocol import Setpoint
 from runner.contact import probing_envelope, voltage_times_s
 from tests.end_to_end.direct import ENVELOPE, RANGE_A, SPEC, DirectLink
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 def probe(number, kind, **changes):

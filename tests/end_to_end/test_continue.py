@@ -9,6 +9,7 @@ from contextlib import chdir, contextmanager
 
 import numpy as np
 import pytest
+import pyvisa
 from click.testing import CliRunner
 
 from runner.cli import main, run_async
@@ -85,6 +86,18 @@ def served():
         process.communicate()
 
 
+def _rest(resource):
+    """Bring the cell to rest: a 6430 that was just switched on had it at 0 V."""
+    link = pyvisa.ResourceManager("@py").open_resource(
+        resource, read_termination="\n", write_termination="\n", timeout=20_000
+    )
+    with link:
+        for command in (":SOUR:FUNC CURR", ":SOUR:CURR 0", ":SENS:VOLT:PROT 4.3", ":OUTP ON"):
+            link.write(command)
+        while float(link.query(":READ?").split(",")[0]) < 3.8:
+            pass
+
+
 def _write_holder(path):
     names = (
         *("capacitance_F", "capacitance_sigma_F", "dielectric_F", "dielectric_sigma_F"),
@@ -108,6 +121,7 @@ def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("continued")
     _write_holder(folder / "holder.h5")
     with served() as resource:
+        _rest(resource)
         (folder / "plan.toml").write_text(PLAN.format(resource=resource))
         process = subprocess.Popen(
             [sys.executable, TELLING_RUNNER, "run", "plan.toml", "-o", "old.h5"],

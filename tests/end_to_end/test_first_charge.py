@@ -51,7 +51,7 @@ def truth(first_charge):
     return read_truth(first_charge[0] / "first_charge.truth.h5")
 
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_the_summary_says_what_came_of_it(first_charge):

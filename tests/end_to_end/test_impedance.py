@@ -14,7 +14,7 @@ from runner.experiment import Experiment
 from session import Session
 from session.truth import read_truth
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 PLAN = """
 title = "impedance"

@@ -25,7 +25,7 @@ CURRENT_A = 3e-7
 SLACK_S = 1.0  # for a busy machine: what is late in real time is late in the world
 
 pytestmark = [
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
 ]
 

@@ -49,7 +49,7 @@ until = ["V > 4.2 V", "t > 600 s"]
 """
 
 pytestmark = [
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL"),
 ]
 

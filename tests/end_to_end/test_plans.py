@@ -14,7 +14,7 @@ from runner.plan import ExitCode
 from session import Session
 from session.truth import read_truth
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 HEAD = """
 title = "a plan"

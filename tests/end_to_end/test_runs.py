@@ -34,7 +34,7 @@ from session.provenance import hash_file
 from session.truth import read_truth
 from session.validate import validate
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 PLAN = """
 title = "a short run"

@@ -17,7 +17,7 @@ from session import Session
 from session.truth import read_truth
 from session.validate import validate
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lco_lipon_li.toml"
 

@@ -17,7 +17,7 @@ from session.truth import read_truth
 ROOT = Path(__file__).parents[2]
 TOUR = (ROOT / "examples" / "techniques.toml").read_text("utf-8")
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from session.truth import read_truth
 from session.validate import validate
 from tests.potentiostat.test_keysight_b298x import ENVELOPE, DirectLink
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 UNTIL = Condition(quantity="t", relation=">", value=100.0, text="t > 100 s")
 PLAN = """

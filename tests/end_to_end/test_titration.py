@@ -22,7 +22,7 @@ from session.truth import read_truth
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 # Diffusion across the film takes 250 s here. The pulses of the second step are a twelfth of
 # that, the one of the third is a quarter of it.

@@ -806,7 +806,7 @@ def exchanges_of_a_run():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["lost", "garbage", "short", "not a number"])
 def test_whatever_reply_fails_the_cell_comes_to_rest(fault):
     count = exchanges_of_a_run()

@@ -156,7 +156,7 @@ class HostGone(Exception):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", [1, 5])
 def test_wherever_the_host_dies_the_relay_opens_within_the_lease(block):
     link = DirectLink(world_of(**FILM))

@@ -12,7 +12,7 @@ from potentiostat.errors import LinkError, NoReply, UnknownInstrument
 from potentiostat.owner import InstrumentThread
 from potentiostat.visa import VisaLink
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Echo:

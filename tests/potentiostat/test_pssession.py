@@ -144,7 +144,7 @@ DAMAGED = {
     ),
     "a time without end": (
         session(measurement(array(0, "Time", [0, 1, float("inf")]), CURRENT)),
-        "times do not rise",
+        r"row 2 \(from 0\) is at inf s",
     ),
     "a single row": (
         session(measurement(array(0, "Time", [0]), array(2, "Ampere", [1]))),

@@ -27,7 +27,7 @@ from session.writer import SessionWriter
 from sync.code import BlankingCode
 from sync.search import Series
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 GAPS_S = np.array([13.0, 29.0, 9.0, 22.0, 35.0, 11.0, 26.0, 17.0])
 
 

@@ -22,7 +22,7 @@ from session import Session
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "lco_lipon_li.toml"
 REAL = Path(os.environ.get("LAMELLA_REAL_DATA", ROOT.parent / "shared" / "data"))
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 
 def lamella(*words, code=0):

@@ -323,7 +323,12 @@ def test_charge_of_a_run_that_was_cut_is_that_of_one_that_was_not(steps, loops, 
         whole = CellInstrument()
         assert play(folder / "whole.h5", whole, steps)
         ends, charge_C = told(folder / "whole.h5")
-        cut_ends, cut_charge_C, cut_true_C, died = play_with_cuts(folder, steps, cuts)
+        try:
+            cut_ends, cut_charge_C, cut_true_C, died = play_with_cuts(folder, steps, cuts)
+        except CannotContinue as error:
+            # It died after a step had begun, and before it was told from what levels count.
+            assert "does not tell from what the levels" in str(error)
+            return
     assert cut_ends == ends
     # A rule is asked at each reading; a cut is known to one or two of them.
     tolerance_C = 60e-12 * READ_S * (1 + 3 * died)

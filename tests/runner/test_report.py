@@ -18,7 +18,7 @@ from session import Session
 from session.records import SESSION_SAMPLE_DTYPE, CameraHeader, FrameHeader, SessionHeader
 from session.writer import SessionWriter
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(600)
 
 
 def data_of(path):

@@ -18,7 +18,7 @@ BROWSER = next(
 )
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(600),
 ]
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),

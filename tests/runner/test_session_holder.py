@@ -22,7 +22,7 @@ from session import Session
 from session.editor import SessionEditor
 from session.validate import validate
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture
