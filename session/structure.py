@@ -57,7 +57,7 @@ def open_checked(
     try:
         _check_heaps(path)
         _check_schema(path, file, schema, version, root)
-        walk = _Walk(path)
+        walk = _Walk(path, file.id.get_filesize())
         if only is None:
             walk.check(file.id)
         else:
@@ -155,9 +155,9 @@ class _Walk:
     is done with it, and through the high-level ones the pass takes five times as long.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file_bytes: int) -> None:
         self._path = path
-        self._file_bytes = path.stat().st_size
+        self._file_bytes = file_bytes
         self._count = 0
 
     def check(self, group: h5py.h5g.GroupID, where: str = "", depth: int = 0) -> None:

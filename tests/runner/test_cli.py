@@ -236,7 +236,7 @@ def test_track_correlate_and_report_work_on_a_finished_session(finished, tmp_pat
     assert "largest drift" in lamella("track", copy, "--tracker", "drift").stdout
     text = lamella("correlate", copy).stdout
     assert "charge by ledger term" in text
-    assert "front velocity with current" in text
+    assert "front velocity with ionic current" in text
     assert "wrote" in lamella("report", copy, "-o", tmp_path / "a.html").stdout
     assert "did you mean 'front'" in lamella("track", copy, "--tracker", "frnt", code=2).stderr
 
