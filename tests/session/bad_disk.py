@@ -64,11 +64,17 @@ def main(path, bad_round, bad_write, bad_count):
     BadFile.bad_count = bad_count
     kept = []  # HDF5 does not keep them
 
-    def create(name):
+    def create(name, _placed):
         kept.append(BadFile(name))
         return h5py.File(kept[-1], "w", libver="earliest")
 
     writer._create = create
+    told = threading.Event()  # what the recorder said last
+
+    def leave():
+        told.wait(30)
+        os._exit(0)
+
     ring = FrameRing.create(slots=8, height=64, width=64, dtype="uint16")
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     if bad_round < 0:
@@ -76,7 +82,7 @@ def main(path, bad_round, bad_write, bad_count):
     threading.Thread(
         target=record,
         args=(theirs, Path(path), HEADER, {"camera": ring.spec}),
-        kwargs={"leave": lambda: os._exit(0)},
+        kwargs={"leave": leave},
     ).start()
 
     def hear(*wanted):
@@ -84,6 +90,8 @@ def main(path, bad_round, bad_write, bad_count):
             reply = ours.recv()
             sys.stdout.write(f"{type(reply).__name__} {getattr(reply, 'text', '')}\n")
             sys.stdout.flush()
+            if isinstance(reply, Failed):
+                told.set()
             if isinstance(reply, (*wanted, Failed)):
                 return reply
 
