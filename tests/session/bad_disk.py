@@ -59,6 +59,27 @@ def frame_of(number):
     return header, np.full((64, 64), number, np.uint16)
 
 
+def hearing(pipe):
+    """Return what hears the recorder and says it again, and what leaves once all was heard."""
+    told = threading.Event()
+
+    def hear(*wanted):
+        while True:
+            reply = pipe.recv()
+            sys.stdout.write(f"{type(reply).__name__} {getattr(reply, 'text', '')}\n")
+            sys.stdout.flush()
+            if isinstance(reply, Failed):
+                told.set()
+            if isinstance(reply, (*wanted, Failed)):
+                return reply
+
+    def leave():
+        told.wait(30)
+        os._exit(0)
+
+    return hear, leave
+
+
 def main(path, bad_round, bad_write, bad_count):
     """Record; in a round, ``-1`` the creation, the file fails at a write and those after."""
     BadFile.bad_count = bad_count
@@ -69,14 +90,9 @@ def main(path, bad_round, bad_write, bad_count):
         return h5py.File(kept[-1], "w", libver="earliest")
 
     writer._create = create
-    told = threading.Event()  # what the recorder said last
-
-    def leave():
-        told.wait(30)
-        os._exit(0)
-
     ring = FrameRing.create(slots=8, height=64, width=64, dtype="uint16")
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    hear, leave = hearing(ours)
     if bad_round < 0:
         BadFile.bad_from = bad_write
     threading.Thread(
@@ -84,16 +100,6 @@ def main(path, bad_round, bad_write, bad_count):
         args=(theirs, Path(path), HEADER, {"camera": ring.spec}),
         kwargs={"leave": leave},
     ).start()
-
-    def hear(*wanted):
-        while True:
-            reply = ours.recv()
-            sys.stdout.write(f"{type(reply).__name__} {getattr(reply, 'text', '')}\n")
-            sys.stdout.flush()
-            if isinstance(reply, Failed):
-                told.set()
-            if isinstance(reply, (*wanted, Failed)):
-                return reply
 
     if not isinstance(hear(Started), Started):
         return
