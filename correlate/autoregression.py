@@ -2,7 +2,6 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from correlate.memory import autocorrelation
 
@@ -49,9 +48,11 @@ def whitened(series: Floats, terms: Floats) -> Floats:
 
     NaN where one of the values is in a gap.
     """
-    kernel = np.concatenate([[1.0], -terms])
+    order, n = len(terms), series.shape[-1]
     known = np.isfinite(series)
     filled = np.where(known, series, 0.0)
-    rest = signal.lfilter(kernel, [1.0], filled, axis=-1)
-    missing = signal.lfilter(np.ones(len(kernel)), [1.0], (~known).astype(np.float64), axis=-1)
-    return np.asarray(np.where(missing > 0.5, np.nan, rest)[..., len(terms) :])
+    rest, whole = filled[..., order:].copy(), known[..., order:].copy()
+    for i, term in enumerate(terms, start=1):
+        rest -= term * filled[..., order - i : n - i]
+        whole &= known[..., order - i : n - i]
+    return np.where(whole, rest, np.nan)

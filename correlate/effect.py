@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from correlate.memory import effective_number
 
@@ -68,8 +68,8 @@ def effect_size(response: Floats, drive: Floats, *, fitted: int = 2) -> Effect:
     number = effective_number(residual, np.where(both, drive, np.nan))
     free = max(number - fitted, 1.0)
     noise = math.sqrt(max(float(x @ x) - slope * product, 0.0) / power / free)
-    reach = float(stats.t.ppf((1 + LEVEL) / 2, free)) * noise
-    turn = float(stats.norm.ppf((1 + LEVEL) / 2)) / math.sqrt(max(number - fitted - 1, 1.0))
+    reach = float(special.stdtrit(free, (1 + LEVEL) / 2)) * noise
+    turn = float(special.ndtri((1 + LEVEL) / 2)) / math.sqrt(max(number - fitted - 1, 1.0))
     z = math.atanh(float(np.clip(r, -1 + 1e-12, 1 - 1e-12)))
     return Effect(
         slope=slope,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from correlate.autoregression import fit_memory, whitened
 from correlate.enough import NotEnoughData
@@ -79,7 +79,8 @@ def lag_interval(
         free = max(int(used.sum()) - plain.rank - 2, 1)
         terms = fit_memory(_residual(inner_response, moved, columns, float(lags[misfit.argmin()])))
     best = int(np.argmin(misfit))
-    allowed = misfit[best] * (1 + float(stats.f.ppf(LEVEL, 1, free)) / free)
+    # Fisher's F with one degree of freedom above is the square of Student's t.
+    allowed = misfit[best] * (1 + float(special.stdtrit(free, (1 + LEVEL) / 2)) ** 2 / free)
     inside = np.flatnonzero(misfit <= allowed)
     if inside[0] == 0 or inside[-1] == len(lags) - 1:
         return math.nan, math.nan, math.nan

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
 
 from correlate.autoregression import MOST_TERMS
 
@@ -51,10 +50,10 @@ class NoiseMemory:
         """Return records of the first of these noises, shape (count, n)."""
         kept, slow, white = float(self.kept[0]), float(self.slow[0]), float(self.white[0])
         push = np.sqrt(slow * (1 - kept**2))
-        start = kept * np.sqrt(slow) * rng.standard_normal((count, 1))
-        memory, _ = signal.lfilter(
-            [1.0], [1.0, -kept], push * rng.standard_normal((count, n)), zi=start, axis=-1
-        )
+        memory = push * rng.standard_normal((count, n))
+        memory[:, 0] += kept * np.sqrt(slow) * rng.standard_normal(count)
+        for row in range(1, n):
+            memory[:, row] += kept * memory[:, row - 1]
         return np.asarray(memory + np.sqrt(white) * rng.standard_normal((count, n)))
 
 
