@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import numpy as np
 
-from mocks.camera import Scene, camera_time_ns, is_dropped
+from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.pace import Pace
 from mocks.world import World
 
@@ -29,7 +29,7 @@ class CameraServer:
         self._world = world
         self._pace = pace
         self._settings = world.scenario.camera
-        self._scene = Scene(world.scenario, world.seed)
+        self._scene = new_scene(world.scenario, world.seed)
         self._writer: asyncio.StreamWriter | None = None
         self._filming = False
         self._index = self._sent = 0
@@ -138,7 +138,8 @@ class CameraServer:
         beam: float,
     ) -> None:
         middle_ns = start_ns + (end_ns - start_ns) // 2
-        self._world.record("tracks/front", t_ns=middle_ns, position=front_m)
+        for track, found in self._scene.truth(front_m).items():
+            self._world.record(f"tracks/{track}", t_ns=middle_ns, **found)
         self._world.record("drift/camera", t_ns=middle_ns, dx=drift_px[0], dy=drift_px[1])
         self._world.record(
             "frames/camera",

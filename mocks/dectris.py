@@ -21,7 +21,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from mocks.camera import Scene, camera_time_ns, is_dropped
+from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.dectris_rest import Parameter, Refusal, Simplon
 from mocks.dectris_wire import array_item, image_message, message
 from mocks.pace import Pace, RealPace
@@ -100,7 +100,7 @@ class DectrisServer:
         self._world = world
         self._pace = pace
         self._settings = world.scenario.camera
-        self._scene = Scene(world.scenario, world.seed)
+        self._scene = new_scene(world.scenario, world.seed)
         self._channels = tuple(channels)
         self.port, self.data_port = ports
         self.misbehaviour = Misbehaviour()
@@ -399,7 +399,8 @@ class DectrisServer:
         drift_px: tuple[float, float],
     ) -> None:
         middle_ns = start_ns + (end_ns - start_ns) // 2
-        self._world.record("tracks/front", t_ns=middle_ns, position=front_m)
+        for track, found in self._scene.truth(front_m).items():
+            self._world.record(f"tracks/{track}", t_ns=middle_ns, **found)
         self._world.record("drift/camera", t_ns=middle_ns, dx=drift_px[0], dy=drift_px[1])
         self._world.record(
             "frames/camera",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mocks.camera import Scene, camera_time_ns, is_dropped
+from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.merlin_wire import framed, mib_header
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
@@ -118,7 +118,7 @@ class MerlinServer:
         self._pace = pace
         self.wrong = wrong or Misbehaviour()
         self._settings = world.scenario.camera
-        self._scene = Scene(world.scenario, world.seed)
+        self._scene = new_scene(world.scenario, world.seed)
         self._chips = chips
         period_ms = 1000 / self._settings.frame_rate_Hz
         self.variables = {
@@ -371,7 +371,8 @@ class MerlinServer:
         if not stored:
             return
         middle_ns = start_ns + (end_ns - start_ns) // 2
-        self._world.record("tracks/front", t_ns=middle_ns, position=front_m)
+        for track, found in self._scene.truth(front_m).items():
+            self._world.record(f"tracks/{track}", t_ns=middle_ns, **found)
         self._world.record("drift/camera", t_ns=middle_ns, dx=drift_px[0], dy=drift_px[1])
         self._world.record(
             "frames/camera", t_start_ns=start_ns, exposure_ns=end_ns - start_ns, index=counter

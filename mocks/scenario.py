@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
+from mocks.layers import LayersParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +116,7 @@ class Scenario:
 
     name: str
     cell: CellParameters
+    scene: LayersParameters = field(default_factory=LayersParameters)
     camera: CameraSettings = field(default_factory=CameraSettings)
     smu: SmuErrors = field(default_factory=SmuErrors)
     blanker: BlankerSettings = field(default_factory=BlankerSettings)
@@ -193,7 +195,7 @@ def _lco_solid_solution() -> Scenario:
     )
 
 
-PARTS = ("cell", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
+PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,
@@ -213,8 +215,8 @@ def load(name: str, **overrides: float) -> Scenario:
     Parameters
     ----------
     overrides
-        Any field of the cell, the camera, the source-measure unit, the blanker or the heat of
-        the holder, in SI units.
+        Any field of the cell, the scene, the camera, the source-measure unit, the blanker or the
+        heat of the holder, in SI units.
 
     Raises
     ------

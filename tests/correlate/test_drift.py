@@ -12,7 +12,7 @@ from correlate.drift import DriftEstimator, fixed_pattern_correlation, why_unusa
 from correlate.trackers.drift import DriftTracker
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from correlate.window import Band
-from mocks.camera import Scene
+from mocks.layers import LayersScene
 from mocks.scenario import load
 
 REAL = Path(os.environ.get("LAMELLA_REAL_DATA", Path(__file__).parents[3] / "shared/data"))
@@ -96,7 +96,7 @@ def test_a_growing_reference_is_better_than_one_frame():
 
 def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=3e20)
-    scene = Scene(scenario, 3)
+    scene = LayersScene(scenario, 3)
     band = Band(left_px=scene.collector_px + 12, right_px=scene.interface_px - 12)
 
     def drift_seen(band):

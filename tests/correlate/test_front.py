@@ -7,7 +7,7 @@ from scipy import ndimage, special
 from correlate.edge import fit_edge, step_shape
 from correlate.trackers.front import FrontTracker, with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings
-from mocks.camera import Scene
+from mocks.layers import LayersScene
 from mocks.scenario import load
 from mocks.stage import Stage
 
@@ -61,7 +61,7 @@ def test_position_and_sigma_are_true():
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_simulated_lamella_is_tracked_within_half_a_pixel(seed):
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=0.6e20)
-    scene, stage = Scene(scenario, seed), Stage(seed, scenario.camera.drift_m_per_root_s)
+    scene, stage = LayersScene(scenario, seed), Stage(seed, scenario.camera.drift_m_per_root_s)
     t = np.arange(150) * 0.2
     front_m = 60e-9 + 3e-9 * t
     frames = [

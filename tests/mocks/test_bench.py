@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from mocks.bench import Bench
-from mocks.camera import Scene, camera_time_ns
+from mocks.camera import camera_time_ns
 from mocks.cell import Source
 from mocks.keithley6430 import Keithley6430
+from mocks.layers import LayersScene
 from mocks.pace import LockstepPace, RealPace
 from mocks.scenario import load
 from mocks.scpi import ScpiError, boolean, number, short_form
@@ -232,7 +233,7 @@ def test_the_truth_counts_from_when_the_cell_was_mated():
 
 def test_frames_are_poisson_with_the_right_mean_and_shift_exactly():
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=1e20, fixed_pattern_ratio=0.0)
-    scene = Scene(scenario, 4)
+    scene = LayersScene(scenario, 4)
     mean = scene.expected(100e-9, (0.0, 0.0))
     frames = np.array([scene.frame(i, 100e-9, (0.0, 0.0)) for i in range(40)], float)
     assert frames.mean() == pytest.approx(mean.mean(), rel=0.002)
@@ -244,7 +245,7 @@ def test_frames_are_poisson_with_the_right_mean_and_shift_exactly():
 
 
 def test_the_front_stands_where_the_truth_says():
-    scene = Scene(load("lco_lipon_li", edge_width_m=1e-9), 4)
+    scene = LayersScene(load("lco_lipon_li", edge_width_m=1e-9), 4)
     profile = [scene.expected(d, (0.0, 0.0)).mean(axis=0) for d in (100e-9, 140e-9)]
     change = profile[1] - profile[0]
     changed = np.flatnonzero(change > 0.5 * change.max())
@@ -256,7 +257,7 @@ def test_the_front_stands_where_the_truth_says():
 
 def test_a_film_that_does_not_fit_is_told():
     with pytest.raises(ValueError, match="does not fit"):
-        Scene(load("lco_lipon_li", width=200.0), 1)
+        LayersScene(load("lco_lipon_li", width=200.0), 1)
 
 
 def test_the_camera_clock_has_an_offset_and_a_rate():

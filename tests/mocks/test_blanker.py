@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from mocks.blanker import Blanker
-from mocks.camera import Scene
 from mocks.camera_server import CameraServer
 from mocks.cell import Source
+from mocks.layers import LayersScene
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
@@ -127,7 +127,7 @@ def test_an_open_holder_has_no_beam_current():
 
 
 def test_a_frame_is_as_bright_as_the_beam_was_on():
-    scene = Scene(load("lco_lipon_li", height=32), 1)
+    scene = LayersScene(load("lco_lipon_li", height=32), 1)
     full = scene.frame(0, 1e-7, (0.0, 0.0))
     assert np.array_equal(full, scene.frame(0, 1e-7, (0.0, 0.0), 1.0))
     half = scene.frame(0, 1e-7, (0.0, 0.0), 0.5)

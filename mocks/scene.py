@@ -1,0 +1,119 @@
+"""What a counting camera sees: the seam between a simulated world and its images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+if TYPE_CHECKING:
+    from mocks.scenario import Scenario
+
+GRAIN_PX = 2.5
+
+Truth = Mapping[str, Mapping[str, float]]
+"""What was in a frame: quantities by name, by the name of a track."""
+
+
+class Scene(ABC):
+    """One specimen in the field of one counting camera.
+
+    A scene of its own says how much of the beam each pixel lets through; the dose, the
+    camera's fixed pattern and its counting are the same for all.
+
+    Parameters
+    ----------
+    scenario
+        All numbers.
+    seed
+        Of the fixed pattern and of the counting.
+    """
+
+    def __init__(self, scenario: "Scenario", seed: int) -> None:
+        self.camera = camera = scenario.camera
+        self._seed = seed
+        self.shape = (camera.height, camera.width)
+        rng = np.random.default_rng([seed, 4])
+        self._gain = 1 + camera.fixed_pattern_ratio * rng.standard_normal(self.shape)
+        self.grains = Grains(rng.standard_normal(self.shape))
+
+    @property
+    def dose_e_px(self) -> float:
+        """Electrons on a pixel in one exposure, before the specimen."""
+        camera = self.camera
+        return (
+            camera.dose_rate_e_m2_s
+            * camera.pixel_size_m**2
+            * camera.exposure_ratio
+            / camera.frame_rate_Hz
+        )
+
+    @abstractmethod
+    def transmission(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
+        """Return the share of beam that each pixel lets through, shape (height, width).
+
+        Parameters
+        ----------
+        front_m
+            How far the cell has come: the depth of its front, which is its ionic charge
+            by the charge of a metre.
+        drift_px
+            Where the specimen stands in the field, (x, y).
+        """
+
+    @abstractmethod
+    def truth(self, front_m: float) -> Truth:
+        """Return what a perfect tracker would find, in SI units, without drift."""
+
+    def expected(
+        self,
+        front_m: float,
+        drift_px: tuple[float, float],
+        beam: float | NDArray[np.float64] = 1.0,
+    ) -> NDArray[np.float64]:
+        """Return the expected counts of a frame, float64, shape (height, width).
+
+        Parameters
+        ----------
+        beam
+            Share of beam that was on over the exposure: one number, or one of each row.
+        """
+        lit = np.reshape(np.asarray(beam, np.float64), (-1, 1))
+        through = self.transmission(front_m, drift_px)
+        return np.asarray(self.dose_e_px * through * self._gain * lit)
+
+    def frame(
+        self,
+        index: int,
+        front_m: float,
+        drift_px: tuple[float, float],
+        beam: float | NDArray[np.float64] = 1.0,
+    ) -> NDArray[np.uint8]:
+        """Return the counts of frame ``index``: the same for the same seed, always."""
+        rng = np.random.default_rng([self._seed, 5, index])
+        counts = rng.poisson(self.expected(front_m, drift_px, beam))
+        return np.minimum(counts, 255).astype(np.uint8)
+
+
+class Grains:
+    """A periodic band-limited pattern of unit spread, moved by any part of a pixel.
+
+    Parameters
+    ----------
+    noise
+        White, shape (height, width).
+    """
+
+    def __init__(self, noise: NDArray[np.float64], size_px: float = GRAIN_PX) -> None:
+        self._shape = (noise.shape[0], noise.shape[1])
+        grains = ndimage.gaussian_filter(noise, size_px, mode="wrap")
+        self._spectrum = fft.rfft2(grains / grains.std())
+        self._frequency_y = fft.fftfreq(noise.shape[0])[:, None]
+        self._frequency_x = fft.rfftfreq(noise.shape[1])[None, :]
+
+    def moved(self, dx: float, dy: float) -> NDArray[np.float64]:
+        """Return the pattern where the specimen stands, shape (height, width)."""
+        turn = np.exp(-2j * np.pi * (self._frequency_y * dy + self._frequency_x * dx))
+        return np.asarray(fft.irfft2(self._spectrum * turn, s=self._shape))
