@@ -23,8 +23,8 @@ from potentiostat.errors import LinkError, NoReply, NotApplied, ReplyError, Unsa
 from potentiostat.keithley_trigger import ABORT, ONE_READING, Fetched, KeithleyTrigger
 from potentiostat.limits import Envelope
 from potentiostat.protocol import NO_LINES, ClockExchange, SafeState, Setpoint, TriggerLines
-from potentiostat.readings import One, Raw, ReadingNoise, sample_row, sample_rows
-from potentiostat.records import VOLTAGE_FIRST, Identity, RangeSpec, Status
+from potentiostat.readings import Raw, ReadingNoise, SingleReadings, sample_rows
+from potentiostat.records import VOLTAGE_FIRST, Identity, RangeSpec, Reading, Status, rows_of
 from potentiostat.scpi import Link, raise_queued_errors, read_number, read_numbers, refuse_unsafe
 from potentiostat.settings import Settings, identify
 from potentiostat.thermometer import ThermometerSpec
@@ -102,6 +102,7 @@ class KeithleyScpi:
         self._cell_attached = True
         self._setpoint: Setpoint | None = None
         self._settled_ns = 0
+        self._single: SingleReadings | None = None  # under the present conditions
         self._settings = Settings(link, self._refuse)
         self._trigger = KeithleyTrigger(
             link,
@@ -344,6 +345,7 @@ class KeithleyScpi:
     def _changed(self, setpoint: Setpoint) -> None:
         """Note a change: readings are unsettled for a while after it."""
         was, self._setpoint = self._setpoint, setpoint
+        self._single = None
         self._trigger.mark()
         if was is not None and _is_ramp_step(was, setpoint):
             return
@@ -372,6 +374,19 @@ class KeithleyScpi:
         """
         if not self._plain:
             return self._block_rows(self._trigger.read())
+        return rows_of([self._read_single()])
+
+    def read_one(self) -> Reading | None:
+        """Take the next reading; None where readings come in blocks.
+
+        Raises
+        ------
+        LinkError
+            The link is gone. A reply that makes no sense is marked INVALID.
+        """
+        return self._read_single() if self._plain else None
+
+    def _read_single(self) -> Reading:
         reply = self._link.query(":READ?")
         try:
             voltage_V, current_A, time_s, bits = read_numbers(reply.text, 4)
@@ -382,16 +397,22 @@ class KeithleyScpi:
             voltage_V = voltage_V if math.isinf(voltage_V) else math.nan
             bits = 0.0
         self._keep_timer_short(time_s)
-        compliance = bool(int(bits) & COMPLIANCE_BIT)
-        one = One(reply.sent_ns, reply.received_ns, voltage_V, current_A, time_s, compliance)
-        return sample_row(
-            one,
-            setpoint=self._setpoint,
-            spec=self._spec(self._setpoint),
-            noise=self.noise,
-            window_s=self._window_s,
-            aperture_s=2 * self._window_s,
-            settled_ns=self._settled_ns,
+        if self._single is None:
+            self._single = SingleReadings(
+                setpoint=self._setpoint,
+                spec=self._spec(self._setpoint),
+                noise=self.noise,
+                window_s=self._window_s,
+                aperture_s=2 * self._window_s,
+                settled_ns=self._settled_ns,
+            )
+        return self._single.reading(
+            reply.sent_ns,
+            reply.received_ns,
+            voltage_V,
+            current_A,
+            time_s,
+            compliance=bool(int(bits) & COMPLIANCE_BIT),
         )
 
     def _block_rows(self, found: Fetched) -> NDArray[np.void]:

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.limits import Envelope
-from potentiostat.records import Apertures, Identity, RangeSpec
+from potentiostat.records import Apertures, Identity, RangeSpec, Reading
 from potentiostat.thermometer import ThermometerSpec
 
 NowNs = Callable[[], int]
@@ -124,4 +124,13 @@ class Potentiostat(Protocol):
 
     def close(self) -> None:
         """Let go of the link; the source stays as it is."""
+        ...
+
+
+@runtime_checkable
+class ReadsSingly(Protocol):
+    """A potentiostat that also gives its readings as plain numbers, which is quicker."""
+
+    def read_one(self) -> Reading | None:
+        """Return the next reading; None where readings come in blocks, and `read` gives them."""
         ...

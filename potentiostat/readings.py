@@ -1,16 +1,14 @@
 """Raw numbers of an instrument to rows of readings, with flags and sigmas."""
 
 import math
-import struct
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from potentiostat.noise import current_sigma_A, voltage_sigma_V
+from potentiostat.noise import ELEMENTARY_C, current_sigma_A, voltage_sigma_V
 from potentiostat.protocol import Setpoint
-from potentiostat.records import SAMPLE_DTYPE, RangeSpec, Status
+from potentiostat.records import SAMPLE_DTYPE, RangeSpec, Reading, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,67 +52,82 @@ class Raw:
     compliance: NDArray[np.bool_]
 
 
-class One(NamedTuple):
-    """What an instrument said in one reading, as in `Raw`."""
+class SingleReadings:
+    """Makes readings one by one while conditions last: what does not change is known before.
 
-    read_start_ns: int
-    read_end_ns: int
-    voltage_V: float
-    current_A: float
-    device_time_s: float
-    compliance: bool
+    Parameters
+    ----------
+    setpoint
+        What is held; None before the first.
+    spec
+        The current range that is on.
+    window_s, aperture_s
+        Integration time of one quantity, and of the whole reading.
+    settled_ns
+        Readings that begin before this are marked SETTLING.
+    """
 
+    def __init__(
+        self,
+        *,
+        setpoint: Setpoint | None,
+        spec: RangeSpec,
+        noise: ReadingNoise,
+        window_s: float,
+        aperture_s: float,
+        settled_ns: int,
+    ) -> None:
+        self._level, self._range_A, self._status = 0.0, 0.0, 0
+        if setpoint is not None:
+            self._level, self._range_A = setpoint.level, setpoint.range_A
+            if setpoint.mode == "voltage":
+                self._status = POTENTIOSTATIC
+        self._aperture_s, self._settled_ns = aperture_s, settled_ns
+        self._sigma_V = voltage_sigma_V(
+            noise_V_at_1_plc=noise.voltage_V, window_s=window_s, step_V=noise.voltage_step_V
+        )
+        still_A = current_sigma_A(
+            0.0,
+            feedback_ohm=1.0 / spec.full_scale_A,
+            window_s=window_s,
+            resolution_A=spec.resolution_A,
+            own_A=noise.current_A * (0.02 / window_s) ** 0.5,
+        )
+        self._still_A2, self._shot_A = still_A**2, ELEMENTARY_C / window_s
 
-def sample_row(
-    one: One,
-    *,
-    setpoint: Setpoint | None,
-    spec: RangeSpec,
-    noise: ReadingNoise,
-    window_s: float,
-    aperture_s: float,
-    settled_ns: int,
-) -> NDArray[np.void]:
-    """Return a single reading as `sample_rows` does, shape (1,), in a fifth of the time."""
-    start_ns, end_ns, voltage_V, current_A, device_time_s, compliance = one
-    level, range_A, status = 0.0, 0.0, 0
-    if setpoint is not None:
-        level, range_A = setpoint.level, setpoint.range_A
-        if setpoint.mode == "voltage":
-            status = POTENTIOSTATIC
-    if compliance:
-        status |= COMPLIANCE
-    if start_ns < settled_ns:
-        status |= SETTLING
-    known_A = current_A
-    if not math.isfinite(voltage_V + current_A):
-        infinite = math.isinf(voltage_V) or math.isinf(current_A)
-        status |= OVERFLOW if infinite else INVALID
-        known_A = current_A if math.isfinite(current_A) else 0.0
-    sigma_V = voltage_sigma_V(
-        noise_V_at_1_plc=noise.voltage_V, window_s=window_s, step_V=noise.voltage_step_V
-    )
-    sigma_A = current_sigma_A(
-        known_A,
-        feedback_ohm=1.0 / spec.full_scale_A,
-        window_s=window_s,
-        resolution_A=spec.resolution_A,
-        own_A=noise.current_A * (0.02 / window_s) ** 0.5,
-    )
-    packed = _ROW.pack(
-        start_ns,
-        end_ns,
-        device_time_s,
-        aperture_s,
-        voltage_V,
-        current_A,
-        sigma_V,
-        sigma_A,
-        level,
-        range_A,
-        status,
-    )
-    return np.frombuffer(bytearray(packed), SAMPLE_DTYPE)
+    def reading(
+        self,
+        read_start_ns: int,
+        read_end_ns: int,
+        voltage_V: float,
+        current_A: float,
+        device_time_s: float,
+        *,
+        compliance: bool,
+    ) -> Reading:
+        """Return what `sample_rows` returns of one reading, in a tenth of the time."""
+        status, known_A = self._status, current_A
+        if compliance:
+            status |= COMPLIANCE
+        if read_start_ns < self._settled_ns:
+            status |= SETTLING
+        if not math.isfinite(voltage_V + current_A):
+            infinite = math.isinf(voltage_V) or math.isinf(current_A)
+            status |= OVERFLOW if infinite else INVALID
+            known_A = current_A if math.isfinite(current_A) else 0.0
+        return Reading(
+            read_start_ns,
+            read_end_ns,
+            device_time_s,
+            self._aperture_s,
+            voltage_V,
+            current_A,
+            self._sigma_V,
+            (abs(known_A) * self._shot_A + self._still_A2) ** 0.5,
+            self._level,
+            self._range_A,
+            status,
+        )
 
 
 def sample_rows(
@@ -172,7 +185,6 @@ def sample_rows(
 
 COMPLIANCE, OVERFLOW, INVALID = Status.COMPLIANCE.value, Status.OVERFLOW.value, Status.INVALID.value
 SETTLING, POTENTIOSTATIC = Status.SETTLING.value, Status.POTENTIOSTATIC.value
-_ROW = struct.Struct("<qq8dI")  # SAMPLE_DTYPE: it is packed in half the time that NumPy takes
 
 
 def _status(

@@ -1,31 +1,28 @@
 """The door to pyvisa: one link, one owner's thread, and never the wrong reply."""
 
-import select
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyvisa
 from pyvisa.errors import VisaIOError
 
 from potentiostat.errors import LinkError, NoReply, ReplyError, UnknownInstrument
+from potentiostat.socket_lines import NoLine, SocketLines
 
 FENCE_TRIES = 3
 DRAIN_TIMEOUT_MS = 50
 MAX_STALE_REPLIES = 1000
 IDENTITY_QUERY = "*IDN?"
 LINE_BYTES = 20 * 1024  # of one read; a longer line takes several
-LOOK_OUT_NS = 150_000
 GOES_ON = pyvisa.constants.StatusCode.success_max_count_read
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A reply with the host stamps around its exchange."""
 
     text: str
@@ -80,12 +77,12 @@ class VisaLink:
         self.resource = resource
         self._now_ns = now_ns
         self._timeout_ms = round(timeout_s * 1000)
+        self._patience_s = timeout_s
         self._backend = backend
         self._identity_query = identity_query
         self._serial_baud = serial_baud
         self._visa: Any = None
-        self._socket: socket.socket | None = None
-        self._quick = True
+        self._lines: SocketLines | None = None
         self._owner: int | None = None
         self._identity: str | None = None
         self._failed: str | None = None
@@ -135,7 +132,7 @@ class VisaLink:
         if isinstance(raw, socket.socket):
             raw.getpeername()
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._socket = raw
+            self._lines = SocketLines.of(session)
 
     def _lock(self) -> None:
         """Lock the resource against other programs, where the link has locks.
@@ -156,7 +153,7 @@ class VisaLink:
     def close(self) -> None:
         """Let go of the resource; the instrument stays as it is."""
         if self._visa is not None:
-            visa, self._visa, self._socket = self._visa, None, None
+            visa, self._visa, self._lines = self._visa, None, None
             visa.close()
 
     def __enter__(self) -> Self:
@@ -221,17 +218,18 @@ class VisaLink:
         return reply
 
     def _ask(self, command: str) -> str:
-        """Write a line and read one, by the library's own calls.
+        """Write a line and read one: over the socket itself, or by the library's own calls.
 
-        `pyvisa` wraps each in a dozen of others, which take longer than the exchange.
+        `pyvisa` wraps each of these in a dozen of others, which take longer than the exchange.
         """
+        if self._lines is not None and self._lines.is_clear:
+            try:
+                return self._lines.ask(command.encode("ascii"), self._patience_s).decode("ascii")
+            except NoLine:
+                raise VisaIOError(pyvisa.constants.StatusCode.error_timeout) from None
         library, session = self._visa.visalib, self._visa.session
         library.write(session, command.encode("ascii") + b"\n")
-        asked_ns = time.perf_counter_ns()
-        if self._quick and self._socket is not None:
-            _look_out(self._socket, asked_ns + LOOK_OUT_NS)
         data, status = library.read(session, LINE_BYTES)
-        self._quick = time.perf_counter_ns() - asked_ns < 2 * LOOK_OUT_NS
         while status == GOES_ON:
             more, status = library.read(session, LINE_BYTES)
             data += more
@@ -247,11 +245,13 @@ class VisaLink:
         """Give one reply another time."""
         if within_s is not None:
             self._visa.timeout = round(within_s * 1000)
+            self._patience_s = within_s
         try:
             yield
         finally:
             if within_s is not None:
                 self._visa.timeout = self._timeout_ms
+                self._patience_s = self._timeout_ms / 1000
 
     def query_block(
         self, command: str, size_bytes: int, *, within_s: float | None = None, abort: str = ""
@@ -423,10 +423,3 @@ class VisaLink:
 def _first_line(reason: object) -> str:
     text = str(reason).strip() or type(reason).__name__
     return text.splitlines()[0]
-
-
-def _look_out(link: socket.socket, until_ns: int) -> None:
-    """Look for a reply that comes at once: a thread that sleeps would be woken later."""
-    while time.perf_counter_ns() < until_ns:
-        if select.select((link,), (), (), 0)[0]:
-            return

@@ -22,8 +22,8 @@ from correlate.soft_short import ShortWatch
 from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
-from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
-from potentiostat.records import Reading, Status, readings_of
+from potentiostat.protocol import ClockExchange, Potentiostat, ReadsSingly, SafeState, Setpoint
+from potentiostat.records import Reading, Status, readings_of, rows_of
 from potentiostat.segments import Step
 from potentiostat.thermometer import TemperatureReading, Thermometer
 from runner.calm import Calm, calm_within
@@ -105,6 +105,7 @@ class Guardian:
         lease_now_ns: Callable[[], int] = real_now_ns,
     ) -> None:
         self._instrument = instrument
+        self._single = instrument if isinstance(instrument, ReadsSingly) else None
         self._inbox = inbox
         self._outbox = outbox
         self._settings = settings
@@ -152,16 +153,34 @@ class Guardian:
             self._safe_state = self._make_safe()  # until it is confirmed
         try:
             self._follow_level()
-            samples = self._instrument.read()
-            exchanges = self._exchange_if_due(samples)
+            found = self._read()
+            exchanges = self._exchange_if_due(found)
             if self._thermal is not None and self._thermal.is_due(self._now_ns()):
                 self._ask_temperature(self._thermal)
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
         step = self._playing.index if self._playing is not None else -1
-        charge_C = self._judge(samples)
         self._sequence += 1
+        if isinstance(found, Reading) and not (exchanges or self._temperatures):
+            self._outbox.put_reading(self._sequence, step, found, self._judge_one(found))
+        else:
+            rows = rows_of([found]) if isinstance(found, Reading) else found
+            self._say_block(rows, step, exchanges)
+        # What ends a step is told after it: a runner that hears of a limit listens no more.
+        self._judge_temperatures()
+        if self._settings.clock.lockstep:
+            self._wait_for_renewal()
+
+    def _read(self) -> Reading | NDArray[np.void]:
+        """Take what the instrument gives at once: one reading, or a block of them."""
+        one = None if self._single is None else self._single.read_one()
+        return self._instrument.read() if one is None else one
+
+    def _say_block(
+        self, samples: NDArray[np.void], step: int, exchanges: tuple[ClockExchange, ...]
+    ) -> None:
+        charge_C = self._judge(samples)
         self._say(
             Block(
                 sequence=self._sequence,
@@ -173,14 +192,13 @@ class Guardian:
                 temperatures=tuple(self._temperatures),
             )
         )
-        # What ends a step is told after it: a runner that hears of a limit listens no more.
-        self._judge_temperatures()
-        if self._settings.clock.lockstep:
-            self._wait_for_renewal()
 
-    def _exchange_if_due(self, samples: NDArray[np.void]) -> tuple[ClockExchange, ...]:
+    def _exchange_if_due(self, found: Reading | NDArray[np.void]) -> tuple[ClockExchange, ...]:
         # A timer that began anew is asked at once: its stamps hang on nothing else.
-        told_s = float(samples["device_time_s"][-1]) if len(samples) else math.nan
+        if isinstance(found, Reading):
+            told_s = found.device_time_s
+        else:
+            told_s = float(found["device_time_s"][-1]) if len(found) else math.nan
         anew, self._told_s = told_s < self._told_s, told_s
         if self._now_ns() < self._next_exchange_ns and not anew:
             return ()
@@ -243,12 +261,14 @@ class Guardian:
         """Act on readings; return the instrument's charge at each."""
         if len(samples) > FEW and (together_C := self._pass_together(samples)) is not None:
             return together_C
-        charge_C = np.empty(len(samples))
-        for i, reading in enumerate(readings_of(samples)):
-            self._charge.take(reading)
-            charge_C[i] = self._charge.instrument_C
-            if not self._passes(reading):
-                self._check(reading)
+        return np.array([self._judge_one(reading) for reading in readings_of(samples)])
+
+    def _judge_one(self, reading: Reading) -> float:
+        """Act on a reading; return the instrument's charge at it."""
+        self._charge.take(reading)
+        charge_C = self._charge.instrument_C
+        if not self._passes(reading):
+            self._check(reading)
         return charge_C
 
     def _passes(self, reading: Reading) -> bool:

@@ -5,6 +5,7 @@ A guardian that waits holds no limits.
 """
 
 import threading
+from array import array
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.records import SAMPLE_DTYPE, Reading, packed
 from runner.messages import Block, FromGuardian
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 MOST_BLOCKS = 50_000  # kept for a runner that does not listen: a quarter of an hour at 50 Hz
 GATHER_S = 0.03  # between messages: readings that come faster go together
 LAST_WORDS_S = 60.0
+MOST_SINGLE = 16  # readings that are kept as one block from the beginning
 
 
 class Outgoing(Protocol):
@@ -29,9 +32,51 @@ class Outgoing(Protocol):
         """Have a message said, without waiting."""
         ...
 
+    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
+        """Have one reading said, as the block of a turn that it is."""
+        ...
+
     def close(self) -> None:
         """Say what waits, and end."""
         ...
+
+
+class Single:
+    """Readings of a quick instrument, one a turn, on their way to become a block.
+
+    Parameters
+    ----------
+    first
+        Number of the first turn.
+    """
+
+    def __init__(self, first: int, step: int) -> None:
+        self.first = self.last = first
+        self.step = step
+        self._rows = bytearray()
+        self._charge_C = array("d")
+
+    def add(self, sequence: int, reading: Reading, charge_C: float) -> None:
+        """Take the reading of one more turn."""
+        self.last = sequence
+        self._rows += packed(reading)
+        self._charge_C.append(charge_C)
+
+    def takes(self, sequence: int, step: int) -> bool:
+        """Tell whether a turn goes on with these."""
+        goes_on = sequence == self.last + 1 and step == self.step
+        return goes_on and len(self._charge_C) < MOST_SINGLE
+
+    def block(self) -> Block:
+        """Return all as a block."""
+        return Block(
+            sequence=self.last,
+            first=self.first,
+            samples=np.frombuffer(self._rows, SAMPLE_DTYPE),
+            step=self.step,
+            charge_C=np.array(self._charge_C),
+            exchanges=(),
+        )
 
 
 class Outbox:
@@ -54,8 +99,10 @@ class Outbox:
     ) -> None:
         self._connection = connection
         self._gather_s = gather_s
-        self._waiting: deque[FromGuardian] = deque()
-        self._changed = threading.Condition()
+        self._waiting: deque[FromGuardian | Single] = deque()
+        self._single: Single | None = None  # the last that waits, while it may grow
+        self._lock = threading.RLock()  # a condition's own way to it takes twice as long
+        self._changed = threading.Condition(self._lock)
         self._closed = False
         self._hurry = False  # something waits that is no reading
         self._resting = False
@@ -65,13 +112,28 @@ class Outbox:
     def put(self, message: FromGuardian) -> None:
         """Have a message said."""
         with self._changed:
-            if len(self._waiting) >= MOST_BLOCKS:
-                self._give_up_oldest()
-            self._waiting.append(message)
+            self._single = None
+            self._append(message)
             self._hurry = self._hurry or not isinstance(message, Block)
             # To wake the thread for each reading would cost more than the reading.
             if self._hurry or not self._resting:
                 self._changed.notify()
+
+    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
+        """Have one reading said, as the block of a turn that it is."""
+        with self._lock:
+            single = self._single
+            if single is None or not single.takes(sequence, step):
+                single = self._single = Single(sequence, step)
+                self._append(single)
+            single.add(sequence, reading, charge_C)
+            if not self._resting:
+                self._changed.notify()
+
+    def _append(self, message: FromGuardian | Single) -> None:
+        if len(self._waiting) >= MOST_BLOCKS:
+            self._give_up_oldest()
+        self._waiting.append(message)
 
     def close(self, timeout_s: float = LAST_WORDS_S) -> None:
         """Say what waits and end, unless nobody listens for so long."""
@@ -82,7 +144,7 @@ class Outbox:
 
     def _give_up_oldest(self) -> None:
         for i, message in enumerate(self._waiting):
-            if isinstance(message, Block):
+            if isinstance(message, Block | Single):
                 del self._waiting[i]
                 return
 
@@ -109,8 +171,9 @@ class Outbox:
                 self._changed.wait()
             messages = list(self._waiting)
             self._waiting.clear()
+            self._single = None
             self._hurry = False
-        return messages or None
+        return [m.block() if isinstance(m, Single) else m for m in messages] or None
 
 
 def gathered(messages: list[FromGuardian]) -> list[FromGuardian]:
@@ -120,7 +183,7 @@ def gathered(messages: list[FromGuardian]) -> list[FromGuardian]:
     for message in messages:
         alike = isinstance(message, Block) and (
             not together
-            or (message.step, message.sequence) == (together[-1].step, together[-1].sequence + 1)
+            or (message.step, message.first) == (together[-1].step, together[-1].sequence + 1)
         )
         if together and not alike:
             found.append(_joined(together))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from potentiostat.protocol import Setpoint
-from potentiostat.readings import One, Raw, ReadingNoise, sample_row, sample_rows
-from potentiostat.records import RangeSpec, Status
+from potentiostat.readings import Raw, ReadingNoise, SingleReadings, sample_rows
+from potentiostat.records import RangeSpec, Status, rows_of
 
 SPEC = RangeSpec(
     full_scale_A=1e-10, gain_ratio=0.0015, offset_A=3e-14, resolution_A=1e-15, settling_s=0.05
@@ -31,14 +31,13 @@ anything = st.one_of(st.floats(-5, 5), st.sampled_from([math.nan, math.inf, -mat
     own_A=st.sampled_from([0.0, 1e-14]),
 )
 def test_one_reading_is_made_like_many(start_ns, voltage_V, current_A, compliance, held, own_A):
-    one = One(start_ns, start_ns + 5, voltage_V, current_A, 1.25, compliance)
     raw = Raw(
-        read_start_ns=np.array([one.read_start_ns]),
-        read_end_ns=np.array([one.read_end_ns]),
-        voltage_V=np.array([one.voltage_V]),
-        current_A=np.array([one.current_A]),
-        device_time_s=np.array([one.device_time_s]),
-        compliance=np.array([one.compliance]),
+        read_start_ns=np.array([start_ns]),
+        read_end_ns=np.array([start_ns + 5]),
+        voltage_V=np.array([voltage_V]),
+        current_A=np.array([current_A]),
+        device_time_s=np.array([1.25]),
+        compliance=np.array([compliance]),
     )
     conditions = {
         "setpoint": HELD[held],
@@ -48,7 +47,10 @@ def test_one_reading_is_made_like_many(start_ns, voltage_V, current_A, complianc
         "aperture_s": 0.04,
         "settled_ns": 10**9,
     }
-    row, rows = sample_row(one, **conditions), sample_rows(raw, **conditions)
+    reading = SingleReadings(**conditions).reading(
+        start_ns, start_ns + 5, voltage_V, current_A, 1.25, compliance=compliance
+    )
+    row, rows = rows_of([reading]), sample_rows(raw, **conditions)
     assert row.dtype == rows.dtype
     for name in row.dtype.names:
         assert row[name][0] == pytest.approx(rows[name][0], rel=1e-12, nan_ok=True), name
@@ -62,14 +64,13 @@ def test_what_is_no_number_says_so():
         (3.9, -math.inf, Status.OVERFLOW),
         (3.9, 1e-11, Status(0)),
     ):
-        row = sample_row(
-            One(0, 1, voltage_V, current_A, 0.0, compliance=False),
+        reading = SingleReadings(
             setpoint=HELD["current"],
             spec=SPEC,
             noise=ReadingNoise(voltage_V=5e-5, voltage_step_V=1e-4),
             window_s=0.02,
             aperture_s=0.04,
             settled_ns=0,
-        )
-        assert Status(int(row["status"][0])) == flag
-        assert np.isfinite(row["current_sigma_A"][0])
+        ).reading(0, 1, voltage_V, current_A, 0.0, compliance=False)
+        assert Status(reading.status) == flag
+        assert math.isfinite(reading.current_sigma_A)

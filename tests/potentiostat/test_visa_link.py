@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from potentiostat import visa as visa_module
+from potentiostat import socket_lines
 from potentiostat.errors import LinkError, NoReply, ReplyError, UnknownInstrument
 from potentiostat.visa import VisaLink
 
@@ -207,11 +207,42 @@ def test_a_link_that_breaks_is_not_used_again(connect, monkeypatch, where):
 
 
 @pytest.mark.parametrize("length", [7, 8, 9, 4095, 20_000])
-def test_a_line_may_be_longer_than_one_read(connect, monkeypatch, length):
+@pytest.mark.parametrize("own_socket", [True, False])
+def test_a_line_may_be_longer_than_one_read(connect, monkeypatch, length, own_socket):
     monkeypatch.setattr("potentiostat.visa.LINE_BYTES", 8)
+    monkeypatch.setattr("potentiostat.socket_lines.READ_BYTES", 8)
     link, _ = connect(lambda line: ("x" * length if line == "A?" else line) + "\n")
+    assert link._lines is not None
+    if not own_socket:
+        link._lines = None
     assert link.query("A?").text == "x" * length
     assert link.query("B?").text == "B?"
+
+
+def test_two_lines_at_once_are_two_replies_wherever_they_are_read(connect):
+    link, instrument = connect(lambda line: "one\ntwo\nthree\n" if line == "A?" else f"{line}\n")
+    assert link.query("A?").text == "one"
+    assert not link._lines.is_clear
+    assert link.query("B?").text == "two"
+    assert link.listen().text == "three"
+    assert link.query("C?").text == "B?"
+    assert instrument.lines == ["A?", "B?", "C?"]
+
+
+def test_a_part_of_a_line_that_came_too_late_belongs_to_no_other(connect):
+    replies = {"A?": "half", "B?": "whole\n", "*IDN?": f"{IDENTITY}\n"}
+    link, _ = connect(lambda line: replies[line])
+    link.query("*IDN?")
+    with pytest.raises(NoReply, match=r"no reply to A\? within"):
+        link.query("A?", within_s=0.05)
+    assert link.query("B?").text == "whole"
+
+
+def test_who_hangs_up_is_noticed_at_once(connect, hang_up):
+    link, _ = connect(lambda line: hang_up)
+    with pytest.raises(LinkError, match="hung up") as caught:
+        link.query("A?", within_s=3600.0)
+    assert not isinstance(caught.value, NoReply)
 
 
 def test_a_second_thread_is_turned_away(connect):
@@ -495,10 +526,10 @@ def test_without_an_abort_it_stays_deaf_and_the_link_is_given_up(connect):
 
 @pytest.mark.parametrize(("quick_ns", "looks"), [(10**10, 5), (-1, 1)])
 def test_replies_are_looked_out_for_while_they_come_quickly(connect, monkeypatch, quick_ns, looks):
-    monkeypatch.setattr("potentiostat.visa.LOOK_OUT_NS", quick_ns)
+    monkeypatch.setattr("potentiostat.socket_lines.LOOK_OUT_NS", quick_ns)
     looked = []
-    look_out = visa_module._look_out
-    monkeypatch.setattr(visa_module, "_look_out", lambda *a: (looked.append(a), look_out(*a)))
+    look_out = socket_lines._look_out
+    monkeypatch.setattr(socket_lines, "_look_out", lambda *a: (looked.append(a), look_out(*a)))
     link, _ = connect(plain)
     for i in range(5):
         assert link.query(f"A{i}?").text == f"answer to A{i}?"

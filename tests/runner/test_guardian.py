@@ -12,7 +12,7 @@ from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import Condition, Envelope, RateGuard
 from potentiostat.protocol import ClockExchange, SafeState
-from potentiostat.records import SAMPLE_DTYPE, TOGETHER, Reading, Status
+from potentiostat.records import SAMPLE_DTYPE, TOGETHER, Reading, Status, readings_of
 from potentiostat.technique import (
     Level,
     Segment,
@@ -41,6 +41,7 @@ from runner.messages import (
     StepEnded,
     Tripped,
 )
+from runner.outbox import Single
 
 ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
 READ_NS = 50_000_000
@@ -139,8 +140,25 @@ class Direct:
         with contextlib.suppress(OSError):
             self._connection.send(message)
 
+    def put_reading(self, sequence, step, reading, charge_C):
+        single = Single(sequence, step)
+        single.add(sequence, reading, charge_C)
+        self.put(single.block())
+
     def close(self):
         pass
+
+
+class SingleInstrument(ScriptedInstrument):
+    """The same, of a kind that gives its readings as plain numbers, too."""
+
+    def read_one(self):
+        return readings_of(self._read_one())[0] if self.block == 1 else None
+
+
+@pytest.fixture(autouse=True, params=[ScriptedInstrument, SingleInstrument])
+def both_kinds(request, monkeypatch):
+    monkeypatch.setattr(Scene, "makes", request.param)
 
 
 class Scene:
