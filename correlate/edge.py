@@ -224,16 +224,16 @@ def _score(
         gradient, model = _gradient(x, shade, (position, width, low, high), n)
         weighted = gradient / model[:, None, :]
         fisher = weighted @ gradient.transpose(0, 2, 1)
-        score = np.einsum("lkx,lx->lk", weighted, counts - model)
+        score = weighted @ (counts - model)[:, :, None]
         inverse = _inverse(fisher)
-        change = np.einsum("lkj,lj->lk", inverse, score)
+        change = (inverse @ score)[:, :, 0]
         wide = np.sqrt(width**2 + PIXEL_VARIANCE)
-        step = np.clip(change[:, 0], -2 * wide, 2 * wide)
-        position = np.clip(position + step, x[0], x[-1])
+        step = _within(change[:, 0], -2 * wide, 2 * wide)
+        position = _within(position + step, x[0], x[-1])
         low, high = low + change[:, 1], high + change[:, 2]
         if free_width:
-            change_w = np.clip(change[:, 3], -0.3 * width, 0.3 * width)
-            width = np.clip(width + change_w, MIN_WIDTH_PX, (x[-1] - x[0]) / 4)
+            change_w = _within(change[:, 3], -0.3 * width, 0.3 * width)
+            width = _within(width + change_w, MIN_WIDTH_PX, (x[-1] - x[0]) / 4)
         sigma = np.sqrt(np.maximum(inverse[:, 0, 0], 0.0))
         share = np.abs(step) / np.maximum(sigma, 1e-9)
         settled = share < SETTLED_SIGMAS
@@ -269,24 +269,35 @@ def _gradient(
     shape = special.ndtr(z)
     height = (high - low)[:, None]
     bell = np.exp(-0.5 * z**2) * (height / wide / math.sqrt(2 * math.pi)) * shade
-    parts = [-bell, shade * (1 - shape), shade * shape]
+    right = shade * shape
+    gradient = np.empty((len(position), n, len(x)))
+    gradient[:, 0] = -bell
+    gradient[:, 1] = shade - right
+    gradient[:, 2] = right
     if n == 4:
         # The width enters through sqrt(w^2 + 1/12).
-        parts.append(-bell * z * width[:, None] / wide)
-    model = np.maximum(shade * (low[:, None] + height * shape), 1e-3)
-    return np.stack(parts, axis=1), model
+        gradient[:, 3] = bell * z * (-width[:, None] / wide)
+    model = np.maximum(low[:, None] * shade + height * right, 1e-3)
+    return gradient, model
 
 
 def _inverse(fisher: FloatArray) -> FloatArray:
     """Invert each matrix; one that is singular leaves infinite variances and no step."""
-    scale = np.sqrt(np.maximum(np.einsum("lkk->lk", fisher), 1e-300))
+    scale = np.sqrt(np.maximum(fisher.diagonal(axis1=1, axis2=2), 1e-300))
     outer = scale[:, :, None] * scale[:, None, :]
     correlation = fisher / outer
-    good = np.linalg.det(correlation) > 1e-12
-    correlation[~good] = np.eye(fisher.shape[1])
+    bad = ~(np.linalg.det(correlation) > 1e-12)
+    if not bad.any():
+        return np.asarray(np.linalg.inv(correlation) / outer)
+    correlation[bad] = np.eye(fisher.shape[1])
     inverse = np.linalg.inv(correlation) / outer
-    inverse[~good] = 0.0
+    inverse[bad] = 0.0
     return np.asarray(inverse)
+
+
+def _within(value: FloatArray, low: FloatArray | float, high: FloatArray | float) -> FloatArray:
+    """Clip a few numbers, in a fifth of the time of `numpy.clip`."""
+    return np.asarray(np.minimum(np.maximum(value, low), high))
 
 
 def _levels(
