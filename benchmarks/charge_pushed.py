@@ -43,6 +43,7 @@ from potentiostat.visa import Reply
 from runner.clock import ClockSpec
 from runner.guardian import Guardian
 from runner.messages import Block, Finish, FromGuardian, GuardianSettings, Renew, StartStep
+from runner.outbox import Outgoing
 
 SECOND_NS = 10**9
 BEFORE_S, UNPLUGGED_S, FROZEN_S, LEASE_S = 5.0, 10.0, 60.0, 2.0
@@ -160,7 +161,7 @@ class Pushed:
     high_V: float
 
 
-class ScriptedRunner:
+class ScriptedRunner(Outgoing):
     """What a guardian hears of its runner: a step, and then what becomes of the runner.
 
     Parameters

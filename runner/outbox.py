@@ -25,22 +25,6 @@ LAST_WORDS_S = 60.0
 MOST_SINGLE = 16  # readings that are kept as one block from the beginning
 
 
-class Outgoing(Protocol):
-    """Takes messages for the runner."""
-
-    def put(self, message: FromGuardian) -> None:
-        """Have a message said, without waiting."""
-        ...
-
-    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
-        """Have one reading said, as the block of a turn that it is."""
-        ...
-
-    def close(self) -> None:
-        """Say what waits, and end."""
-        ...
-
-
 class Single:
     """Readings of a quick instrument, one a turn, on their way to become a block.
 
@@ -79,7 +63,25 @@ class Single:
         )
 
 
-class Outbox:
+class Outgoing(Protocol):
+    """Takes messages for the runner."""
+
+    def put(self, message: FromGuardian) -> None:
+        """Have a message said, without waiting."""
+        ...
+
+    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
+        """Have one reading said, as the block of a turn that it is."""
+        single = Single(sequence, step)
+        single.add(sequence, reading, charge_C)
+        self.put(single.block())
+
+    def close(self) -> None:
+        """Say what waits, and end."""
+        ...
+
+
+class Outbox(Outgoing):
     """Says messages in their order, and never makes the caller wait.
 
     Readings that nobody took for too long are given up, oldest first; the numbers of the

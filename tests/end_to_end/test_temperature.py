@@ -17,6 +17,7 @@ from runner.conduct import run
 from runner.experiment import Experiment
 from runner.guardian import Guardian
 from runner.messages import Block, EndKind, Finish, GuardianSettings, StartStep, Tripped
+from runner.outbox import Outgoing
 from runner.plan import ExitCode
 from runner.report_data import gather
 from runner.summary import render_summary
@@ -114,7 +115,7 @@ async def test_a_rule_ends_its_step_and_a_limit_the_run(plan, tmp_path):
     assert "temperature" in [fact["name"] for fact in facts]
 
 
-class Runner:
+class Runner(Outgoing):
     """Begins a step at once, and is content for a while; hears everything."""
 
     def __init__(self, now_ns, *, for_s):

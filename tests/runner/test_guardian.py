@@ -41,7 +41,7 @@ from runner.messages import (
     StepEnded,
     Tripped,
 )
-from runner.outbox import Single
+from runner.outbox import Outgoing
 
 ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-10, charge_max_C=8e-9)
 READ_NS = 50_000_000
@@ -130,7 +130,7 @@ class ScriptedInstrument:
         self.calls.append(("close",))
 
 
-class Direct:
+class Direct(Outgoing):
     """Says each message at once: nothing is gathered."""
 
     def __init__(self, connection):
@@ -139,11 +139,6 @@ class Direct:
     def put(self, message):
         with contextlib.suppress(OSError):
             self._connection.send(message)
-
-    def put_reading(self, sequence, step, reading, charge_C):
-        single = Single(sequence, step)
-        single.add(sequence, reading, charge_C)
-        self.put(single.block())
 
     def close(self):
         pass

@@ -37,6 +37,7 @@ from runner.experiment import Experiment
 from runner.guardian import Guardian, Phase
 from runner.holder_record import HolderRecord
 from runner.messages import Carried, EndKind, GuardianSettings, HolderTerms
+from runner.outbox import Outgoing
 from runner.plan import Plan
 from runner.position import CannotContinue, find_position
 from session.editor import SessionEditor
@@ -113,7 +114,7 @@ class Died(Exception):
     """The runner is killed here."""
 
 
-class SteppedCell:
+class SteppedCell(Outgoing):
     """A real guardian that takes a turn whenever its runner waits, until the runner dies."""
 
     def __init__(self, instrument, carried, blocks):

@@ -11,6 +11,7 @@ from potentiostat.limits import Condition
 from potentiostat.technique import Segment, Step, chronopotentiometry
 from potentiostat.thermometer import TemperatureReading
 from runner.messages import Block, EndKind, Finish, SegmentEnded, StartStep, StepEnded, Tripped
+from runner.outbox import Outgoing
 from runner.temperature_guard import STALE_S
 from tests.runner.test_guardian import ENVELOPE, READ_NS, Scene, ScriptedInstrument, only
 
@@ -45,7 +46,7 @@ class Warm(ScriptedInstrument):
         return TemperatureReading(temperature_K=said, sigma_K=1.0, **about)
 
 
-class Heard(list):
+class Heard(list, Outgoing):
     """Keeps what is said: a pipe that nobody empties holds a few blocks only."""
 
     def put(self, message):
