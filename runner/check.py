@@ -24,6 +24,7 @@ from runner.experiment import MOCK, Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
+from runner.image_checks import image_findings
 from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
 from runner.record_settings import held_frames
@@ -73,6 +74,7 @@ def check(experiment: Experiment) -> CheckReport:
         *waits(experiment, datetime.now().astimezone()),
         *titrations(experiment),
         *stored(experiment),
+        *image_findings(experiment),
     ]
     return CheckReport(title=experiment.title, findings=tuple(findings))
 

@@ -393,6 +393,26 @@ def import_files(  # noqa: PLR0913, PLR0917 - one argument for each option
         _conclude(summary, render_import, as_json=as_json)
 
 
+@main.command(name="dry-run")
+@click.argument("experiment", type=_path("in"))
+@click.option("--session", required=True, type=_path("in"), help="A recorded session.")
+@click.option("--latency", default="100 ms", help="From an exposure to the set-point.")
+@json_option
+def dry_run(experiment: Path, session: Path, latency: str, *, as_json: bool) -> None:
+    """Try the rules on images of an EXPERIMENT on a recorded session.
+
+    Example: lamella dry-run whisker.toml --session yesterday.h5
+    """
+    with _exit_codes():
+        from runner import dry_run as trying  # noqa: PLC0415
+        from runner.experiment import Experiment  # noqa: PLC0415
+        from runner.quantities import parse  # noqa: PLC0415
+
+        plan = Experiment.load(experiment)
+        found = trying.dry_run(plan, session, latency_s=parse(latency, "time"))
+        _conclude(found, trying.render_dry_run, as_json=as_json)
+
+
 @main.command()
 @click.argument("session", type=_path("in"))
 @click.option("--tracker", required=True, help="Such as drift or front.")

@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from potentiostat.limits import Condition
 from potentiostat.segments import Change, Level
+from runner.image_rules import ImageRule, looks_like_image_rule, parse_image_rule
 from runner.quantities import (
     CurrentLevel,
     parse,
@@ -42,7 +43,16 @@ AnyCurrent = Annotated[
     BeforeValidator(lambda text: parse_any(text, ("current", "current_density", "c_rate"))),
 ]
 AnyCurrentLevel = Annotated[CurrentLevel, BeforeValidator(parse_current_level)]
-Rule = Annotated[Condition | CellRule, BeforeValidator(parse_rule)]
+
+
+def _any_rule(text: object) -> Condition | CellRule | ImageRule:
+    """Read a rule of what an instrument reads or of what a tracker sees."""
+    if isinstance(text, str) and looks_like_image_rule(text):
+        return parse_image_rule(text)
+    return parse_rule(text)
+
+
+Rule = Annotated[Condition | CellRule | ImageRule, BeforeValidator(_any_rule)]
 RecordRule = Annotated[Change, BeforeValidator(parse_change)]
 CurrentRate = Annotated[float, _reader("current_rate")]
 Moment = Annotated[str, BeforeValidator(parse_moment)]

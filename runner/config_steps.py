@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from potentiostat.limits import Condition
 from potentiostat.segments import OCV, RAMP_STEP_V
 from runner.config_fields import (
     AnyCurrent,
@@ -21,6 +22,8 @@ from runner.config_fields import (
     Voltage,
     VoltageLevel,
 )
+from runner.image_rules import ImageRule
+from runner.rules import CellRule
 
 
 class OcvTable(Table):
@@ -167,6 +170,16 @@ class StepTable(Table):
     until: list[Rule] = Field(default_factory=list)
     record: list[RecordRule] = Field(default_factory=list)
     average: Time = 0.0
+
+    @property
+    def electrical(self) -> list[Condition | CellRule]:
+        """The rules on what the instrument reads, which hold beside it."""
+        return [rule for rule in self.until if not isinstance(rule, ImageRule)]
+
+    @property
+    def image_rules(self) -> tuple[ImageRule, ...]:
+        """The rules on what a tracker sees."""
+        return tuple(rule for rule in self.until if isinstance(rule, ImageRule))
 
 
 TECHNIQUE_TABLES: dict[str, type[Table]] = {

@@ -3,7 +3,8 @@
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
-                                   HolderMismatch, BadCredentials, CannotContinue, BadNote
+                                   HolderMismatch, BadCredentials, CannotContinue, BadNote,
+                                   CannotTry
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -16,6 +17,7 @@ from potentiostat.errors import InstrumentError
 from potentiostat.files.recording import RecordingError
 from runner.bus_security import BadCredentials
 from runner.cell import InstrumentUnavailable
+from runner.dry_run import CannotTry
 from runner.edge_files import EdgeFileError
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
@@ -45,6 +47,7 @@ REFUSED: tuple[type[Exception], ...] = (
     BadCredentials,
     CannotContinue,
     BadNote,
+    CannotTry,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

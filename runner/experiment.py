@@ -16,12 +16,14 @@ from potentiostat.technique import CLAMP_RATIO, Step
 from runner.blanking_settings import BlankingSettings, blanking_settings, check_blanking
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.config import CameraTable, ExperimentTable, read_tables
+from runner.image_checks import check_image_rules
+from runner.image_rules import ImageRule
 from runner.node_checks import check_node
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.record_settings import RecordSettings, check_record, record_settings
 from runner.step_checks import check_steps
-from runner.steps import CellTerms, build_steps
+from runner.steps import CellTerms, build_steps, image_rules
 
 __all__ = ["Experiment", "ExperimentError"]
 
@@ -209,6 +211,7 @@ class Experiment:
     microscope: MicroscopeSettings | None = None
     blanking: BlankingSettings | None = None
     record: RecordSettings = field(default_factory=RecordSettings)
+    image_rules: tuple[tuple[ImageRule, ...], ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -331,6 +334,7 @@ class Experiment:
             ),
             blanking=blanking_settings(tables),
             record=record_settings(tables),
+            image_rules=image_rules(tables.step),
         )
 
     @property
@@ -440,6 +444,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *check_blanking(tables),
         *check_record(tables),
         *check_steps(tables, cell.terms),
+        *check_image_rules(tables),
     ]
 
 

@@ -94,6 +94,18 @@ KINDS: Mapping[str, Kind] = {
             "angstrom": (1, -10),
         },
     ),
+    "area": Kind(
+        "an area",
+        "0.5 um^2",
+        {
+            unit + square: (1, 2 * power)
+            for unit, power in (*_LENGTHS.items(), ("m", 0))
+            for square in ("^2", "²")
+        },
+    ),
+    "speed": Kind(
+        "a speed", "20 nm/s", {f"{unit}/s": (1, power) for unit, power in _LENGTHS.items()}
+    ),
     "charge": Kind(
         "a charge",
         "5 nC",

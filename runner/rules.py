@@ -218,8 +218,8 @@ def parse_change(text: object) -> Change:
 def _unknown(text: str, name: str, column: int) -> str:
     if "." in name or "(" in name or name == "dose":
         return (
-            f"{text!r}, column {column}: rules on what the images show are not part of "
-            f"this version; a step ends on {_EXAMPLES}"
+            f"{text!r}, column {column}: rules on what the images show have no place "
+            f"here; write for example {_EXAMPLES}"
         )
     near = {"v": "V", "i": "I", "q": "Q"}.get(name)
     hint = f"did you mean {near}?" if near else f"write for example {_EXAMPLES}"

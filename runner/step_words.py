@@ -50,7 +50,7 @@ def check_words(tables: list[StepTable], cell: CellTerms) -> Found:
 
 
 def _check_rules(key: Key, table: StepTable, cell: CellTerms) -> Iterator[tuple[Key, str]]:
-    for rule, condition in zip(table.until, cell.conditions(table.until), strict=True):
+    for rule, condition in zip(table.electrical, cell.conditions(table.electrical), strict=True):
         if isinstance(rule, CellRule) and math.isnan(condition.value):
             yield key, f"{condition.text!r} needs {_MISSING[rule.quantity]}"
 
@@ -58,7 +58,7 @@ def _check_rules(key: Key, table: StepTable, cell: CellTerms) -> Iterator[tuple[
 def _check_jumps(
     key: Key, table: StepTable, names: dict[str, int], own: int
 ) -> Iterator[tuple[Key, str]]:
-    for rule in table.until:
+    for rule in table.electrical:
         condition = rule.condition if isinstance(rule, CellRule) else rule
         if condition.action != "goto":
             continue

@@ -10,6 +10,7 @@ from potentiostat.multisine import multisine
 from potentiostat.segments import Record, Step, Wait
 from runner.config import LimitsTable
 from runner.config_steps import GeisTable, PeisTable, StepTable, WaitTable
+from runner.image_rules import ImageRule
 from runner.quantities import CurrentLevel
 from runner.rules import CellRule
 
@@ -82,6 +83,22 @@ def build_steps(tables: list[StepTable], cell: CellTerms, limits: LimitsTable) -
     return tuple(steps)
 
 
+def image_rules(tables: list[StepTable]) -> tuple[tuple[ImageRule, ...], ...]:
+    """Return the rules on images of each step that `build_steps` gives."""
+    rules: list[tuple[ImageRule, ...]] = []
+    sizes: list[int] = []
+    for table in tables:
+        if table.loop is not None:
+            size = sum(sizes[-table.loop.steps :])
+            again = rules[-size:] * (table.loop.times - 1)
+            rules += again
+            sizes[-table.loop.steps :] = [size + len(again)]
+        else:
+            rules.append(table.image_rules)
+            sizes.append(1)
+    return tuple(rules)
+
+
 def _with_words(step: Step, table: StepTable) -> Step:
     """Return a step with what any technique may say of itself."""
     record = None
@@ -91,7 +108,7 @@ def _with_words(step: Step, table: StepTable) -> Step:
 
 
 def _build(table: StepTable, cell: CellTerms, window_V: float) -> Step:
-    until = cell.conditions(table.until)
+    until = cell.conditions(table.electrical)
     if table.ocv is not None:
         return technique.open_circuit(table.ocv.duration, until)
     if table.cp is not None:

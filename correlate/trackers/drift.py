@@ -29,6 +29,8 @@ class DriftTracker:
         Columns in which the specimen itself changes.
     """
 
+    quantities: tuple[str, ...] = ()
+
     def __init__(self, settings: SceneSettings, *, band: Band | None = None) -> None:
         self._settings = settings
         self._band = band

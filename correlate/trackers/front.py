@@ -61,6 +61,8 @@ class FrontTracker:
         With pixel size and film thickness, which tell where the film is.
     """
 
+    quantities = ("position", "velocity", "width", "roughness", "area_swept")
+
     def __init__(self, settings: SceneSettings) -> None:
         known = np.isfinite([settings.pixel_size_m, settings.film_thickness_m])
         if not np.all(known):

@@ -63,7 +63,15 @@ class Track:
 
 
 class Tracker(Protocol):
-    """Finds one thing in every frame."""
+    """Finds one thing in every frame.
+
+    Attributes
+    ----------
+    quantities
+        Columns that a rule may ask for.
+    """
+
+    quantities: tuple[str, ...]
 
     def __init__(self, settings: SceneSettings) -> None:
         """Take what is known of the scene."""

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.check import refuse_unfit
 from runner.experiment import Experiment, ExperimentError
 from runner.problems import find_line
 
@@ -149,9 +150,10 @@ def test_a_syntax_error_names_its_line():
     assert error.problems[0].line == TEXT[: TEXT.index("[cell]")].count("\n") + 1
 
 
-def test_the_image_rule_of_a_later_version_is_refused_in_plain_words():
-    error = problems_of(changed(('"t > 120 s"', '"front.position > 400 nm", "t > 120 s"')))
-    assert "rules on what the images show" in str(error)
+def test_no_run_follows_a_rule_on_images_yet_and_it_is_refused_in_plain_words():
+    found = Experiment.loads(changed(('"t > 120 s"', '"front.position > 400 nm", "t > 120 s"')))
+    with pytest.raises(ExperimentError, match="no run follows images yet"):
+        refuse_unfit(found)
 
 
 @pytest.mark.parametrize(

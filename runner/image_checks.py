@@ -1,0 +1,66 @@
+"""Looks whether the rules on images of an experiment name what there is."""
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from correlate.registry import UnknownTracker, tracker_class
+from runner.findings import Finding, Severity
+from runner.image_rules import DOSE, ImageRule
+
+if TYPE_CHECKING:
+    from runner.config import ExperimentTable, TrackTable
+    from runner.experiment import Experiment
+
+Key = tuple[str | int, ...]
+
+
+def check_image_rules(tables: "ExperimentTable") -> list[tuple[Key, str]]:
+    """Return what is wrong with the rules on images of all steps."""
+    return [
+        (("step", i, "until", j), f"{rule.text!r}: {what}")
+        for i, step in enumerate(tables.step)
+        for j, rule in enumerate(step.until)
+        if isinstance(rule, ImageRule)
+        for what in _wrong(rule, tables)
+    ]
+
+
+def _wrong(rule: ImageRule, tables: "ExperimentTable") -> Iterator[str]:
+    if tables.camera is None:
+        yield "there is no camera; add a [camera]"
+        return
+    if rule.quantity == DOSE:
+        return
+    names = {track.name: track for track in tables.track}
+    if rule.track not in names:
+        near = difflib.get_close_matches(rule.track, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names) or 'none'}"
+        yield f"no [[track]] is called {rule.track!r}; {hint}"
+        return
+    yield from _wrong_quantity(rule, names[rule.track])
+
+
+def _wrong_quantity(rule: ImageRule, track: "TrackTable") -> Iterator[str]:
+    try:
+        known = getattr(tracker_class(track.tracker), "quantities", None)
+    except UnknownTracker:
+        return  # said of the track itself
+    if known is not None and rule.quantity not in known:
+        yield (
+            f"the tracker {track.tracker!r} does not tell {rule.quantity}; it tells "
+            f"{', '.join(known)}"
+        )
+
+
+def image_findings(experiment: "Experiment") -> Iterator[Finding]:
+    """Refuse a run by rules on images: they can be tried on a recorded session only."""
+    for i, rules in enumerate(experiment.image_rules):
+        for rule in rules:
+            yield Finding(
+                severity=Severity.REFUSE,
+                what=f"step {i + 1}: {rule.text}",
+                arithmetic="no run follows images yet; try it on a recorded session with "
+                "`lamella dry-run`, and take it out for a run",
+                key=("step", i, "until"),
+            )

@@ -1,0 +1,214 @@
+"""Decides, frame by frame, whether an image rule is met: early enough, and not by noise.
+
+What is compared is not what was seen but what will be when a stop has taken effect::
+
+    predicted = value + velocity * (latency + after-flow)
+
+where the after-flow is the time for which the stray capacitance goes on to feed the cell at
+the present current. The prediction counts as beyond the rule's value when it is within k
+sigma of it: an error of the image stops too early, never too late. Frames that were lost,
+and frames that do not come, are answers of their own.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runner.image_rules import CONFIDENCE_SIGMAS, ImageRule
+
+FEWEST_FOR_VELOCITY = 4
+MOST_KEPT = 2000
+
+
+class Watch(StrEnum):
+    """What an image says of its rule."""
+
+    CALM = "calm"
+    MET = "met"
+    LOST = "lost"  # the tracker does not find its object any more
+    STALE = "stale"  # what it says is too old, or nothing comes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sight:
+    """What one frame says.
+
+    Parameters
+    ----------
+    t_ns
+        Middle of its exposure, host clock.
+    value, sigma
+        Of the rule's quantity, SI; of no meaning where not valid.
+    reason
+        Why it is not valid.
+    """
+
+    t_ns: int
+    value: float
+    sigma: float
+    valid: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """For how long an image may be missing, and how far back its velocity is taken.
+
+    Parameters
+    ----------
+    stale_s
+        Age of the newest frame from which nothing may be decided by it.
+    lost_frames
+        Frames in a row without the object, from which it is lost.
+    velocity_s
+        Over which the velocity is fitted.
+    """
+
+    stale_s: float = 0.5
+    lost_frames: int = 5
+    velocity_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What will be when a stop has taken effect, if it is asked for at this frame.
+
+    Parameters
+    ----------
+    value, sigma
+        SI.
+    velocity, velocity_sigma
+        SI, of a straight line through the last frames; 0 and infinite before there are enough.
+    lookahead_s
+        From the middle of the exposure to the end of the after-flow.
+    """
+
+    value: float
+    sigma: float
+    velocity: float
+    velocity_sigma: float
+    lookahead_s: float
+
+
+class ImageJudge:
+    """Follows one rule through the frames of one step.
+
+    Parameters
+    ----------
+    rule
+        What ends the step.
+    begun_ns
+        When the step began: from then on frames are owed.
+    patience
+        With frames that are lost or late.
+
+    Attributes
+    ----------
+    prediction
+        Of the last valid frame; None before there was one.
+    newest_ns
+        Middle of the newest frame, or when the step began.
+    reason
+        Why frames say nothing, where they do not.
+    """
+
+    def __init__(self, rule: ImageRule, *, begun_ns: int, patience: Patience | None = None) -> None:
+        self.rule = rule
+        self.prediction: Prediction | None = None
+        self.reason = ""
+        self._patience = Patience() if patience is None else patience
+        self.newest_ns = begun_ns
+        self._missed = 0
+        self._kept: deque[Sight] = deque(maxlen=MOST_KEPT)
+        self._votes: deque[bool] = deque(maxlen=rule.of)
+
+    def take(self, sight: Sight, *, now_ns: int, lookahead_s: float) -> Watch:
+        """Judge a frame.
+
+        Parameters
+        ----------
+        now_ns
+            Host clock.
+        lookahead_s
+            From now to the end of the after-flow, if a stop is asked for now.
+        """
+        if sight.t_ns <= self.newest_ns and self._kept:
+            return self.look(now_ns)  # repeated, or out of order: it says nothing new
+        self.newest_ns = max(sight.t_ns, self.newest_ns)
+        if (watch := self.look(now_ns)) is Watch.STALE:
+            return watch
+        if not sight.valid or not math.isfinite(sight.value + sight.sigma):
+            self._missed += 1
+            self.reason = sight.reason or "not valid"
+            return self.look(now_ns)
+        self._missed = 0
+        self._kept.append(sight)
+        age_s = (now_ns - sight.t_ns) / 1e9
+        self.prediction = self._predict(sight, age_s + lookahead_s)
+        self._votes.append(self._is_beyond(self.prediction))
+        return Watch.MET if sum(self._votes) >= self.rule.confirm else Watch.CALM
+
+    def look(self, now_ns: int) -> Watch:
+        """Say what the absence of a frame says."""
+        age_s = (now_ns - self.newest_ns) / 1e9
+        if age_s > self._patience.stale_s:
+            self.reason = f"the newest frame is {age_s:.2g} s old"
+            return Watch.STALE
+        return Watch.LOST if self._missed >= self._patience.lost_frames else Watch.CALM
+
+    def _predict(self, sight: Sight, lookahead_s: float) -> Prediction:
+        velocity, velocity_sigma = self._velocity(sight.t_ns)
+        towards = velocity if (velocity > 0) is (self.rule.relation == ">") else 0.0
+        known = math.isfinite(velocity_sigma)
+        return Prediction(
+            value=sight.value + towards * lookahead_s,
+            sigma=math.hypot(sight.sigma, velocity_sigma * lookahead_s if known else 0.0),
+            velocity=velocity,
+            velocity_sigma=velocity_sigma,
+            lookahead_s=lookahead_s,
+        )
+
+    def _velocity(self, now_ns: int) -> tuple[float, float]:
+        """Return the slope of a weighted straight line through the last frames, and its sigma."""
+        from_ns = now_ns - self._patience.velocity_s * 1e9
+        used = [s for s in self._kept if s.t_ns >= from_ns]
+        if len(used) < FEWEST_FOR_VELOCITY:
+            return 0.0, math.inf
+        t_s = np.array([s.t_ns - now_ns for s in used]) / 1e9
+        value = np.array([s.value for s in used])
+        weight = weights(np.array([s.sigma for s in used]))
+        middle_s = float(np.average(t_s, weights=weight))
+        spread = float(weight @ (t_s - middle_s) ** 2)
+        if spread <= 0:
+            return 0.0, math.inf
+        slope = float((weight * (t_s - middle_s)) @ value) / spread
+        return slope, spread**-0.5
+
+    def _is_beyond(self, prediction: Prediction) -> bool:
+        margin = CONFIDENCE_SIGMAS * prediction.sigma
+        if self.rule.relation == ">":
+            return prediction.value + margin > self.rule.value
+        return prediction.value - margin < self.rule.value
+
+
+def weights(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return inverse variances; all alike where one is exact, as of what is counted."""
+    return np.asarray(sigma**-2.0 if np.all(sigma > 0) else np.ones(len(sigma)))
+
+
+def after_flow_s(
+    *, capacitance_F: float, loaded_V: float, rest_V: float, current_A: float
+) -> float:
+    """Return for how long the stray capacitance feeds the cell at its present current.
+
+    At 0 A the terminals fall from the loaded voltage to that at rest, and the charge
+    ``C (V_loaded - V_rest)`` goes through the cell; the time at which the present current
+    moves as much. 0 where there is no current.
+    """
+    if current_A == 0 or not math.isfinite(capacitance_F * (loaded_V - rest_V)):
+        return 0.0
+    return max(capacitance_F * (loaded_V - rest_V) / current_A, 0.0)

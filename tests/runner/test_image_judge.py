@@ -1,0 +1,146 @@
+"""What a judge of images decides: in time, not by noise, and never on old or lost frames."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner.image_judge import ImageJudge, Patience, Sight, Watch, after_flow_s
+from runner.image_rules import parse_image_rule
+
+S = 10**9
+FRAME_NS = S // 20
+RULE = parse_image_rule("distance(whisker.tip, cathode.edge) < 200 nm, 3 of 5 frames")
+
+
+def sight(i, value_m, sigma_m=1e-9, valid=True):
+    return Sight(t_ns=i * FRAME_NS, value=value_m, sigma=sigma_m, valid=valid)
+
+
+def watched(judge, sights, lookahead_s=0.0, age_ns=0):
+    """Show frames until the judge is not calm; return how many it saw, and what it says."""
+    for i, one in enumerate(sights, start=1):
+        watch = judge.take(one, now_ns=one.t_ns + age_ns, lookahead_s=lookahead_s)
+        if watch is not Watch.CALM:
+            return i, watch
+    return len(sights), Watch.CALM
+
+
+def approaching(speed_m_s, count=2000, from_m=1e-6, sigma_m=1e-9, rng=None):
+    noise = np.zeros(count) if rng is None else sigma_m * rng.standard_normal(count)
+    return [
+        sight(i, from_m - speed_m_s * i * FRAME_NS / S + float(noise[i]), sigma_m)
+        for i in range(1, count)
+    ]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    speed=st.floats(1e-9, 500e-9),
+    latency_s=st.floats(0.0, 0.3),
+    flow_s=st.floats(0.0, 3.0),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_tip_is_at_rest_at_the_value_or_before_it(speed, latency_s, flow_s, seed):
+    age_ns = round(latency_s * S)
+    frames = approaching(
+        speed, count=20_000, from_m=200e-9 + 4 * speed + 60e-9, rng=np.random.default_rng(seed)
+    )
+    frames = frames[: int((8 + 90e-9 / speed) * S / FRAME_NS)]
+    judge = ImageJudge(RULE, begun_ns=0)
+    seen, watch = watched(judge, frames, flow_s, age_ns)
+    if watch is Watch.MET:
+        stopped_s = seen * FRAME_NS / S + latency_s + flow_s
+        nearest_m = 200e-9 + 4 * speed + 60e-9 - speed * stopped_s
+        # Never nearer, but for the frames that confirm; and not much too early.
+        assert nearest_m > 200e-9 - 2e-9 - 3 * FRAME_NS / S * speed
+        doubt_m = 2.5 * math.hypot(1e-9, judge.prediction.velocity_sigma * (latency_s + flow_s))
+        assert nearest_m < 200e-9 + 4e-9 + 3 * doubt_m + 3 * FRAME_NS / S * speed
+
+
+def test_without_a_look_ahead_the_after_flow_of_100_picofarad_is_200_nm():
+    # A whisker of 86 nm/s at 5 pA with 0.117 V of overpotential.
+    flow_s = after_flow_s(capacitance_F=100e-12, loaded_V=0.117, rest_V=0.0, current_A=5e-12)
+    assert flow_s == pytest.approx(2.34, abs=0.01)
+    frames = approaching(86e-9)
+    late, _ = watched(ImageJudge(RULE, begun_ns=0), frames)
+    early, _ = watched(ImageJudge(RULE, begun_ns=0), frames, lookahead_s=flow_s)
+    assert (late - early) * FRAME_NS / S * 86e-9 == pytest.approx(200e-9, rel=0.05)
+
+
+def test_after_flow_of_a_discharge_and_of_no_current():
+    falling_s = after_flow_s(capacitance_F=1e-10, loaded_V=-0.1, rest_V=0.0, current_A=-5e-12)
+    assert falling_s == pytest.approx(2.0)
+    assert after_flow_s(capacitance_F=1e-10, loaded_V=0.1, rest_V=0.0, current_A=0.0) == 0.0
+    assert after_flow_s(capacitance_F=1e-10, loaded_V=-0.1, rest_V=0.0, current_A=5e-12) == 0.0
+    assert after_flow_s(capacitance_F=1e-10, loaded_V=math.nan, rest_V=0.0, current_A=5e-12) == 0.0
+
+
+def test_noise_far_from_the_value_stops_nothing():
+    rng = np.random.default_rng(5)
+    still = [sight(i, 212e-9 + 2e-9 * float(rng.standard_normal()), 2e-9) for i in range(1, 2000)]
+    seen, watch = watched(ImageJudge(RULE, begun_ns=0), still)
+    assert (seen, watch) == (1999, Watch.CALM)
+
+
+def test_one_frame_that_is_wrong_does_not_stop_but_three_of_five_do():
+    frames = [sight(i, 500e-9) for i in range(1, 10)]
+    wrong = [sight(10, 100e-9), *(sight(i, 500e-9) for i in range(11, 100))]
+    assert watched(ImageJudge(RULE, begun_ns=0), [*frames, *wrong])[1] is Watch.CALM
+    three = [sight(i, 100e-9 if i in (10, 12, 14) else 500e-9) for i in range(10, 20)]
+    assert watched(ImageJudge(RULE, begun_ns=0), [*frames, *three]) == (14, Watch.MET)
+
+
+def test_what_moves_away_is_not_looked_ahead_for():
+    away = [sight(i, 250e-9 + 10e-9 * i * FRAME_NS / S) for i in range(1, 200)]
+    assert watched(ImageJudge(RULE, begun_ns=0), away, lookahead_s=3.0)[1] is Watch.CALM
+
+
+def test_a_lost_object_is_told_from_a_gap_of_few_frames():
+    found = [sight(i, 500e-9) for i in range(1, 10)]
+    gap = [sight(i, math.nan, valid=False) for i in range(10, 14)]
+    back = [sight(i, 500e-9) for i in range(14, 20)]
+    assert watched(ImageJudge(RULE, begun_ns=0), [*found, *gap, *back])[1] is Watch.CALM
+    lost = [sight(i, 1e-9, valid=False) for i in range(10, 30)]
+    assert watched(ImageJudge(RULE, begun_ns=0), [*found, *lost]) == (14, Watch.LOST)
+
+
+def test_a_number_that_is_none_counts_as_lost():
+    bad = [sight(i, math.nan) for i in range(1, 10)]
+    assert watched(ImageJudge(RULE, begun_ns=0), bad) == (5, Watch.LOST)
+    bad = [sight(i, 1e-9, math.inf) for i in range(1, 10)]
+    assert watched(ImageJudge(RULE, begun_ns=0), bad) == (5, Watch.LOST)
+
+
+def test_frames_that_are_too_old_decide_nothing():
+    judge = ImageJudge(RULE, begun_ns=0, patience=Patience(stale_s=0.5))
+    assert watched(judge, approaching(86e-9), age_ns=2 * S) == (1, Watch.STALE)
+    assert "2 s old" in judge.reason
+
+
+def test_a_camera_that_is_silent_is_noticed_without_a_frame():
+    judge = ImageJudge(RULE, begun_ns=10 * S)
+    assert judge.look(10 * S + S // 2) is Watch.CALM
+    assert judge.look(10 * S + S // 2 + 1) is Watch.STALE
+    judge.take(Sight(t_ns=11 * S, value=5e-7, sigma=1e-9, valid=True), now_ns=11 * S, lookahead_s=0)
+    assert judge.look(11 * S + S // 2) is Watch.CALM
+    assert judge.look(12 * S) is Watch.STALE
+
+
+def test_a_frame_that_comes_again_or_late_says_nothing_new():
+    judge = ImageJudge(RULE, begun_ns=0)
+    near = sight(5, 100e-9)
+    for _ in range(10):
+        assert judge.take(near, now_ns=near.t_ns, lookahead_s=0.0) is Watch.CALM
+    older = sight(4, 100e-9)
+    assert judge.take(older, now_ns=near.t_ns, lookahead_s=0.0) is Watch.CALM
+
+
+def test_what_is_exact_needs_no_sigma():
+    judge = ImageJudge(parse_image_rule("dose > 500 e/angstrom^2"), begun_ns=0)
+    frames = [sight(i, 1e22 * i * FRAME_NS / S, 0.0) for i in range(1, 200)]
+    seen, watch = watched(judge, frames, lookahead_s=0.1)
+    assert watch is Watch.MET
+    assert seen * FRAME_NS / S == pytest.approx(4.9, abs=0.06)
