@@ -98,6 +98,17 @@ def test_what_moves_away_is_not_looked_ahead_for():
     assert watched(ImageJudge(RULE, begun_ns=0), away, lookahead_s=3.0)[1] is Watch.CALM
 
 
+def test_what_is_beyond_already_is_not_excused_by_moving_back():
+    back = [sight(i, 190e-9 + 20e-9 * i * FRAME_NS / S) for i in range(1, 200)]
+    judge = ImageJudge(RULE, begun_ns=0)
+    for one in back[:2]:  # no velocity yet, and not enough votes
+        assert judge.take(one, now_ns=one.t_ns, lookahead_s=3.0) is Watch.CALM
+    judge = ImageJudge(
+        parse_image_rule("distance(whisker.tip, cathode.edge) < 200 nm, 8 of 8 frames"), begun_ns=0
+    )
+    assert watched(judge, back, lookahead_s=3.0) == (8, Watch.MET)
+
+
 def test_a_lost_object_is_told_from_a_gap_of_few_frames():
     found = [sight(i, 500e-9) for i in range(1, 10)]
     gap = [sight(i, math.nan, valid=False) for i in range(10, 14)]
