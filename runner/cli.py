@@ -163,7 +163,7 @@ def run(
         screen, control = Screen(SCREEN), Control()
 
         async def work() -> Any:
-            control.listen_for_enter()
+            control.listen_to_keyboard(screen.stage)
             with control.on_ctrl_c(), screen.watching() as watcher:
                 return await run_experiment(
                     loaded,

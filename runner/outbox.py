@@ -143,9 +143,15 @@ def _joined(blocks: list[Block]) -> Block:
         samples=_rows_of(blocks),
         step=blocks[0].step,
         charge_C=np.concatenate([b.charge_C for b in blocks]),
+        ionic_C=_joined_ionic(blocks),
         exchanges=tuple(e for b in blocks for e in b.exchanges),
         temperatures=tuple(t for b in blocks for t in b.temperatures),
     )
+
+
+def _joined_ionic(blocks: list[Block]) -> NDArray[np.float64] | None:
+    known = [b.ionic_C for b in blocks if b.ionic_C is not None]
+    return np.concatenate(known) if len(known) == len(blocks) else None  # one holder for all
 
 
 def _rows_of(blocks: list[Block]) -> NDArray[np.void]:
