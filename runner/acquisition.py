@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -295,7 +295,7 @@ class Acquisition:
         await self._recorder.attributes(LINK, attributes)  # now that the voltage is known
         leak = with_sigma(*gap.leak_C, "C")
         flow = with_sigma(before.position.flow_C, before.position.flow_sigma_C, "C")
-        await self._event(
+        await self._recorder.event(
             first_ns,
             "gap",
             "runner",
@@ -308,7 +308,7 @@ class Acquisition:
         """Record where it goes on, before the first reading: this run may die at once, too."""
         gap = before.gap(self._start_time, before.position.voltage_V)
         await self._recorder.attributes(LINK, before.attributes(gap))
-        await self._event(
+        await self._recorder.event(
             self._start_ns,
             CONTINUED,
             "runner",
@@ -317,7 +317,7 @@ class Acquisition:
         )
 
     async def _note_levels(self, levels: LevelsKnown) -> None:
-        await self._event(
+        await self._recorder.event(
             levels.t_ns,
             "levels_known",
             "guardian",
@@ -361,7 +361,7 @@ class Acquisition:
         self._count_cycle(step.current_A)
         self.state.step, self.state.step_name = message.index, step.name
         self.state.step_longest_s = step.longest_s
-        await self._event(
+        await self._recorder.event(
             self._step_start_ns,
             "step_started",
             "runner",
@@ -393,7 +393,7 @@ class Acquisition:
             self._discharged = True
 
     async def _note_segment(self, ended: SegmentEnded) -> None:
-        await self._event(
+        await self._recorder.event(
             ended.t_ns,
             "segment_ended",
             "guardian",
@@ -415,7 +415,7 @@ class Acquisition:
         self._plan.judge(ended)
         self.state.ended.append(ended)
         step = self._plan[ended.index]
-        await self._event(
+        await self._recorder.event(
             ended.t_ns,
             "step_ended",
             "guardian",
@@ -434,7 +434,7 @@ class Acquisition:
         if self._plan.ending is None:
             code = ExitCode.LIMIT if tripped.kind is EndKind.LIMIT else ExitCode.FAILED
             self._plan.ending = Ending(code=code, reason=tripped.reason)
-        await self._event(
+        await self._recorder.event(
             tripped.t_ns,
             "made_safe",
             "guardian",
@@ -479,7 +479,7 @@ class Acquisition:
     async def _note_pause(self, paused: StepPaused) -> None:
         self._pausing.set_aside(paused)
         self.state.paused = self._pausing.word
-        await self._event(
+        await self._recorder.event(
             paused.t_ns,
             PAUSED_KIND,
             "guardian",
@@ -498,7 +498,7 @@ class Acquisition:
         rested_s = (now_ns - paused.t_ns) / 1e9
         self.state.planned_s += rested_s
         self._step_start_ns = now_ns - round(1e9 * (0.0 if passed is None else passed.elapsed_s))
-        await self._event(
+        await self._recorder.event(
             now_ns,
             RESUMED_KIND,
             "runner",
@@ -518,10 +518,10 @@ class Acquisition:
         for order in self._control.take_orders():
             t_ns = self._start_ns if order.t_ns is None else order.t_ns
             if order.word == NOTE:
-                await self._event(t_ns, NOTE, order.source, order.text, {})
+                await self._recorder.event(t_ns, NOTE, order.source, order.text, {})
                 continue
             text = f"{order.word}, by {order.source}"
-            await self._event(t_ns, ORDER, order.source, text, {"word": order.word})
+            await self._recorder.event(t_ns, ORDER, order.source, text, {"word": order.word})
 
     def _heed_word(self) -> None:
         """End a step that waits for the operator, once told to."""
@@ -533,18 +533,6 @@ class Acquisition:
         if why is not None:
             self.state.waits = False
             self._why_end = self._why_end or why
-
-    async def _event(
-        self,
-        t_ns: int,
-        kind: str,
-        source: str,
-        message: str,
-        data: Mapping[str, object] | None = None,
-    ) -> None:
-        """Record an event, and show it."""
-        self._audience.event(t_ns, kind, source, message)
-        await self._recorder.event(t_ns, kind, source, message, data)
 
     # --- readings --------------------------------------------------------------------
 
@@ -558,7 +546,7 @@ class Acquisition:
         step = self._plan[block.step] if block.step >= 0 else None
         await self._store(self._thinner.take(rows, step))
         for t_ns, rule in self._watch.look(rows):
-            await self._event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
+            await self._recorder.event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
         if block.exchanges:
             stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
             for stamp, exchange in zip(stamps, block.exchanges, strict=True):
@@ -580,7 +568,7 @@ class Acquisition:
         missing = block.first - self._taken - 1
         self._taken = block.sequence
         if missing:
-            await self._event(
+            await self._recorder.event(
                 int(block.samples["read_start_ns"][0]) if len(block.samples) else 0,
                 "gap",
                 "guardian",
@@ -600,7 +588,8 @@ class Acquisition:
         state.charge_C = float(last["charge"])
         state.samples += len(rows)
         state.elapsed_s = (now_ns - self._start_ns) / 1e9
-        state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
+        if self._pausing.paused is None:
+            state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
         self._watcher(state)
         self._audience.readings(rows, ionic_C)
         self._unshown.append(rows)
@@ -639,13 +628,13 @@ class Acquisition:
         shown, news = self.previews.admit(fill)
         self.state.ring_fill = fill
         if news:
-            await self._event(self._clock.now_ns(), "disk", "recorder", news)
+            await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
         if shown:
             self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
             self._audience.frame(stamps, frame.pixels)
 
     async def _note_fault(self, fault: FrameFault) -> None:
-        await self._event(
+        await self._recorder.event(
             fault.arrival_ns, "frame_fault", CAMERA, fault.reason, {"index": fault.index}
         )
 

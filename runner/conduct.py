@@ -325,7 +325,10 @@ async def _play(
         await asyncio.to_thread(outputs.clear)
         recorder = await stack.enter_async_context(
             Recorder(
-                outputs.session, header, on_trouble=lambda text: people.stage(f"warning: {text}")
+                outputs.session,
+                header,
+                on_event=people.audience.event,
+                on_trouble=lambda text: people.stage(f"warning: {text}"),
             )
         )
         refused = await _note_before(recorder, lab.clock.now_ns(), *found)
