@@ -77,7 +77,7 @@
       width: 300, height: 100, padding: [22, 14, 0, 0],
       scales: { x: { time: false }, y: { range: (u, low, high) => padded(low, high, unit) } },
       axes: [{ ...axis, size: id === "chart-q" ? 26 : 6, space: 90, values: (u, values) => values.map(id === "chart-q" ? duration : () => "") }, { ...axis, size: 70, space: 26, values: ticks }],
-      series: [{}, ...lines.map((l) => ({ stroke: l.colour, width: l.width ?? 1.6, dash: l.dash, points: { show: false } }))],
+      series: [{}, ...lines.map((l) => ({ stroke: l.colour, width: l.width ?? 1.6, dash: l.dash, points: { show: false }, pxAlign: 0 }))],
       cursor: { sync: { key: "lamella" }, drag: { x: false, y: false }, points: { size: 6 } }, legend: { show: false },
     }, [[], ...lines.map(() => [])], box);
     charts.push({ box, plot, columns: lines.map((l) => l.column) });
