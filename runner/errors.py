@@ -3,7 +3,8 @@
 the input was refused (2)          ExperimentError, QuantityError, OutputRefused,
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
-                                   HolderMismatch, BadCredentials, CannotContinue, BadNote
+                                   HolderMismatch, BadCredentials, CannotContinue, BadNote,
+                                   ViewError
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -26,6 +27,7 @@ from runner.position import CannotContinue
 from runner.problems import ExperimentError
 from runner.quantities import QuantityError
 from runner.session_holder import HolderMismatch
+from runner.view_port import ViewError
 from session.errors import RecorderLost, SessionExists, SessionRefused
 
 REFUSED: tuple[type[Exception], ...] = (
@@ -45,6 +47,7 @@ REFUSED: tuple[type[Exception], ...] = (
     BadCredentials,
     CannotContinue,
     BadNote,
+    ViewError,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

@@ -6,8 +6,6 @@ name than this computer's own, or from another page, everything is 403 and empty
 
 import asyncio
 import secrets
-import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.resources import files
@@ -21,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runner.view_desk import LARGEST_BYTES, Desk, Orders
+from runner.view_port import LOOPBACK, listen
 from runner.view_state import MOST_ANSWERS, TICK_S, Viewer, ViewState, plain
 
-LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 24
 MOST_VIEWERS = 16
 STALLED_S = 20.0  # without room for one message, after which a viewer is let go
@@ -31,10 +29,6 @@ BETWEEN_MESSAGES_S = 0.02  # of one page: a flood waits in its own connection
 LAST_WORDS_S = 0.5
 TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 ASSETS = ("view.html", "view.css", "view.js", "uPlot.iife.min.js", "uPlot.min.css")
-
-
-class ViewError(Exception):
-    """The page cannot be served; the message says why, and what would do."""
 
 
 def policy(port: int) -> str:
@@ -214,32 +208,6 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def listen(port: int) -> socket.socket:
-    """Return a socket that listens on loopback; on a free port where it is 0.
-
-    Raises
-    ------
-    ViewError
-        The port cannot be had.
-    """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        if sys.platform == "win32":  # there, REUSEADDR would let others share the port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((LOOPBACK, port))
-        listener.listen(64)
-        listener.setblocking(False)  # noqa: FBT003 - the name is Python's
-    except OSError as error:
-        listener.close()
-        raise ViewError(
-            f"the view cannot have port {port} ({error.strerror}): name another with --view-port, "
-            "leave it out for a free one, or run with --no-view"
-        ) from error
-    return listener
 
 
 @asynccontextmanager
