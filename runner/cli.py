@@ -181,15 +181,19 @@ def run(  # noqa: PLR0913 - one argument for each option
                 if not no_view:
                     opened = open_view(loaded, control, port=view_port, say=screen.stage)
                     view = await stack.enter_async_context(opened)
-                    click.echo(f"live view: {view.address}", err=as_json)
-                    click.echo(f"  to look only: {view.look_address}", err=as_json)
                 stack.enter_context(control.on_ctrl_c())
                 watcher = stack.enter_context(screen.watching())
 
+                announced = False
+
                 def stage(text: str) -> None:
-                    screen.stage(text)
+                    nonlocal announced
                     if view is not None:
                         view.stage(text)
+                        if not announced:  # not for a plan that is refused
+                            click.echo(view.told, err=as_json)
+                            announced = True
+                    screen.stage(text)
 
                 done = await run_experiment(
                     loaded,

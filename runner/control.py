@@ -235,11 +235,8 @@ class Control:
     def type_line(self, line: str, say: Callable[[str], None]) -> None:
         """Carry out a line: a word, ``note`` and its text, or nothing but Enter."""
         word, _, text = line.strip().partition(" ")
-        if not word and not self.is_paused:
-            self.go_on()
-            return
         refused = self.order(word or "resume", source=KEYBOARD, text=text)
-        if refused is not None:
+        if refused is not None and word:  # Enter where nothing waits for it means nothing
             say(refused)
 
 

@@ -32,6 +32,11 @@ class View:
     stage: Callable[[str], None]
     end: Callable[[str], None]
 
+    @property
+    def told(self) -> str:
+        """What a person is told of it."""
+        return f"live view: {self.address}\n  to look only: {self.look_address}"
+
 
 @asynccontextmanager
 async def open_view(

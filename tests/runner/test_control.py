@@ -128,14 +128,19 @@ def test_ctrl_c_is_recorded_as_what_it_means():
 def test_lines_of_the_keyboard():
     made, told = control(), []
     made.type_line("\n", told.append)
+    assert not made.take_go_on()
+    made._run.held = "V > 4 V"
+    made.type_line("\n", told.append)  # Enter goes on
     assert made.take_go_on()
+    made._run.held = ""
     made.type_line("pause\n", told.append)
     assert made.is_paused
-    made.type_line("\n", told.append)  # Enter goes on
+    made.type_line("\n", told.append)
     assert not made.is_paused
     made.type_line("note the beam was moved\n", told.append)
     made.type_line("paus\n", told.append)
     assert [(o.word, o.text) for o in made.take_orders()] == [
+        ("resume", ""),
         ("pause", ""),
         ("resume", ""),
         ("note", "the beam was moved"),
