@@ -61,7 +61,7 @@ async def open_view(
     from runner.view_state import ViewState  # noqa: PLC0415
 
     state = ViewState(experiment.title, control, facts=facts(experiment))
-    async with serve(state, control, port=port) as (address, look_address):
+    async with serve(state, control, port=port, say=say) as (address, look_address):
         try:
             yield View(
                 address=address,

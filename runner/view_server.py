@@ -6,7 +6,7 @@ name than this computer's own, or from another page, everything is 403 and empty
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.resources import files
 
@@ -64,7 +64,7 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it without a word."""
-        token, _, rest = scope["path"].removeprefix("/").partition("/")
+        token, slash, rest = scope["path"].removeprefix("/").partition("/")
         may_command = self._judge(token)
         if may_command is None or not self._is_ours(scope):
             await _refuse(scope, send)
@@ -75,6 +75,9 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *self._headers]
             await send(message)
 
+        if not slash and scope["type"] == "http":  # the page asks for its parts beside itself
+            await _answer(send, 307, (b"location", f"/{token}/".encode()))
+            return
         inner = {**scope, "path": f"/{rest}", "raw_path": f"/{rest}".encode(), "root_path": ""}
         inner["state"] = {"may_command": may_command}
         await self._app(inner, receive, with_headers)
@@ -103,8 +106,13 @@ async def _refuse(scope: Scope, send: Send) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
         return
-    empty = [(b"content-length", b"0"), (b"connection", b"close")]
-    await send({"type": "http.response.start", "status": 403, "headers": empty})
+    await _answer(send, 403, (b"connection", b"close"))
+
+
+async def _answer(send: Send, status: int, header: tuple[bytes, bytes]) -> None:
+    """Send an answer without a body."""
+    headers = [(b"content-length", b"0"), header]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -211,8 +219,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(state: ViewState, orders: Orders, *, port: int) -> AsyncIterator[tuple[str, str]]:
+async def serve(
+    state: ViewState, orders: Orders, *, port: int, say: Callable[[str], None]
+) -> AsyncIterator[tuple[str, str]]:
     """Serve a state while the context lasts; yield the addresses to command and to look.
+
+    Parameters
+    ----------
+    say
+        Told why it ended, should it end by itself.
 
     Raises
     ------
@@ -243,8 +258,9 @@ async def serve(state: ViewState, orders: Orders, *, port: int) -> AsyncIterator
         )
     )
     serving = asyncio.create_task(web.serve([listener]), name="runner.view")
-    serving.add_done_callback(lambda done: _tell_of_end(state, done))
     beating = asyncio.create_task(server.beat(), name="runner.view.beat")
+    for task in (serving, beating):
+        task.add_done_callback(lambda done: _tell_of_end(say, done))
     try:
         command, look = (f"http://{LOOPBACK}:{port}/{token}/" for token in tokens)
         yield command, look
@@ -252,15 +268,14 @@ async def serve(state: ViewState, orders: Orders, *, port: int) -> AsyncIterator
         await server.last_words()
         beating.cancel()
         web.should_exit = True
-        with suppress(asyncio.CancelledError, Exception):
-            await serving
+        await asyncio.wait([serving, beating])
         listener.close()
         state.close()
 
 
-def _tell_of_end(state: ViewState, serving: asyncio.Task[None]) -> None:
-    if not serving.cancelled() and (error := serving.exception()) is not None:
-        state.tell(f"warning: the view has ended: {error}")
+def _tell_of_end(say: Callable[[str], None], task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        say(f"warning: the view has ended ({type(error).__name__}: {error})")
 
 
 def _read_assets() -> dict[str, bytes]:

@@ -240,10 +240,11 @@ class ViewState:
             viewer.status = self._status[0]
             yield self._status[1]
         yield from self._due_rows(viewer)
-        for number, text in list(self._events):
-            if number > viewer.events:
-                viewer.events = number
-                yield text
+        if viewer.events != self._told:
+            for number, text in list(self._events):
+                if number > viewer.events:
+                    viewer.events = number
+                    yield text
         number, message = self._frame
         if number > viewer.frame:
             skipped = number - viewer.frame - 1 if viewer.frame else 0

@@ -79,10 +79,11 @@ def browsed(url, profile, *, ready="window.lamella && window.lamella.ready"):
                     break
             else:
                 raise AssertionError("the browser did not start")
-            with connect(address, max_size=None) as wire:
+            with connect(address, max_size=None, ping_interval=None) as wire:
                 target = Page(wire).call("Target.createTarget", url="about:blank")["targetId"]
                 host = address.split("/devtools/")[0]
-                with connect(f"{host}/devtools/page/{target}", max_size=None) as wire_of_page:
+                url_of_page = f"{host}/devtools/page/{target}"
+                with connect(url_of_page, max_size=None, ping_interval=None) as wire_of_page:
                     page = Page(wire_of_page)
                     for domain in ("Page", "Runtime", "Log", "Network"):
                         page.call(f"{domain}.enable")

@@ -111,7 +111,8 @@ class LiveRun:
         instrument = CellInstrument()
         header = replace(make_header(), cameras=(), clocks=(), host_start_ns=0)
         audience = Shielded(self.view, self.told.append)
-        async with serve(self.view, self.control, port=self._port) as (self.address, self.look):
+        served = serve(self.view, self.control, port=self._port, say=self.told.append)
+        async with served as (self.address, self.look):
             with SessionWriter(self.path, header) as writer:
                 self.acquisition = Acquisition(
                     EXPERIMENT,

@@ -130,7 +130,10 @@ def test_without_the_token_everything_is_refused_and_nothing_told(live):
             told.add((get(live.address, path)[0], get(live.address, path)[2]))
     assert told == {(403, b"")}
     assert get(live.address)[0] == 200
-    assert get(live.address, urlsplit(live.address).path + "nothing")[0] == 404
+    path = urlsplit(live.address).path
+    assert get(live.address, path + "nothing")[0] == 404
+    status, headers, _ = get(live.address, path.rstrip("/"))
+    assert (status, headers["location"]) == (307, path)
 
 
 @pytest.mark.parametrize(
@@ -378,3 +381,17 @@ async def test_a_viewer_that_takes_nothing_is_let_go_and_holds_up_nobody(monkeyp
     assert state.viewers == []
     assert len(taken) == 4
     state.close()
+
+
+async def test_a_view_that_fails_says_so_and_its_end_waits_for_nobody():
+    control, said = Control(), []
+    state = ViewState("a title", control)
+    state.tick = lambda: 1 / 0
+    async with view_server.serve(state, control, port=0, say=said.append) as addresses:
+        viewer = state.enter(may_command=True)
+        while not said:
+            await asyncio.sleep(0.01)
+        state.leave(viewer)
+        state.tick = lambda: None
+        assert len(addresses) == 2
+    assert said == ["warning: the view has ended (ZeroDivisionError: division by zero)"]
