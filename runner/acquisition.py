@@ -14,6 +14,7 @@ from cameras.records import Frame, FrameFault, FrameInfo, StampKind
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
 from runner.arrivals import Arrivals
+from runner.audience import NOBODY, Audience
 from runner.blanking import RhythmMeter
 from runner.cell import GuardedCell
 from runner.clock import HostClock
@@ -29,8 +30,11 @@ from runner.messages import (
     Passed,
     SegmentEnded,
     StepEnded,
+    StepPaused,
     Tripped,
 )
+from runner.notes import NOTE
+from runner.pausing import PAUSED_KIND, RESUMED_KIND, Pausing, again
 from runner.plan import Ending, ExitCode, Plan
 from runner.position import CONTINUED, continued_data
 from runner.previews import Previews
@@ -51,6 +55,7 @@ FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
+ORDER = "order"  # kind of the event of an operator's word
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
 
 
@@ -76,6 +81,8 @@ class LiveState:
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
+    ring_fill: float = 0.0  # share of the recorder's ring that waits for the disk
+    paused: str = ""  # "pausing" until the cell rests, then "paused"
     temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
 
 
@@ -139,6 +146,7 @@ class Acquisition:
         watcher: Watcher,
         show: Show,
         before: Continuation | None = None,
+        audience: Audience = NOBODY,
     ) -> None:
         self._experiment = experiment
         self._cell = cell
@@ -149,6 +157,8 @@ class Acquisition:
         self._control = control
         self._watcher = watcher
         self._show_others = show
+        self._audience = audience
+        self._pausing = Pausing()
         self._thinner = Thinner()
         self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
@@ -173,9 +183,17 @@ class Acquisition:
             steps=len(plan),
             planned_s=experiment.longest_s,
         )
+        control.attach(self.state, clock.now_ns)
+        audience.begin(self.state, self._start_ns)
 
     async def run(self) -> Ending:
         """Play the plan to its end, whatever that is."""
+        try:
+            return await self._play()
+        finally:
+            self._control.conclude()
+
+    async def _play(self) -> Ending:
         if self._camera is None:
             return await self._follow_plan()
         if self._camera.has_clock:
@@ -198,7 +216,7 @@ class Acquisition:
 
     async def _follow_plan(self) -> Ending:
         if self._before is None:
-            await self._begin_next_step()
+            await self._go_on()
         else:
             await self._note_continued(self._before)
         self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
@@ -206,28 +224,38 @@ class Acquisition:
         while going and (self._plan.ending is None or self._plan.step is not None):
             match await self._cell.receive():
                 case Block() as block:
-                    await self._take(block)
-                    await self._clock.settle()
-                    self._heed_word()
-                    self._heed_operator()
-                    if self._may_go_on():
-                        going = await self._go_on()
-                    self._cell.renew(block.sequence)
+                    going = await self._deal_with(block)
                 case LevelsKnown() as levels:
                     await self._note_levels(levels)
                 case SegmentEnded() as segment:
                     await self._note_segment(segment)
                 case StepEnded() as ended:
                     going = await self._take_end(ended)
+                case StepPaused() as paused:
+                    await self._note_pause(paused)
                 case Tripped() as tripped:
                     await self._note_trip(tripped)
                     going = False
                 case Finished():
                     going = False
         await self._store(self._thinner.flush())
+        self._control.conclude()
+        await self._note_orders()
         return self._plan.ending or Ending(
             code=ExitCode.FAILED, reason="the guardian finished by itself"
         )
+
+    async def _deal_with(self, block: Block) -> bool:
+        """Take readings, and do what they and the operator ask for; False for no more."""
+        await self._take(block)
+        await self._clock.settle()
+        self._heed_word()
+        self._heed_operator()
+        await self._heed_pause()
+        await self._note_orders()
+        going = not self._may_go_on() or await self._go_on()
+        self._cell.renew(block.sequence)
+        return going
 
     async def _take_up(self, before: Continuation) -> bool:
         """Look at the cell at rest, and begin where the run before died; False where it may not."""
@@ -258,8 +286,7 @@ class Acquisition:
             return False
         await self._note_gap(before, voltage_V, self._start_ns if first_ns is None else first_ns)
         self._passed = before.position.passed
-        await self._begin_next_step()
-        return True
+        return await self._go_on()
 
     async def _note_gap(self, before: Continuation, voltage_V: float, first_ns: int) -> None:
         """Record the rest between the last reading of the run that died and the first of this."""
@@ -311,7 +338,11 @@ class Acquisition:
     async def _go_on(self) -> bool:
         if self._plan.must_close:
             return False
-        await self._begin_next_step()
+        if self._control.is_paused:
+            self._pausing.between_steps()
+            self.state.paused = self._pausing.word
+        else:
+            await self._begin_next_step()
         return True
 
     async def _begin_next_step(self) -> None:
@@ -319,6 +350,7 @@ class Acquisition:
         if message is None:
             return
         self._step_start_ns = self._clock.now_ns()
+        self._control.take_next()  # what was said before is not meant
         passed, self._passed = self._passed, None
         step = with_known_end(message.step, self._wall_time())
         message = replace(message, step=step, passed=passed)
@@ -345,6 +377,7 @@ class Acquisition:
             },
         )
         self._cell.start(message)
+        self._pausing.begun(message)
 
     def _wall_time(self, t_ns: int | None = None) -> datetime:
         """Return the time of day: that of the start, and what the run's clock says since."""
@@ -376,6 +409,9 @@ class Acquisition:
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None
         self.state.waits = False
+        self._waiting = Waiting()
+        self._pausing.ended()
+        self.state.paused = self._pausing.word
         self._plan.judge(ended)
         self.state.ended.append(ended)
         step = self._plan[ended.index]
@@ -407,7 +443,11 @@ class Acquisition:
         )
 
     def _may_go_on(self) -> bool:
-        """Tell whether the operator lets a held plan go on, or ends it."""
+        """Tell whether the operator lets a held or paused plan go on, or ends it."""
+        if self._pausing.is_between and (self._why_end is not None or not self._control.is_paused):
+            self._pausing.go_on()
+            self.state.paused, self._why_end = self._pausing.word, None
+            return True
         if not self.state.held:
             return False
         if self._why_end is None and not self._control.take_go_on():
@@ -418,8 +458,70 @@ class Acquisition:
 
     def _heed_operator(self) -> None:
         self._why_end = self._plan.obey(self._control.wish) or self._why_end
+        if self._control.take_next() and self._why_end is None:
+            self._why_end = "next step: the operator went on"
         if self._why_end is not None:
             self._cell.end_step(self._why_end)  # again, until the step has ended
+
+    async def _heed_pause(self) -> None:
+        """Set the step aside, again until it is, or take it up again."""
+        if self._why_end is not None or self.state.held:
+            return
+        if self._control.is_paused:
+            if self._pausing.is_on:
+                self._cell.pause_step()
+                self.state.paused = "pausing"
+        elif (paused := self._pausing.paused) is not None:
+            await self._resume(paused)
+        else:
+            self.state.paused = self._pausing.word
+
+    async def _note_pause(self, paused: StepPaused) -> None:
+        self._pausing.set_aside(paused)
+        self.state.paused = self._pausing.word
+        await self._recorder.event(
+            paused.t_ns,
+            PAUSED_KIND,
+            "guardian",
+            f"step {paused.index + 1}: paused, at rest at 0 A",
+            {
+                "step": paused.index,
+                "passed": None if paused.passed is None else asdict(paused.passed),
+                "latency_ns": paused.latency_ns,
+            },
+        )
+
+    async def _resume(self, paused: StepPaused) -> None:
+        """Start the step that was set aside again, with what of it has passed."""
+        message = again(self._pausing.message, paused, self._wall_time())
+        now_ns, passed = self._clock.now_ns(), message.passed
+        rested_s = (now_ns - paused.t_ns) / 1e9
+        self.state.planned_s += rested_s
+        self._step_start_ns = now_ns - round(1e9 * (0.0 if passed is None else passed.elapsed_s))
+        await self._recorder.event(
+            now_ns,
+            RESUMED_KIND,
+            "runner",
+            f"step {message.index + 1}: resumed after {rested_s:.4g} s at rest",
+            {
+                "step": message.index,
+                "passed": None if passed is None else asdict(passed),
+                "rested_s": rested_s,
+            },
+        )
+        self._cell.start(message)
+        self._pausing.begun(message)
+        self.state.paused = self._pausing.word
+
+    async def _note_orders(self) -> None:
+        """Record what the operator said, by whom and when."""
+        for order in self._control.take_orders():
+            t_ns = self._start_ns if order.t_ns is None else order.t_ns
+            if order.word == NOTE:
+                await self._recorder.event(t_ns, NOTE, order.source, order.text, {})
+                continue
+            text = f"{order.word}, by {order.source}"
+            await self._recorder.event(t_ns, ORDER, order.source, text, {"word": order.word})
 
     def _heed_word(self) -> None:
         """End a step that waits for the operator, once told to."""
@@ -455,7 +557,7 @@ class Acquisition:
         if block.temperatures:
             await self._temperature.take(block.temperatures)
             self.state.temperature_K = block.temperatures[-1].temperature_K
-        self._show(rows)
+        self._show(rows, block.ionic_C)
 
     async def _store(self, rows: NDArray[np.void]) -> None:
         if len(rows):
@@ -475,7 +577,7 @@ class Acquisition:
             )
         return missing
 
-    def _show(self, rows: NDArray[np.void]) -> None:
+    def _show(self, rows: NDArray[np.void], ionic_C: NDArray[np.float64] | None) -> None:
         if len(rows) == 0:
             return
         last, state, now_ns = rows[-1], self.state, self._clock.now_ns()
@@ -486,8 +588,10 @@ class Acquisition:
         state.charge_C = float(last["charge"])
         state.samples += len(rows)
         state.elapsed_s = (now_ns - self._start_ns) / 1e9
-        state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
+        if self._pausing.paused is None:
+            state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
         self._watcher(state)
+        self._audience.readings(rows, ionic_C)
         self._unshown.append(rows)
         if sum(len(part) for part in self._unshown) >= SHOWN_TOGETHER:
             self._show_samples()
@@ -512,19 +616,22 @@ class Acquisition:
                 continue
             stamps = self._stamp(frame)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
-            await self._show_frame(stamps)
+            await self._show_frame(stamps, frame)
             self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
             self._count_dose(stamps.dose_per_m2)
             del frame  # its pixels hold a slot of the ring
 
-    async def _show_frame(self, stamps: FrameHeader) -> None:
-        shown, news = self.previews.admit(self._recorder.ring_fill(CAMERA))
+    async def _show_frame(self, stamps: FrameHeader, frame: Frame) -> None:
+        fill = self._recorder.ring_fill(CAMERA)
+        shown, news = self.previews.admit(fill)
+        self.state.ring_fill = fill
         if news:
             await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
         if shown:
             self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
+            self._audience.frame(stamps, frame.pixels)
 
     async def _note_fault(self, fault: FrameFault) -> None:
         await self._recorder.event(

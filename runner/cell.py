@@ -15,6 +15,7 @@ from runner.messages import (
     Finished,
     FromGuardian,
     GuardianSettings,
+    PauseStep,
     Refused,
     Renew,
     StartStep,
@@ -159,6 +160,10 @@ class GuardedCell:
     def end_step(self, reason: str) -> None:
         """Rest at 0 A now."""
         self._guardian.send(EndStep(reason=reason))
+
+    def pause_step(self) -> None:
+        """Set the present step aside, and rest at 0 A now."""
+        self._guardian.send(PauseStep())
 
     def renew(self, sequence: int) -> None:
         """Renew the lease: block ``sequence`` has been dealt with; 0 lets reading begin."""

@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -129,23 +129,33 @@ main.add_command(recover)
     default="1",
     help="For simulated hardware: N times real time, or max.",
 )
+@click.option("--no-view", is_flag=True, help="Serve no live view.")
+@click.option(
+    "--view-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port of the live view on loopback; a free one where left out.",
+)
 @overwrite_option
 @json_option
-def run(
+def run(  # noqa: PLR0913 - one argument for each option
     experiment: Path,
     output: Path,
     report: Path | None,
     continues: Path | None,
     speed: float,
+    view_port: int,
     *,
+    no_view: bool,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Run an EXPERIMENT and record it.
 
-    Ctrl-C once stops the step and goes on with the plan's ending, twice aborts, three
-    times halts. The cell is left safe each time. Where a rule of the plan holds it, Enter
-    goes on.
+    A live view is served at the printed address. Ctrl-C once stops the step and goes on
+    with the plan's ending, twice aborts, three times halts. The cell is left safe each
+    time. Where a rule of the plan holds it, Enter goes on; pause, resume, stop, abort,
+    halt, next and note TEXT may be typed, too.
 
     With --continue the steps that a run before it has done are not repeated: see it first
     with lamella check EXPERIMENT --continue OLD.h5.
@@ -153,19 +163,39 @@ def run(
     Example: lamella run examples/lco_lipon_li.toml -o first_charge.h5
     """
     with _exit_codes():
+        from runner.audience import NOBODY  # noqa: PLC0415
         from runner.conduct import run as run_experiment  # noqa: PLC0415
         from runner.control import Control  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
         from runner.summary import render_summary  # noqa: PLC0415
         from runner.terminal import Screen  # noqa: PLC0415
+        from runner.view import open_view  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
         screen, control = Screen(SCREEN), Control()
 
         async def work() -> Any:
-            control.listen_for_enter()
-            with control.on_ctrl_c(), screen.watching() as watcher:
-                return await run_experiment(
+            control.listen_to_keyboard(screen.stage)
+            async with AsyncExitStack() as stack:
+                view = None
+                if not no_view:
+                    opened = open_view(loaded, control, port=view_port, say=screen.stage)
+                    view = await stack.enter_async_context(opened)
+                stack.enter_context(control.on_ctrl_c())
+                watcher = stack.enter_context(screen.watching())
+
+                announced = False
+
+                def stage(text: str) -> None:
+                    nonlocal announced
+                    if view is not None:
+                        view.stage(text)
+                        if not announced:  # not for a plan that is refused
+                            click.echo(view.told, err=as_json)
+                            announced = True
+                    screen.stage(text)
+
+                done = await run_experiment(
                     loaded,
                     output=output,
                     report=report,
@@ -174,8 +204,12 @@ def run(
                     speed=speed,
                     control=control,
                     watcher=watcher,
-                    stage=screen.stage,
+                    stage=stage,
+                    audience=NOBODY if view is None else view.audience,
                 )
+                if view is not None:
+                    view.end(done.exit_reason)
+                return done
 
         summary = run_async(work)
         _conclude(summary, render_summary, as_json=as_json)

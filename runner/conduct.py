@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from potentiostat.records import Identity
 from potentiostat.registry import potentiostat_class
 from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
 from runner.analysis import analyse_session
+from runner.audience import NOBODY, Audience
 from runner.blanking import beside_the_run
 from runner.bus import BusAddress, BusFeed
 from runner.bus_commands import Command
@@ -44,6 +45,16 @@ Stage = Callable[[str], None]
 """Told in one line what is being done; must return at once."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _People:
+    """Who commands a run, and who is told and shown what."""
+
+    control: Control
+    watcher: Watcher
+    stage: Stage
+    audience: Audience
+
+
 def _watch_nothing(_state: LiveState) -> None:
     """Take no notice."""
 
@@ -67,6 +78,7 @@ async def run(  # noqa: PLR0913 - one argument for each thing that is told
     control: Control | None = None,
     watcher: Watcher = _watch_nothing,
     stage: Stage = _say_nothing,
+    audience: Audience = NOBODY,
 ) -> RunSummary:
     """Run an experiment and return what came of it.
 
@@ -91,6 +103,8 @@ async def run(  # noqa: PLR0913 - one argument for each thing that is told
         Called after each block of readings with the live state.
     stage
         Told what is being done.
+    audience
+        Shown readings, frames and events as they come, such as a live view.
 
     Raises
     ------
@@ -130,9 +144,9 @@ async def run(  # noqa: PLR0913 - one argument for each thing that is told
             lab,
             outputs,
             (holder, contact),
-            control=control or Control(),
-            watcher=watcher,
-            stage=stage,
+            people=_People(
+                control=control or Control(), watcher=watcher, stage=stage, audience=audience
+            ),
             before=before,
         )
         left_ns = lab.clock.now_ns()
@@ -281,9 +295,7 @@ async def _play(
     lab: Lab,
     outputs: Outputs,
     found: tuple[HolderRecord | None, ContactRecord | None],
-    control: Control,
-    watcher: Watcher,
-    stage: Stage,
+    people: _People,
     before: Continuation | None,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
@@ -312,10 +324,15 @@ async def _play(
         )
         await asyncio.to_thread(outputs.clear)
         recorder = await stack.enter_async_context(
-            Recorder(outputs.session, header, on_trouble=lambda text: stage(f"warning: {text}"))
+            Recorder(
+                outputs.session,
+                header,
+                on_event=people.audience.event,
+                on_trouble=lambda text: people.stage(f"warning: {text}"),
+            )
         )
         refused = await _note_before(recorder, lab.clock.now_ns(), *found)
-        feed = await _enter_bus(experiment, outputs, control, stack)
+        feed = await _enter_bus(experiment, outputs, people.control, stack)
         acquisition = Acquisition(
             experiment,
             cell=cell,
@@ -323,10 +340,11 @@ async def _play(
             recorder=recorder,
             plan=plan,
             clock=lab.clock,
-            control=control,
-            watcher=watcher,
+            control=people.control,
+            watcher=people.watcher,
             show=_show_nobody if feed is None else feed.put,
             before=before,
+            audience=people.audience,
         )
         async with beside_the_run(
             microscope,
@@ -342,7 +360,7 @@ async def _play(
                 recorder=recorder,
                 outputs=outputs,
                 lab=lab,
-                control=control,
+                control=people.control,
             )
         cell.reason = ending.reason
         if camera is not None:
@@ -414,13 +432,13 @@ async def _enter_bus(
         return None
 
     def obey(command: Command) -> str | None:
-        if command.word == "resume":
-            control.go_on()
-        elif command.word in ("stop", "abort", "halt"):
-            control.ask(Wish[command.word.upper()])
-        else:
-            return f"{command.word!r} is no command of a run; stop, abort, halt and resume are"
-        return None
+        step = command.arguments.get("step")
+        return control.order(
+            command.word,
+            source=f"bus {command.sender}",
+            step=step if isinstance(step, int) else None,
+            text=str(command.arguments.get("text", "")),
+        )
 
     return await stack.enter_async_context(BusFeed(_bus_address(experiment, outputs), obey=obey))
 

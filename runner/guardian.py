@@ -41,11 +41,13 @@ from runner.messages import (
     FromGuardian,
     GuardianSettings,
     LevelsKnown,
+    PauseStep,
     Refused,
     Renew,
     SegmentEnded,
     StartStep,
     StepEnded,
+    StepPaused,
     Tripped,
 )
 from runner.outbox import GATHER_S, Outbox, Outgoing
@@ -64,6 +66,9 @@ SETTLING = int(Status.SETTLING)
 REST_READINGS = 10  # of which a rest voltage is the mean
 THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
+
+Charges = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Charge of the instrument and of the cell behind its holder, C, each of shape (n,)."""
 
 
 class Phase(Enum):
@@ -114,6 +119,7 @@ class Guardian:
         self.phase = Phase.RESTING
         self._playing: Playing | None = None
         self._waiting: StartStep | None = None  # for a rest voltage to count from
+        self._paused: int | None = None  # the step that was set aside
         self._changed_ns = 0
         self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
         self._levels = LastLevels(settings.carried.levels)
@@ -163,7 +169,9 @@ class Guardian:
         step = self._playing.index if self._playing is not None else -1
         self._sequence += 1
         if isinstance(found, Reading) and not (exchanges or self._temperatures):
-            self._outbox.put_reading(self._sequence, step, found, self._judge_one(found))
+            charge_C, ionic_C = self._judge_one(found)
+            known_C = None if self._settings.holder is None else ionic_C
+            self._outbox.put_reading(self._sequence, step, found, (charge_C, known_C))
         else:
             rows = rows_of([found]) if isinstance(found, Reading) else found
             self._say_block(rows, step, exchanges)
@@ -180,7 +188,7 @@ class Guardian:
     def _say_block(
         self, samples: NDArray[np.void], step: int, exchanges: tuple[ClockExchange, ...]
     ) -> None:
-        charge_C = self._judge(samples)
+        charge_C, ionic_C = self._judge(samples)
         self._say(
             Block(
                 sequence=self._sequence,
@@ -188,6 +196,7 @@ class Guardian:
                 samples=samples,
                 step=step,
                 charge_C=charge_C,
+                ionic_C=None if self._settings.holder is None else ionic_C,
                 exchanges=exchanges,
                 temperatures=tuple(self._temperatures),
             )
@@ -257,19 +266,21 @@ class Guardian:
 
     # --- judging readings ------------------------------------------------------------
 
-    def _judge(self, samples: NDArray[np.void]) -> NDArray[np.float64]:
-        """Act on readings; return the instrument's charge at each."""
-        if len(samples) > FEW and (together_C := self._pass_together(samples)) is not None:
-            return together_C
-        return np.array([self._judge_one(reading) for reading in readings_of(samples)])
+    def _judge(self, samples: NDArray[np.void]) -> Charges:
+        """Act on readings; return the charge of the instrument and of the cell at each."""
+        if len(samples) > FEW and (together := self._pass_together(samples)) is not None:
+            return together
+        charges = np.array([self._judge_one(reading) for reading in readings_of(samples)])
+        charge_C, ionic_C = charges.reshape(-1, 2).T
+        return charge_C, ionic_C
 
-    def _judge_one(self, reading: Reading) -> float:
-        """Act on a reading; return the instrument's charge at it."""
+    def _judge_one(self, reading: Reading) -> tuple[float, float]:
+        """Act on a reading; return the charge of the instrument and of the cell at it."""
         self._charge.take(reading)
-        charge_C = self._charge.instrument_C
+        charges = self._charge.instrument_C, self._charge.ionic_C
         if not self._passes(reading):
             self._check(reading)
-        return charge_C
+        return charges
 
     def _passes(self, reading: Reading) -> bool:
         """Pass a reading about which nothing is to be decided; tell whether it is one."""
@@ -288,7 +299,7 @@ class Guardian:
         self._note(reading.voltage_V, reading.current_A)
         return True
 
-    def _pass_together(self, samples: NDArray[np.void]) -> NDArray[np.float64] | None:
+    def _pass_together(self, samples: NDArray[np.void]) -> Charges | None:
         """Pass many readings at once where nothing is to be decided about any; else None."""
         if samples["read_start_ns"][0] < self._changed_ns or (calm := self._calm_now()) is None:
             return None
@@ -302,7 +313,7 @@ class Guardian:
         self._bad_readings = 0
         for i in range(-min(REST_READINGS, len(samples)), 0):
             self._note(float(voltage_V[i]), float(current_A[i]))
-        return ahead.instrument_C
+        return ahead.instrument_C, ahead.ionic_C
 
     def _calm_now(self) -> Calm | None:
         """Return the bounds within which nothing is to be decided; None where there are none."""
@@ -420,9 +431,11 @@ class Guardian:
             case StartStep():
                 self._start_step(message)
             case EndStep(reason=reason):
-                self._waiting = None
+                self._end_set_aside(EndKind.COMMAND, reason)
                 if self._playing is not None:
                     self._end_step(EndKind.COMMAND, reason, seen_ns=self._now_ns())
+            case PauseStep():
+                self._pause_step()
             case Finish(reason=reason):
                 self._finish_reason = reason
                 self.phase = Phase.DONE
@@ -439,7 +452,7 @@ class Guardian:
             try:
                 if self._inbox.poll(self._settings.lease_s):
                     message = self._inbox.recv()
-                    if isinstance(message, StartStep | EndStep):
+                    if isinstance(message, StartStep | EndStep | PauseStep):
                         wishes.append(message)
                     else:
                         self._obey(message)
@@ -468,6 +481,7 @@ class Guardian:
 
     def _start_step(self, message: StartStep) -> None:
         """Begin a step, at once or when the readings that it counts from are known."""
+        self._paused = None
         if not self._knows_temperature(message.step):
             return
         passed = message.passed
@@ -551,19 +565,9 @@ class Guardian:
         self, kind: EndKind, reason: str, *, seen_ns: int, met: Met | None = None
     ) -> None:
         playing = self._playing
-        if playing is None:
+        if playing is None or not self._rest(playing):
             return
-        try:
-            self._instrument.apply(self._rest_setpoint(playing.setpoint))
-        except InstrumentError as error:
-            self._trip(EndKind.FAULT, str(error))
-            return
-        self._playing = None
-        self.phase = Phase.RESTING
         now_ns = self._now_ns()
-        self._changed_ns = now_ns
-        self._rates.forget()
-        self._shorts.changed()
         self._say(
             StepEnded(
                 index=playing.index,
@@ -575,6 +579,45 @@ class Guardian:
                 goto_most=0 if met is None else met.condition.goto_most,
             )
         )
+
+    def _rest(self, playing: Playing) -> bool:
+        """Leave a step and rest at 0 A; False where that failed, and the cell was made safe."""
+        try:
+            self._instrument.apply(self._rest_setpoint(playing.setpoint))
+        except InstrumentError as error:
+            self._trip(EndKind.FAULT, str(error))
+            return False
+        self._playing = None
+        self.phase = Phase.RESTING
+        self._changed_ns = self._now_ns()
+        self._rates.forget()
+        self._shorts.changed()
+        return True
+
+    def _pause_step(self) -> None:
+        """Set the present step aside at rest; nothing where there is none."""
+        seen_ns = self._now_ns()
+        if (waiting := self._waiting) is not None:
+            self._waiting = None
+            index, passed = waiting.index, waiting.passed
+        elif (playing := self._playing) is not None:
+            index, passed = playing.index, playing.passed(self._counts(seen_ns))
+            if not self._rest(playing):
+                return
+        else:
+            return
+        self._paused = index
+        now_ns = self._now_ns()
+        self._say(StepPaused(index=index, passed=passed, t_ns=now_ns, latency_ns=now_ns - seen_ns))
+
+    def _end_set_aside(self, kind: EndKind, reason: str) -> None:
+        """End a step that rests already, as it is paused or waits for what it counts from."""
+        waiting, paused = self._waiting, self._paused
+        self._waiting = self._paused = None
+        index = paused if waiting is None else waiting.index
+        if index is not None:
+            now_ns = self._now_ns()
+            self._say(StepEnded(index=index, kind=kind, reason=reason, t_ns=now_ns, latency_ns=0))
 
     def _rest_setpoint(self, held: Setpoint) -> Setpoint:
         if held.mode == "voltage" and not self._settings.cell_attached:
@@ -593,8 +636,9 @@ class Guardian:
             return
         seen_ns = self._now_ns()
         self._safe_state = self._make_safe()
-        playing, self._playing, self._waiting = self._playing, None, None
+        playing, self._playing = self._playing, None
         self.phase = Phase.TRIPPED
+        self._end_set_aside(kind, reason)
         if playing is not None:
             self._say(
                 StepEnded(

@@ -145,6 +145,11 @@ class EndStep:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PauseStep:
+    """Set the present step aside and rest at 0 A, until it is started again or ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Renew:
     """The runner lives and has dealt with block ``sequence``."""
 
@@ -158,7 +163,7 @@ class Finish:
     reason: str
 
 
-FromRunner = StartStep | EndStep | Renew | Finish
+FromRunner = StartStep | EndStep | PauseStep | Renew | Finish
 
 # --- from the guardian -----------------------------------------------------------
 
@@ -183,8 +188,9 @@ class Block:
     ----------
     sequence, first
         Numbers of the last and the first of the guardian's turns that it holds.
-    charge_C
-        Instrument charge since the guardian connected, shape (n,).
+    charge_C, ionic_C
+        Charge of the instrument and of the cell since the guardian connected, shape (n,);
+        the second as it is counted live, None without a calibration of the holder.
     temperatures
         What the thermometer said meanwhile, good or not.
     """
@@ -196,6 +202,7 @@ class Block:
     charge_C: NDArray[np.float64]
     exchanges: tuple[ClockExchange, ...]
     temperatures: tuple[TemperatureReading, ...] = ()
+    ionic_C: NDArray[np.float64] | None = None
 
 
 class EndKind(StrEnum):
@@ -250,6 +257,22 @@ class StepEnded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StepPaused:
+    """A step is set aside and the cell rests in S1.
+
+    Parameters
+    ----------
+    passed
+        What of it has passed, to start it again with; None where it had not begun.
+    """
+
+    index: int
+    passed: Passed | None
+    t_ns: int
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tripped:
     """The guardian took the cell to safety by itself and will not arm again."""
 
@@ -282,5 +305,13 @@ class Refused:
 
 
 FromGuardian = (
-    Connected | Block | LevelsKnown | SegmentEnded | StepEnded | Tripped | Finished | Refused
+    Connected
+    | Block
+    | LevelsKnown
+    | SegmentEnded
+    | StepEnded
+    | StepPaused
+    | Tripped
+    | Finished
+    | Refused
 )

@@ -14,6 +14,20 @@ class BadNote(ValueError):
     """A note cannot be kept; says why, and what would do."""
 
 
+def said(text: str) -> str:
+    """Return a note's text without what surrounds it.
+
+    Raises
+    ------
+    BadNote
+        It is empty or very long.
+    """
+    kept = text.strip()
+    if not kept or len(kept) > MOST_CHARACTERS:
+        raise BadNote(f"a note has 1 to {MOST_CHARACTERS} characters; this one has {len(kept)}")
+    return kept
+
+
 def add_note(path: Path, text: str, *, at_s: float | None = None) -> int:
     """Keep a note as an event of a session; return its host stamp.
 
@@ -29,9 +43,7 @@ def add_note(path: Path, text: str, *, at_s: float | None = None) -> int:
     SessionRefused
         The file is no session, or another program writes it.
     """
-    said = text.strip()
-    if not said or len(said) > MOST_CHARACTERS:
-        raise BadNote(f"a note has 1 to {MOST_CHARACTERS} characters; this one has {len(said)}")
+    kept = said(text)
     with Session.open(path) as session:
         stamps = [e.t_ns for e in session.events()] + session.sample_columns()["t_ns"].tolist()
         start_ns = session.host_start_ns
@@ -42,5 +54,5 @@ def add_note(path: Path, text: str, *, at_s: float | None = None) -> int:
         raise BadNote(f"--at {at_s:g} s lies outside of {path}, which lasts {lasts_s:.6g} s")
     with SessionEditor.open(path) as editor:
         written = {"written_at": datetime.now(UTC).isoformat()}
-        editor.add_event(t_ns, NOTE, "operator", said, written)
+        editor.add_event(t_ns, NOTE, "operator", kept, written)
     return t_ns

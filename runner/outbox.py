@@ -24,6 +24,9 @@ GATHER_S = 0.03  # between messages: readings that come faster go together
 LAST_WORDS_S = 60.0
 MOST_SINGLE = 16  # readings that are kept as one block from the beginning
 
+Charges = tuple[float, float | None]
+"""Charge of the instrument at a reading, and of the cell where the holder is known, C."""
+
 
 class Single:
     """Readings of a quick instrument, one a turn, on their way to become a block.
@@ -38,13 +41,16 @@ class Single:
         self.first = self.last = first
         self.step = step
         self._rows = bytearray()
-        self._charge_C = array("d")
+        self._charge_C, self._ionic_C = array("d"), array("d")
 
-    def add(self, sequence: int, reading: Reading, charge_C: float) -> None:
+    def add(self, sequence: int, reading: Reading, charges: Charges) -> None:
         """Take the reading of one more turn."""
         self.last = sequence
         self._rows += packed(reading)
+        charge_C, ionic_C = charges
         self._charge_C.append(charge_C)
+        if ionic_C is not None:
+            self._ionic_C.append(ionic_C)
 
     def takes(self, sequence: int, step: int) -> bool:
         """Tell whether a turn goes on with these."""
@@ -59,6 +65,7 @@ class Single:
             samples=np.frombuffer(self._rows, SAMPLE_DTYPE),
             step=self.step,
             charge_C=np.array(self._charge_C),
+            ionic_C=np.array(self._ionic_C) if self._ionic_C else None,
             exchanges=(),
         )
 
@@ -70,10 +77,10 @@ class Outgoing(Protocol):
         """Have a message said, without waiting."""
         ...
 
-    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
+    def put_reading(self, sequence: int, step: int, reading: Reading, charges: Charges) -> None:
         """Have one reading said, as the block of a turn that it is."""
         single = Single(sequence, step)
-        single.add(sequence, reading, charge_C)
+        single.add(sequence, reading, charges)
         self.put(single.block())
 
     def close(self) -> None:
@@ -121,14 +128,14 @@ class Outbox(Outgoing):
             if self._hurry or not self._resting:
                 self._changed.notify()
 
-    def put_reading(self, sequence: int, step: int, reading: Reading, charge_C: float) -> None:
+    def put_reading(self, sequence: int, step: int, reading: Reading, charges: Charges) -> None:
         """Have one reading said, as the block of a turn that it is."""
         with self._lock:
             single = self._single
             if single is None or not single.takes(sequence, step):
                 single = self._single = Single(sequence, step)
                 self._append(single)
-            single.add(sequence, reading, charge_C)
+            single.add(sequence, reading, charges)
             if not self._resting:
                 self._changed.notify()
 
@@ -208,9 +215,15 @@ def _joined(blocks: list[Block]) -> Block:
         samples=_rows_of(blocks),
         step=blocks[0].step,
         charge_C=np.concatenate([b.charge_C for b in blocks]),
+        ionic_C=_joined_ionic(blocks),
         exchanges=tuple(e for b in blocks for e in b.exchanges),
         temperatures=tuple(t for b in blocks for t in b.temperatures),
     )
+
+
+def _joined_ionic(blocks: list[Block]) -> NDArray[np.float64] | None:
+    known = [b.ionic_C for b in blocks if b.ionic_C is not None]
+    return np.concatenate(known) if len(known) == len(blocks) else None  # one holder for all
 
 
 def _rows_of(blocks: list[Block]) -> NDArray[np.void]:

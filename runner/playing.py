@@ -126,6 +126,25 @@ class Playing:
         self._direction = next((direction for direction in directions if direction), 0)
         self.stage = object()
 
+    def passed(self, now: Counts) -> Passed:
+        """Return what of the step has passed, to be gone on with later."""
+        began, part, half = self._began, self._segment_began, self._half_began
+        if began is None or part is None or half is None:
+            return self._passed or Passed(segment=self._number, known=self._known)
+        if self.segment.sines is not None:
+            part = now  # its periods are only worth something together
+        return Passed(
+            segment=self._number,
+            elapsed_s=(now.t_ns - began.t_ns) / 1e9,
+            charge_C=now.charge_C - began.charge_C,
+            charge_ionic_C=now.charge_ionic_C - began.charge_ionic_C,
+            segment_elapsed_s=(now.t_ns - part.t_ns) / 1e9,
+            segment_charge_C=now.charge_C - part.charge_C,
+            segment_charge_ionic_C=now.charge_ionic_C - part.charge_ionic_C,
+            half_charge_C=now.charge_C - half.charge_C,
+            known=self._known,
+        )
+
     # --- what moves ------------------------------------------------------------------------
 
     def moved_setpoint(self, t_ns: int) -> Setpoint | None:

@@ -17,6 +17,7 @@ from potentiostat.records import Status
 from potentiostat.segments import NOTHING_KNOWN, References, Segment, Step
 from runner.analysis import moved_voltage
 from runner.messages import LEASE_S, EndKind, HolderTerms, Passed, StepEnded
+from runner.pausing import PAUSED_KIND, RESUMED_KIND
 from runner.plan import Plan
 from session.reader import Event, Session
 from session.records import NOT_FINISHED, RECORDER_LOST, RUNNER_LOST
@@ -156,11 +157,13 @@ class _Finder:
         message = self._plan.next_step()
         if message is None:
             raise CannotContinue(f"{self._path} has played its whole plan: nothing is left to do")
-        started = [e for e in self._of_kind("step_started") if e.data["step"] == message.index]
+        started = self._started(message.index)
         passed, base = None, _passed(before[0].data["passed"]) if before else None
         cut_ns, cut_sigma_ns = self._cut()
         flow_C = flow_sigma_C = 0.0
-        if started:
+        if started and started[-1].kind == PAUSED_KIND:
+            passed = _passed(started[-1].data["passed"])
+        elif started:
             held_A = float(self._columns["current"][self._last])
             flow_C = held_A * (cut_ns - int(self._t_ns[self._last])) / 1e9
             flow_sigma_C = abs(held_A) * cut_sigma_ns / 1e9
@@ -187,6 +190,11 @@ class _Finder:
             levels=self._levels(),
             is_guarded=self._reason != RECORDER_LOST,
         )
+
+    def _started(self, index: int) -> list[Event]:
+        """Return the starts of a step, with where it was paused and resumed."""
+        kinds = ("step_started", PAUSED_KIND, RESUMED_KIND)
+        return [e for e in self._events if e.kind in kinds and e.data["step"] == index]
 
     # --- whether it may be continued ---------------------------------------------------------
 

@@ -89,6 +89,10 @@ def live_table(state: LiveState) -> Table:
         table.add_row("[bold]temperature", told)
     for ended in state.ended:
         table.add_row(f"[dim]step {ended.index + 1} ended", f"[dim]{ended.reason}")
+    if state.paused:
+        table.add_row(
+            f"[bold yellow]{state.paused}", "Enter or resume goes on, Ctrl-C ends the plan"
+        )
     if state.waits:
         table.add_row("[bold yellow]waits", "Enter goes on, Ctrl-C ends the plan")
     if state.held:

@@ -79,6 +79,8 @@ class Recorder:
     on_trouble
         Called on the event loop when something is not stored as it should be, and the
         recorder goes on all the same; an event in the session says it, too.
+    on_event
+        Called on the event loop with each event that is to be recorded.
     """
 
     def __init__(
@@ -90,11 +92,13 @@ class Recorder:
         slots: int | None = None,
         finish_timeout_s: float = 60.0,
         on_trouble: Callable[[str], None] = lambda _: None,
+        on_event: Callable[[Event], None] = lambda _: None,
     ) -> None:
         self.path = Path(path)
         self._header = header
         self._slots = slots
         self._on_trouble = on_trouble
+        self._on_event = on_event
         self._finish_timeout_s = finish_timeout_s
         self._cameras: dict[str, CameraRing] = {}
         self._worker = Worker(in_process=in_process)
@@ -198,7 +202,9 @@ class Recorder:
         data: Mapping[str, object] | None = None,
     ) -> None:
         """Record an event; ``data`` becomes JSON."""
-        await self._send(Event(t_ns, kind, source, message, event_json(data)))
+        event = Event(t_ns, kind, source, message, event_json(data))
+        self._on_event(event)
+        await self._send(event)
 
     async def exchanges(self, clock: str, rows: NDArray[np.void]) -> None:
         """Record exchanges with a clock, shape (n,), of ``EXCHANGE_DTYPE``."""

@@ -37,6 +37,8 @@ def first_charge(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout.strip().splitlines()[-1])
+    assert "live view: http://127.0.0.1:" in done.stderr
+    assert "live view" not in done.stdout
     return folder, summary
 
 

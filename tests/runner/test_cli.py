@@ -109,12 +109,16 @@ def test_a_plan_that_is_refused_switches_nothing_on_and_leaves_no_file(
         start, stop = text.index("[camera]"), text.index("[mock]")
         text = text[:start] + text[stop:].replace("dose = ", "# dose = ")
     (tmp_path / "plan.toml").write_text(text.replace(old, new), "utf-8")
-    told = lamella(
+    result = lamella(
         *("run", tmp_path / "plan.toml", "-o", tmp_path / "a.h5"),
-        *("--report", tmp_path / "a.html"),
+        *("--report", tmp_path / "a.html", *(["--no-view"] if says == "NOWHERE" else [])),
         code=code,
-    ).stderr
+    )
+    told = result.stderr
     assert says in " ".join(told.split())
+    # There is something to look at once the plan begins, and not before.
+    seen = code == 3 and says != "NOWHERE"
+    assert ("live view: http://127.0.0.1:" in result.stdout) is seen
     assert "Traceback" not in told
     assert [p.name for p in tmp_path.iterdir()] == ["plan.toml"]
 

@@ -34,11 +34,14 @@ from runner.messages import (
     Finished,
     GuardianSettings,
     HolderTerms,
+    Passed,
+    PauseStep,
     Refused,
     Renew,
     SegmentEnded,
     StartStep,
     StepEnded,
+    StepPaused,
     Tripped,
 )
 from runner.outbox import Outgoing
@@ -999,3 +1002,108 @@ def test_a_voltage_that_rises_or_is_held_is_no_short(slow):
 def test_a_change_of_the_current_is_no_short(slow):
     step = charge_step(after(11.0))  # its end lets the voltage fall
     assert trips(falling(), step) == []
+
+
+# --- pauses ---------------------------------------------------------------------------------
+
+
+def test_a_paused_step_rests_and_says_what_has_passed():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 0.32)))
+    scene.at(4, PauseStep(), PauseStep())
+    scene.at(10, Finish(reason="done"))
+    heard = scene.play()
+    (paused,) = only(StepPaused, heard)
+    assert (paused.index, paused.latency_ns) == (1, 0)
+    assert paused.passed.elapsed_s == pytest.approx(5 * READ_NS / 1e9)
+    assert paused.passed.charge_C == pytest.approx(2e-11 * 4 * READ_NS / 1e9)
+    assert levels(scene) == [("current", 2e-11), ("current", 0.0)]
+    assert not only(StepEnded, heard)
+    assert {b.step for b in only(Block, heard)[5:]} == {-1}
+
+
+def test_a_step_that_was_paused_ends_by_what_it_lacked():
+    scene = Scene()
+    message = charge_step(condition("t", ">", 0.32))
+    scene.say(message)
+    scene.at(4, PauseStep())
+    scene.at(10, replace(message, passed=Passed(elapsed_s=0.25, segment_elapsed_s=0.25)))
+    scene.at(20, Finish(reason="done"))
+    (end,) = only(StepEnded, scene.play())
+    assert end.kind is EndKind.CONDITION
+    assert end.t_ns == 13 * READ_NS  # 0.07 s more: two readings, and one under way
+    assert levels(scene)[-2:] == [("current", 2e-11), ("current", 0.0)]
+
+
+def test_a_paused_step_is_ended_at_rest():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 10.0)))
+    scene.at(4, PauseStep())
+    scene.at(8, EndStep(reason="stopped"), EndStep(reason="stopped"))
+    scene.at(10, Finish(reason="done"))
+    heard = scene.play()
+    (end,) = only(StepEnded, heard)
+    assert (end.index, end.kind, end.reason) == (1, EndKind.COMMAND, "stopped")
+    assert levels(scene) == [("current", 2e-11), ("current", 0.0)]
+
+
+def test_a_limit_during_a_pause_ends_the_step_and_trips():
+    scene = Scene([{}] * 8 + [{"voltage_V": 4.4}])
+    scene.say(charge_step(condition("t", ">", 10.0)))
+    scene.at(4, PauseStep())
+    scene.at(12, Finish(reason="done"))
+    heard = scene.play()
+    assert [e.kind for e in only(StepEnded, heard)] == [EndKind.LIMIT]
+    assert only(Tripped, heard)[0].kind is EndKind.LIMIT
+
+
+def test_a_pause_without_a_step_says_nothing():
+    scene = Scene()
+    scene.at(2, PauseStep())
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(StepPaused, heard)
+    assert levels(scene) == []
+
+
+def test_a_pause_that_cannot_rest_trips():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 10.0)))
+
+    def fail_then_say():
+        scene.instrument.fail_apply = True
+        scene.say(PauseStep())
+
+    scene.instrument.before_read[4] = fail_then_say
+    scene.at(8, Finish(reason="done"))
+    heard = scene.play()
+    assert not only(StepPaused, heard)
+    assert only(Tripped, heard)[0].kind is EndKind.FAULT
+    assert ("safe",) in scene.instrument.calls
+
+
+@pytest.mark.parametrize("word", [PauseStep(), EndStep(reason="stopped")])
+def test_a_step_that_waits_for_a_rest_voltage_may_be_paused_or_ended(word):
+    step = chronoamperometry(Level(volts=0.01, versus="ocv"), 0.2)
+    scene = Scene()
+    scene.say(StartStep(index=1, step=step, range_A=1e-10), word)
+    scene.at(4, Finish(reason="done"))
+    heard = scene.play()
+    assert levels(scene) == []
+    if isinstance(word, PauseStep):
+        assert [(p.index, p.passed) for p in only(StepPaused, heard)] == [(1, None)]
+    else:
+        assert [(e.index, e.kind) for e in only(StepEnded, heard)] == [(1, EndKind.COMMAND)]
+
+
+def test_the_ionic_charge_is_told_with_each_reading_of_a_calibrated_holder():
+    holder = HolderTerms(capacitance_F=0.0, conductance_S=1e-12, offset_A=0.0)
+    scene = Scene(holder=holder)
+    scene.say(charge_step(condition("t", ">", 0.32)))
+    scene.at(6, Finish(reason="done"))
+    block = only(Block, scene.play())[5]
+    # 3.9 V over 1 TOhm takes 3.9 pA of 20.
+    assert block.ionic_C / block.charge_C == pytest.approx(1 - 3.9 / 20)
+    bare = Scene()
+    bare.at(2, Finish(reason="done"))
+    assert only(Block, bare.play())[0].ionic_C is None

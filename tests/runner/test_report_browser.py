@@ -1,68 +1,19 @@
 """The report in a real browser: slider, traces and frames move together, offline."""
 
-import json
-import shutil
-import subprocess
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from websockets.sync.client import connect
 
 from runner.report import write_report
 from session.records import SESSION_SAMPLE_DTYPE, SessionHeader
 from session.writer import SessionWriter
+from tests.runner.browser import BROWSER, browsed
 
-BROWSER = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
 pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
     pytest.mark.timeout(600),
 ]
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--disable-sync", "--disable-quic", "--remote-debugging-port=0"),
-    "--window-size=1280,900",
-)
-
-
-class Page:
-    """A page, driven over the browser's debugging protocol."""
-
-    def __init__(self, socket):
-        self._socket = socket
-        self._number = 0
-        self.events = []
-
-    def call(self, method, **parameters):
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        self._socket.send(json.dumps(message))
-        while True:
-            answer = json.loads(self._socket.recv(timeout=30))
-            if answer.get("id") == self._number:
-                assert "error" not in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def value(self, expression):
-        result = self.call(
-            "Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True
-        )
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def settle(self):
-        """Let two pictures pass, so that what was asked for is drawn."""
-        self.value(
-            "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() =>"
-            " setTimeout(r, 60))))"
-        )
-
-    def of(self, method):
-        return [e["params"] for e in self.events if e.get("method") == method]
 
 
 @pytest.fixture
@@ -70,35 +21,7 @@ def browse(tmp_path):
     with ExitStack() as leaving:
 
         def start(page_path):
-            process = subprocess.Popen(
-                [BROWSER, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "about:blank"],
-                stderr=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                text=True,
-            )
-            leaving.enter_context(process)
-            leaving.callback(process.kill)
-            for line in process.stderr:
-                if "DevTools listening on " in line:
-                    address = line.split("DevTools listening on ")[1].strip()
-                    break
-            else:
-                raise AssertionError("the browser did not start")
-            top = Page(leaving.enter_context(connect(address, max_size=None)))
-            target = top.call("Target.createTarget", url="about:blank")["targetId"]
-            host = address.split("/devtools/")[0]
-            page = Page(
-                leaving.enter_context(connect(f"{host}/devtools/page/{target}", max_size=None))
-            )
-            for domain in ("Page", "Runtime", "Log", "Network"):
-                page.call(f"{domain}.enable")
-            page.call("Page.navigate", url=page_path.as_uri())
-            page.value(
-                "new Promise(r => { const t = setInterval(() => { if (window.lamella &&"
-                " window.lamella.ready) { clearInterval(t); r(1); } }, 20); })"
-            )
-            page.settle()
-            return page
+            return leaving.enter_context(browsed(page_path.as_uri(), tmp_path / "profile"))
 
         yield start
 
