@@ -36,6 +36,10 @@ class Envelope:
         has not changed the level by itself; infinite for none.
     temperature_min_K, temperature_max_K
         Span of the temperature; infinite for none.
+    charge_ionic_max_C
+        Largest magnitude of the cell's own charge since the run began; infinite for none.
+    time_max_s
+        Longest time since the first step began; infinite for none.
     """
 
     voltage_min_V: float
@@ -47,6 +51,8 @@ class Envelope:
     rate_window_s: float = RATE_WINDOW_S
     temperature_min_K: float = -math.inf
     temperature_max_K: float = math.inf
+    charge_ionic_max_C: float = math.inf
+    time_max_s: float = math.inf
 
     @property
     def limits_temperature(self) -> bool:
@@ -66,7 +72,15 @@ class Envelope:
         """True when a slope has a limit."""
         return math.isfinite(min(self.voltage_rate_max_V_s, self.current_rate_max_A_s))
 
-    def violation(self, *, voltage_V: float, current_A: float, charge_C: float) -> str | None:
+    def violation(
+        self,
+        *,
+        voltage_V: float,
+        current_A: float,
+        charge_C: float,
+        charge_ionic_C: float = math.nan,
+        elapsed_s: float = math.nan,
+    ) -> str | None:
         """Say which limit a valid reading breaks, or None.
 
         Notes
@@ -82,6 +96,13 @@ class Envelope:
             return f"current {current_A:.6g} A is beyond the limit {self.current_max_A:.6g} A"
         if abs(charge_C) > self.charge_max_C:
             return f"charge {charge_C:.6g} C is beyond the limit {self.charge_max_C:.6g} C"
+        if abs(charge_ionic_C) > self.charge_ionic_max_C:
+            return (
+                f"ionic charge {charge_ionic_C:.6g} C is beyond the limit "
+                f"{self.charge_ionic_max_C:.6g} C"
+            )
+        if elapsed_s > self.time_max_s:
+            return f"time {elapsed_s:.6g} s is beyond the limit {self.time_max_s:.6g} s"
         return None
 
 

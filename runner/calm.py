@@ -99,7 +99,10 @@ class Calm:
 
 
 def calm_within(
-    envelope: Envelope | None, conditions: Iterable[tuple[Condition, Origin]]
+    envelope: Envelope | None,
+    conditions: Iterable[tuple[Condition, Origin]],
+    *,
+    begun_ns: float = math.inf,
 ) -> Calm | None:
     """Return the bounds, or None where a condition has no such bounds.
 
@@ -109,6 +112,8 @@ def calm_within(
         Hard limits; None where no cell is attached.
     conditions
         Each with what it counts from.
+    begun_ns
+        Host time of the first step; infinite before it.
     """
     spans = {"V": EVERYWHERE, "I": EVERYWHERE, "Q": EVERYWHERE, "t": EVERYWHERE}
     if envelope is not None:
@@ -117,6 +122,9 @@ def calm_within(
         spans["V"] = (envelope.voltage_min_V, envelope.voltage_max_V)
         spans["I"] = (-envelope.current_max_A, envelope.current_max_A)
         spans["Q"] = (-envelope.charge_max_C, envelope.charge_max_C)
+        if math.isfinite(envelope.charge_ionic_max_C):
+            spans["Q_ionic"] = (-envelope.charge_ionic_max_C, envelope.charge_ionic_max_C)
+        spans["t"] = (-math.inf, begun_ns + envelope.time_max_s * 1e9)
     for condition, origin in conditions:
         bound = _bound(condition, origin)
         if bound is None:

@@ -330,6 +330,14 @@ def _conditions(experiment: Experiment) -> Iterator[Finding]:
     potentiostat = experiment.potentiostat
     if potentiostat.calibration is not None or potentiostat.resource == MOCK:
         return
+    if math.isfinite(experiment.envelope.charge_ionic_max_C):
+        yield Finding(
+            severity=Severity.REFUSE,
+            what="a limit of the ionic charge",
+            arithmetic="needs an open-holder calibration; name one under [potentiostat], or "
+            "take it out: the limit of the charge holds by itself",
+            key=("limits", "charge_ionic"),
+        )
     for i, step in enumerate(experiment.steps):
         if any(c.quantity in ("Q_ionic", "|Q_ionic|") for c in step.until):
             yield Finding(

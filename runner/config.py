@@ -111,6 +111,8 @@ class LimitsTable(Table):
     rate_window: Time = RATE_WINDOW_S
     temperature: TemperatureSpan = NO_LIMIT
     short: Literal["stop"] | None = None
+    charge_ionic: Charge | None = None
+    time: Time | None = None
 
 
 class ContactTable(Table):

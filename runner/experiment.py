@@ -316,6 +316,8 @@ class Experiment:
                 rate_window_s=limits.rate_window,
                 temperature_min_K=limits.temperature[0],
                 temperature_max_K=limits.temperature[1],
+                charge_ionic_max_C=_or(limits.charge_ionic, math.inf),
+                time_max_s=_or(limits.time, math.inf),
             ),
             dose_limit_e_m2=limits.dose,
             tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
@@ -508,7 +510,13 @@ def _check_limits(tables: ExperimentTable, cell: Cell) -> _Found:
     if not coldest_K < hottest_K:
         what = f"runs from {coldest_K:g} to {hottest_K:g} K; write the lower first"
         found.append((("limits", "temperature"), what))
-    optional = (("voltage_rate", "10 mV/s"), ("current_rate", "10 pA/s"), ("rate_window", "2 s"))
+    optional = (
+        ("voltage_rate", "10 mV/s"),
+        ("current_rate", "10 pA/s"),
+        ("rate_window", "2 s"),
+        ("charge_ionic", "8 nC"),
+        ("time", "2 h"),
+    )
     for name, example in (("current", "100 pA"), ("charge", "8 nC"), ("dose", None), *optional):
         value = getattr(limits, name)
         if value is not None and value <= 0:

@@ -121,6 +121,7 @@ class Guardian:
         self._waiting: StartStep | None = None  # for a rest voltage to count from
         self._paused: int | None = None  # the step that was set aside
         self._changed_ns = 0
+        self._begun_ns = math.inf  # the first step
         self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
         self._levels = LastLevels(settings.carried.levels)
         self._rates = RateGuard(settings.envelope)
@@ -326,6 +327,7 @@ class Guardian:
             self._calm = calm_within(
                 self._settings.envelope if self._settings.cell_attached else None,
                 () if playing is None else playing.conditions(),
+                begun_ns=self._begun_ns,
             )
         return self._calm
 
@@ -365,6 +367,8 @@ class Guardian:
             voltage_V=reading.voltage_V,
             current_A=reading.current_A,
             charge_C=self._charge.instrument_C,
+            charge_ionic_C=self._charge.ionic_C,
+            elapsed_s=(reading.read_end_ns - self._begun_ns) / 1e9,
         )
         if broken is not None or reading.read_start_ns < self._changed_ns:
             return broken
@@ -502,6 +506,7 @@ class Guardian:
             passed=passed,
         )
         self._playing = playing
+        self._begun_ns = min(self._begun_ns, self._now_ns())
         self.phase = Phase.STEPPING
         self._hold(playing.setpoint)
         if message.step.references:

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,15 @@ def test_a_broken_limit_is_named(voltage_V, current_A, charge_C, what):
     said = ENVELOPE.violation(voltage_V=voltage_V, current_A=current_A, charge_C=charge_C)
     assert said is not None
     assert what in said
+
+
+def test_limits_of_ionic_charge_and_time_are_named_and_hold_only_where_both_are_known():
+    limits = replace(ENVELOPE, charge_ionic_max_C=5e-9, time_max_s=60.0)
+    now = {"voltage_V": 3.9, "current_A": 0.0, "charge_C": 6e-9}
+    assert "ionic charge -5.1e-09 C" in str(limits.violation(**now, charge_ionic_C=-5.1e-9))
+    assert "time 60.1 s is beyond" in str(limits.violation(**now, elapsed_s=60.1))
+    assert limits.violation(**now, charge_ionic_C=5e-9, elapsed_s=60.0) is None
+    assert limits.violation(**now) is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Readings that are passed together: exactly those about which nothing is to be decided."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,13 +56,24 @@ def met(rules, reading):
     return Watch(rules).first_met(seen)
 
 
+BEGUN_NS = 2 * 10**9
+MORE_LIMITS = replace(ENVELOPE, charge_ionic_max_C=4e-9, time_max_s=3.0)
+
+
+@pytest.mark.parametrize("envelope", [ENVELOPE, MORE_LIMITS])
 @given(conditions, readings)
-def test_a_reading_that_is_passed_breaks_and_meets_nothing(rules, reading):
-    calm = calm_within(ENVELOPE, [(rule, ORIGIN) for rule in rules])
+def test_a_reading_that_is_passed_breaks_and_meets_nothing(envelope, rules, reading):
+    calm = calm_within(envelope, [(rule, ORIGIN) for rule in rules], begun_ns=BEGUN_NS)
     if calm is None or not calm.holds(*reading):
         return
-    voltage_V, current_A, charge_C, *_ = reading
-    broken = ENVELOPE.violation(voltage_V=voltage_V, current_A=current_A, charge_C=charge_C)
+    voltage_V, current_A, charge_C, ionic_C, end_ns = reading
+    broken = envelope.violation(
+        voltage_V=voltage_V,
+        current_A=current_A,
+        charge_C=charge_C,
+        charge_ionic_C=ionic_C,
+        elapsed_s=(end_ns - BEGUN_NS) / 1e9,
+    )
     assert broken is None
     assert met(rules, reading) is None
 

@@ -228,3 +228,16 @@ def test_a_plan_that_only_rests_has_a_range_that_is_quick():
     assert Experiment.loads(named).range_A(RANGES) == 1e-10
     with pytest.raises(ValueError, match="of 1e-10 A only measures.*there is 1e-09, 1e-08"):
         Experiment.loads(named).range_A(meters)
+
+
+def test_limits_of_ionic_charge_and_time_are_read_or_refused():
+    more = 'charge = "8 nC"\ncharge_ionic = "6 nC"\ntime = "2 h"'
+    envelope = Experiment.loads(changed(('charge = "8 nC"', more))).envelope
+    assert (envelope.charge_ionic_max_C, envelope.time_max_s) == (6e-9, 7200.0)
+    for name, text, says in (
+        ("time", '"0 s"', "must be more than nothing, such as 2 h"),
+        ("charge_ionic", '"3 V"', "'3 V' is a voltage"),
+    ):
+        assert says in str(
+            problems_of(changed(('charge = "8 nC"', f'charge = "8 nC"\n{name} = {text}')))
+        )

@@ -316,6 +316,34 @@ def test_a_hard_limit_trips_and_refuses_more(reading):
     assert scene.instrument.level_A == 0.0
 
 
+def test_a_limit_of_the_time_counts_from_the_first_step_through_rests_and_steps():
+    scene = Scene(envelope=replace(ENVELOPE, time_max_s=0.51))
+    scene.at(4, charge_step(after(0.2)))
+    scene.at(20, Finish(reason="done"))
+    heard = scene.play()
+    (tripped,) = only(Tripped, heard)
+    assert tripped.kind is EndKind.LIMIT
+    assert "time" in tripped.reason
+    assert "beyond the limit 0.51 s" in tripped.reason
+    began_ns = 4 * READ_NS
+    assert began_ns + 0.5e9 < tripped.t_ns <= began_ns + 0.5e9 + 2 * READ_NS
+    assert only(StepEnded, heard)[0].kind is EndKind.CONDITION
+
+
+def test_a_limit_of_the_ionic_charge_leaves_out_what_the_holder_takes():
+    # 20 pA of 0.25 s are 5 pC, of which a leak of 5 pA takes a quarter.
+    holder = HolderTerms(capacitance_F=0.0, conductance_S=5e-12 / 3.9, offset_A=0.0)
+    for most_C, trips in ((4.5e-12, False), (2e-12, True)):
+        envelope = replace(ENVELOPE, charge_ionic_max_C=most_C)
+        scene = Scene(envelope=envelope, holder=holder)
+        scene.at(2, charge_step(after(0.25)))
+        scene.at(12, Finish(reason="done"))
+        tripped = only(Tripped, scene.play())
+        assert bool(tripped) is trips
+        if tripped:
+            assert "ionic charge" in tripped[0].reason
+
+
 def test_limits_hold_at_rest_too():
     scene = Scene([{}, {"voltage_V": 4.4}])
     scene.at(3, Finish(reason="done"))
