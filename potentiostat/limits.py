@@ -94,13 +94,15 @@ class Envelope:
             return f"voltage {voltage_V:.6g} V is below the limit {self.voltage_min_V:.6g} V"
         if abs(current_A) > self.current_max_A:
             return f"current {current_A:.6g} A is beyond the limit {self.current_max_A:.6g} A"
+        return self._spent(charge_C, charge_ionic_C, elapsed_s)
+
+    def _spent(self, charge_C: float, charge_ionic_C: float, elapsed_s: float) -> str | None:
+        """Say which limit of what adds up is broken, or None."""
         if abs(charge_C) > self.charge_max_C:
             return f"charge {charge_C:.6g} C is beyond the limit {self.charge_max_C:.6g} C"
         if abs(charge_ionic_C) > self.charge_ionic_max_C:
-            return (
-                f"ionic charge {charge_ionic_C:.6g} C is beyond the limit "
-                f"{self.charge_ionic_max_C:.6g} C"
-            )
+            most_C = self.charge_ionic_max_C
+            return f"ionic charge {charge_ionic_C:.6g} C is beyond the limit {most_C:.6g} C"
         if elapsed_s > self.time_max_s:
             return f"time {elapsed_s:.6g} s is beyond the limit {self.time_max_s:.6g} s"
         return None
