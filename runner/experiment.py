@@ -22,6 +22,7 @@ from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.record_settings import RecordSettings, check_record, record_settings
 from runner.step_checks import check_steps
 from runner.steps import CellTerms, build_steps
+from runner.track_options import check_tracks, read_options
 
 __all__ = ["Experiment", "ExperimentError"]
 
@@ -163,10 +164,11 @@ class ContactSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackSettings:
-    """One tracker, and the name of its track."""
+    """One tracker, the name of its track, and what the tracker is told, in SI units."""
 
     name: str
     tracker: str
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +317,14 @@ class Experiment:
                 temperature_max_K=limits.temperature[1],
             ),
             dose_limit_e_m2=limits.dose,
-            tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
+            tracks=tuple(
+                TrackSettings(
+                    name=t.name,
+                    tracker=t.tracker,
+                    options=read_options(t.tracker, t.model_extra or {}).values,
+                )
+                for t in tables.track
+            ),
             steps=build_steps(tables.step, cell.terms, tables.limits),
             bus=_bus(tables, folder),
             stop_on_short=limits.short == "stop",
@@ -437,6 +446,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_limits(tables, cell),
         *_check_equipment(tables),
         *_check_contact(tables),
+        *check_tracks(tables.track),
         *check_blanking(tables),
         *check_record(tables),
         *check_steps(tables, cell.terms),
