@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
 from mocks.layers import LayersParameters
+from mocks.profiles import ProfilesParameters
+from mocks.scene import SceneParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ class Scenario:
 
     name: str
     cell: CellParameters
-    scene: LayersParameters = field(default_factory=LayersParameters)
+    scene: SceneParameters = field(default_factory=LayersParameters)
     camera: CameraSettings = field(default_factory=CameraSettings)
     smu: SmuErrors = field(default_factory=SmuErrors)
     blanker: BlankerSettings = field(default_factory=BlankerSettings)
@@ -195,10 +197,46 @@ def _lco_solid_solution() -> Scenario:
     )
 
 
+def _with_scene(name: str, scene: SceneParameters, **camera: float) -> Scenario:
+    """Return the block of `_lco_lipon_li` with something else in the field of its camera."""
+    small = _lco_lipon_li()
+    seen = replace(small.camera, **camera)  # type: ignore[arg-type]
+    return replace(small, name=name, scene=scene, camera=seen)
+
+
+def _lco_nasicon_potential() -> Scenario:
+    """LiCoO2 | NASICON by electron holography: the potential drop grows with the charge."""
+    scene = ProfilesParameters(interface_width_m=12e-9, drops_per_m=2e6)
+    return _with_scene("lco_nasicon_potential", scene, height=96, width=256)
+
+
+def _sno2_lvso_lco_profile() -> Scenario:
+    """SnO2 | Li3.4V0.6Si0.4O4 | LiCoO2: a concentration that moves and broadens."""
+    scene = ProfilesParameters(
+        place_ratio=0.4,
+        left_level=0.3,
+        right_level=0.7,
+        moves_ratio=0.5,
+        broadens_m=1.1e-8,
+    )
+    return _with_scene("sno2_lvso_lco_profile", scene, height=96, width=256, pixel_size_m=3e-9)
+
+
+def _li_lipon_interface() -> Scenario:
+    """Li | LiPON: an interphase that widens where it stands."""
+    scene = ProfilesParameters(
+        left_level=0.85, right_level=0.55, interface_width_m=8e-9, broadens_m=8e-9
+    )
+    return _with_scene("li_lipon_interface", scene, height=96, width=256)
+
+
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,
+    "lco_nasicon_potential": _lco_nasicon_potential,
+    "li_lipon_interface": _li_lipon_interface,
+    "sno2_lvso_lco_profile": _sno2_lvso_lco_profile,
     "lco_solid_solution": _lco_solid_solution,
     "lco_thin_film": _lco_thin_film,
 }
