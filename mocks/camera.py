@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mocks.layers import LayersScene
+from mocks.particles import ParticlesParameters, ParticlesScene
 from mocks.profiles import ProfilesParameters, ProfilesScene
 from mocks.scenario import CameraSettings, Scenario
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 def new_scene(scenario: Scenario, seed: int) -> "Scene":
     """Return the scene that a scenario's parameters describe."""
     match scenario.scene:
+        case ParticlesParameters() as mosaic:
+            return ParticlesScene(scenario, mosaic, seed)
         case ProfilesParameters() as profiles:
             return ProfilesScene(scenario, profiles, seed)
         case _:

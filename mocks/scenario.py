@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
 from mocks.layers import LayersParameters
+from mocks.particles import ParticlesParameters
 from mocks.profiles import ProfilesParameters
 from mocks.scene import SceneParameters
 
@@ -125,6 +126,11 @@ class Scenario:
     heat: HeatSettings = field(default_factory=HeatSettings)
 
 
+# Lithium that a boundary between LiFePO4 and FePO4 takes out: 22 800 mol/m^3, less what both
+# phases can dissolve (5 % together).
+LFP_STEP_MOL_M3 = 0.95 * 22_800.0
+
+
 def _lco_lipon_li() -> Scenario:
     """LiCoO2 | LiPON | Li block of 5 um by 2 um in a holder that leaks.
 
@@ -230,6 +236,25 @@ def _li_lipon_interface() -> Scenario:
     return _with_scene("li_lipon_interface", scene, height=96, width=256)
 
 
+def _lfp_plate() -> Scenario:
+    """LiFePO4 | LiPON | Li: a plate of 5 um by 2 um with a boundary: two phases, 3.42 V."""
+    small = _lco_lipon_li()
+    cell = replace(small.cell, concentration_step_mol_m3=LFP_STEP_MOL_M3, plateau_V=3.42)
+    return replace(small, name="lfp_plate", cell=cell)
+
+
+def _lfp_state_map() -> Scenario:
+    """Particles of LiFePO4 that convert one after the other, 100 nm of film altogether."""
+    plate = _lfp_plate()
+    return replace(
+        plate,
+        name="lfp_state_map",
+        cell=replace(plate.cell, film_thickness_m=100e-9, front_start_m=10e-9),
+        scene=ParticlesParameters(),
+        camera=replace(plate.camera, width=240),
+    )
+
+
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
@@ -237,6 +262,8 @@ _SCENARIOS = {
     "lco_nasicon_potential": _lco_nasicon_potential,
     "li_lipon_interface": _li_lipon_interface,
     "sno2_lvso_lco_profile": _sno2_lvso_lco_profile,
+    "lfp_plate": _lfp_plate,
+    "lfp_state_map": _lfp_state_map,
     "lco_solid_solution": _lco_solid_solution,
     "lco_thin_film": _lco_thin_film,
 }

@@ -32,8 +32,9 @@ QUICK_S = 0.5  # settling of a range
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
 # of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
 FARADAY_C_MOL = 96_485.33212
-EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0}
-SITES_MOL_M3 = {"licoo2": 51_500.0, "lco": 51_500.0}
+# Of the 22 800 mol/m^3 of LiFePO4, 5 % dissolve in its two phases and cross no front.
+EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0, "lifepo4": 21_660.0, "lfp": 21_660.0}
+SITES_MOL_M3 = {"licoo2": 51_500.0, "lco": 51_500.0, "lifepo4": 22_800.0, "lfp": 22_800.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
