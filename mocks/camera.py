@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mocks.fringes import FringesParameters, FringesScene
 from mocks.layers import LayersScene
 from mocks.particles import ParticlesParameters, ParticlesScene
 from mocks.profiles import ProfilesParameters, ProfilesScene
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 def new_scene(scenario: Scenario, seed: int) -> "Scene":
     """Return the scene that a scenario's parameters describe."""
     match scenario.scene:
+        case FringesParameters() as fringes:
+            return FringesScene(scenario, fringes, seed)
         case ParticlesParameters() as mosaic:
             return ParticlesScene(scenario, mosaic, seed)
         case ProfilesParameters() as profiles:

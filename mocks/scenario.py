@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
+from mocks.fringes import DamagedParameters, FringesParameters, GrainsParameters, GrowingParameters
 from mocks.layers import LayersParameters
 from mocks.particles import ParticlesParameters
 from mocks.profiles import ProfilesParameters
@@ -255,6 +256,38 @@ def _lfp_state_map() -> Scenario:
     )
 
 
+def _resolved(name: str, scene: FringesParameters) -> Scenario:
+    """Return a world seen at 0.05 nm a pixel, by a stage that is calm."""
+    return _with_scene(
+        name,
+        scene,
+        height=256,
+        width=256,
+        pixel_size_m=5e-11,
+        dose_rate_e_m2_s=1.25e23,
+        frame_rate_Hz=2.0,
+        drift_m_per_root_s=1e-11,
+    )
+
+
+def _inactive_li_cryo() -> Scenario:
+    """Inactive lithium at 100 K; `carbonate` other than 0 for that electrolyte."""
+    found = _resolved("inactive_li_cryo", GrainsParameters())
+    return replace(found, heat=HeatSettings(holder_K=100.0))
+
+
+def _layered_to_spinel() -> Scenario:
+    """Spinel | layered oxide: the layer of spinel grows, and is seen by its (220) planes."""
+    scene = GrowingParameters(spacing_m=2.87e-10, strained_per_m=6e4)
+    return _resolved("layered_to_spinel", scene)
+
+
+def _garnet_beam_damage() -> Scenario:
+    """LLZO: a garnet, by its (400) planes, that turns amorphous under the beam."""
+    scene = DamagedParameters(spacing_m=3.24e-10, damage_dose_e_m2=1e24)
+    return _resolved("garnet_beam_damage", scene)
+
+
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
@@ -262,6 +295,9 @@ _SCENARIOS = {
     "lco_nasicon_potential": _lco_nasicon_potential,
     "li_lipon_interface": _li_lipon_interface,
     "sno2_lvso_lco_profile": _sno2_lvso_lco_profile,
+    "garnet_beam_damage": _garnet_beam_damage,
+    "inactive_li_cryo": _inactive_li_cryo,
+    "layered_to_spinel": _layered_to_spinel,
     "lfp_plate": _lfp_plate,
     "lfp_state_map": _lfp_state_map,
     "lco_solid_solution": _lco_solid_solution,
