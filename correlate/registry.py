@@ -4,6 +4,8 @@ import difflib
 from importlib.metadata import entry_points
 from typing import Any
 
+from correlate.trackers.protocol import Options
+
 GROUP = "lamella.trackers"
 
 
@@ -27,7 +29,26 @@ def tracker_class(name: str) -> Any:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return entry.load()
+    raise UnknownTracker(why_unknown(name))
+
+
+def tracker_options(name: str) -> Options:
+    """Return what a tracker may be told; nothing for most.
+
+    Raises
+    ------
+    UnknownTracker
+        No tracker is registered under that name.
+    """
+    options: Options = getattr(tracker_class(name), "options", {})
+    return options
+
+
+def why_unknown(name: str) -> str:
+    """Say that no tracker has a name, and which one may be meant; empty for one that is there."""
     known = tracker_names()
+    if name in known:
+        return ""
     near = difflib.get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    raise UnknownTracker(f"no tracker is called {name!r}; {hint}")
+    return f"no tracker is called {name!r}; {hint}"

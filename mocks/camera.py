@@ -4,7 +4,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mocks.fringes import FringesParameters, FringesScene
 from mocks.layers import LayersScene
+from mocks.particles import ParticlesParameters, ParticlesScene
+from mocks.profiles import ProfilesParameters, ProfilesScene
 from mocks.scenario import CameraSettings, Scenario
 
 if TYPE_CHECKING:
@@ -13,7 +16,15 @@ if TYPE_CHECKING:
 
 def new_scene(scenario: Scenario, seed: int) -> "Scene":
     """Return the scene that a scenario's parameters describe."""
-    return LayersScene(scenario, seed)
+    match scenario.scene:
+        case FringesParameters() as fringes:
+            return FringesScene(scenario, fringes, seed)
+        case ParticlesParameters() as mosaic:
+            return ParticlesScene(scenario, mosaic, seed)
+        case ProfilesParameters() as profiles:
+            return ProfilesScene(scenario, profiles, seed)
+        case _:
+            return LayersScene(scenario, seed)
 
 
 def camera_time_ns(camera: CameraSettings, start_ns: int, host_ns: int) -> int:

@@ -110,6 +110,7 @@ class CameraServer:
         front_m = self._world.mean("front", start_ns, end_ns)
         drift_px = self._world.drift_px(start_ns, end_ns)
         beam = self._world.beam(start_ns, end_ns)
+        self._scene.dose_e_m2 = self._world.dose_e_m2(start_ns)
         pixels = self._scene.frame(index, front_m, drift_px, beam)
         self._sent += 1
         self._remember(index, start_ns, end_ns, front_m, drift_px, beam)

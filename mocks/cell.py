@@ -38,6 +38,8 @@ class CellParameters:
         Of the holder and its cables.
     dielectric_F, dielectric_tau_s
         The slow branch of the insulation.
+    plateau_V
+        Equilibrium voltage while the front is in the middle of the film.
     beam_current_A
         Beam-induced current into the positive terminal while the beam is on.
     beam_tau_s
@@ -65,6 +67,7 @@ class CellParameters:
     leak_ohm: float
     dielectric_F: float
     dielectric_tau_s: float
+    plateau_V: float = 3.92
     beam_current_A: float = 0.0
     beam_tau_s: float = 0.0
     change_at_s: float = 0.0
@@ -110,14 +113,15 @@ class Source:
     series_ohm: float = 0.0
 
 
-def open_circuit_V(converted: float) -> float:
+def open_circuit_V(converted: float, plateau_V: float = 3.92) -> float:
     """Return the equilibrium voltage at a converted share, finite everywhere.
 
-    A flat two-phase plateau near 3.92 V as of LiCoO2, a drop where it is fully
-    lithiated and a rise where the film is used up.
+    A flat two-phase plateau, that of LiCoO2 where nothing else is said, a drop where it is
+    fully lithiated and a rise where the film is used up.
     """
     f = min(max(converted, -0.2), 1.2)
-    return 3.92 + 0.04 * (f - 0.5) - 0.20 * math.exp(-f / 0.03) + 0.30 * math.exp((f - 1.0) / 0.03)
+    middle_V = plateau_V + 0.04 * (f - 0.5)
+    return middle_V - 0.20 * math.exp(-f / 0.03) + 0.30 * math.exp((f - 1.0) / 0.03)
 
 
 class Cell:
@@ -169,7 +173,8 @@ class Cell:
     @property
     def equilibrium_V(self) -> float:
         """Voltage at rest."""
-        return open_circuit_V(self.front_m / self.parameters.film_thickness_m)
+        p = self.parameters
+        return open_circuit_V(self.front_m / p.film_thickness_m, p.plateau_V)
 
     def mate(self) -> None:
         """Put the cell into the holder: the holder takes the cell's voltage."""

@@ -338,6 +338,7 @@ class DectrisServer:
             return
         front_m = self._world.mean("front", start_ns, end_ns)
         drift_px = self._world.drift_px(start_ns, end_ns)
+        self._scene.dose_e_m2 = self._world.dose_e_m2(start_ns)
         pixels = self._scene.frame(number, front_m, drift_px)
         if fault not in (Fault.GARBAGE, Fault.SHAPE, Fault.PIXEL_TYPE, Fault.COMPRESSION):
             self.sent += 1

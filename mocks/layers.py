@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mocks.scene import Scene, Truth
+from mocks.scene import Scene, SceneParameters, Truth
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
@@ -29,7 +29,7 @@ ELECTROLYTE = Layer(transmission=0.85, texture_ratio=0.015)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayersParameters:
+class LayersParameters(SceneParameters):
     """Nothing of its own: film and front are the cell's, contrast and edges the camera's."""
 
 

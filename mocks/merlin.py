@@ -278,6 +278,7 @@ class MerlinServer:
             return
         front_m = self._world.mean("front", start_ns, end_ns)
         drift_px = self._world.drift_px(start_ns, end_ns)
+        self._scene.dose_e_m2 = self._world.dose_e_m2(start_ns)
         pixels = self._scene.frame(number, front_m, drift_px)
         frame = framed(self._frame_body(counter, start_ns, end_ns, pixels))
         whole = not {counter} & (self.wrong.other_shape | self.wrong.unreadable | self.wrong.cut_in)

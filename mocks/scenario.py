@@ -6,7 +6,11 @@ from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
+from mocks.fringes import DamagedParameters, FringesParameters, GrainsParameters, GrowingParameters
 from mocks.layers import LayersParameters
+from mocks.particles import ParticlesParameters
+from mocks.profiles import ProfilesParameters
+from mocks.scene import SceneParameters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +120,16 @@ class Scenario:
 
     name: str
     cell: CellParameters
-    scene: LayersParameters = field(default_factory=LayersParameters)
+    scene: SceneParameters = field(default_factory=LayersParameters)
     camera: CameraSettings = field(default_factory=CameraSettings)
     smu: SmuErrors = field(default_factory=SmuErrors)
     blanker: BlankerSettings = field(default_factory=BlankerSettings)
     heat: HeatSettings = field(default_factory=HeatSettings)
+
+
+# Lithium that a boundary between LiFePO4 and FePO4 takes out: 22 800 mol/m^3, less what both
+# phases can dissolve (5 % together).
+LFP_STEP_MOL_M3 = 0.95 * 22_800.0
 
 
 def _lco_lipon_li() -> Scenario:
@@ -195,10 +204,102 @@ def _lco_solid_solution() -> Scenario:
     )
 
 
+def _with_scene(name: str, scene: SceneParameters, **camera: float) -> Scenario:
+    """Return the block of `_lco_lipon_li` with something else in the field of its camera."""
+    small = _lco_lipon_li()
+    seen = replace(small.camera, **camera)  # type: ignore[arg-type]
+    return replace(small, name=name, scene=scene, camera=seen)
+
+
+def _lco_nasicon_potential() -> Scenario:
+    """LiCoO2 | NASICON by electron holography: the potential drop grows with the charge."""
+    scene = ProfilesParameters(interface_width_m=12e-9, drops_per_m=2e6)
+    return _with_scene("lco_nasicon_potential", scene, height=96, width=256)
+
+
+def _sno2_lvso_lco_profile() -> Scenario:
+    """SnO2 | Li3.4V0.6Si0.4O4 | LiCoO2: a concentration that moves and broadens."""
+    scene = ProfilesParameters(
+        place_ratio=0.4,
+        left_level=0.3,
+        right_level=0.7,
+        moves_ratio=0.5,
+        broadens_m=1.1e-8,
+    )
+    return _with_scene("sno2_lvso_lco_profile", scene, height=96, width=256, pixel_size_m=3e-9)
+
+
+def _li_lipon_interface() -> Scenario:
+    """Li | LiPON: an interphase that widens where it stands."""
+    scene = ProfilesParameters(
+        left_level=0.85, right_level=0.55, interface_width_m=8e-9, broadens_m=8e-9
+    )
+    return _with_scene("li_lipon_interface", scene, height=96, width=256)
+
+
+def _lfp_plate() -> Scenario:
+    """LiFePO4 | LiPON | Li: a plate of 5 um by 2 um with a boundary: two phases, 3.42 V."""
+    small = _lco_lipon_li()
+    cell = replace(small.cell, concentration_step_mol_m3=LFP_STEP_MOL_M3, plateau_V=3.42)
+    return replace(small, name="lfp_plate", cell=cell)
+
+
+def _lfp_state_map() -> Scenario:
+    """Particles of LiFePO4 that convert one after the other, 100 nm of film altogether."""
+    plate = _lfp_plate()
+    return replace(
+        plate,
+        name="lfp_state_map",
+        cell=replace(plate.cell, film_thickness_m=100e-9, front_start_m=10e-9),
+        scene=ParticlesParameters(),
+        camera=replace(plate.camera, width=240),
+    )
+
+
+def _resolved(name: str, scene: FringesParameters) -> Scenario:
+    """Return a world seen at 0.05 nm a pixel, by a stage that is calm."""
+    return _with_scene(
+        name,
+        scene,
+        height=256,
+        width=256,
+        pixel_size_m=5e-11,
+        dose_rate_e_m2_s=1.25e23,
+        frame_rate_Hz=2.0,
+        drift_m_per_root_s=1e-11,
+    )
+
+
+def _inactive_li_cryo() -> Scenario:
+    """Inactive lithium at 100 K; `carbonate` other than 0 for that electrolyte."""
+    found = _resolved("inactive_li_cryo", GrainsParameters())
+    return replace(found, heat=HeatSettings(holder_K=100.0))
+
+
+def _layered_to_spinel() -> Scenario:
+    """Spinel | layered oxide: the layer of spinel grows, and is seen by its (220) planes."""
+    scene = GrowingParameters(spacing_m=2.87e-10, strained_per_m=6e4)
+    return _resolved("layered_to_spinel", scene)
+
+
+def _garnet_beam_damage() -> Scenario:
+    """LLZO: a garnet, by its (400) planes, that turns amorphous under the beam."""
+    scene = DamagedParameters(spacing_m=3.24e-10, damage_dose_e_m2=1e24)
+    return _resolved("garnet_beam_damage", scene)
+
+
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,
+    "lco_nasicon_potential": _lco_nasicon_potential,
+    "li_lipon_interface": _li_lipon_interface,
+    "sno2_lvso_lco_profile": _sno2_lvso_lco_profile,
+    "garnet_beam_damage": _garnet_beam_damage,
+    "inactive_li_cryo": _inactive_li_cryo,
+    "layered_to_spinel": _layered_to_spinel,
+    "lfp_plate": _lfp_plate,
+    "lfp_state_map": _lfp_state_map,
     "lco_solid_solution": _lco_solid_solution,
     "lco_thin_film": _lco_thin_film,
 }

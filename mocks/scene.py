@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,11 @@ Truth = Mapping[str, Mapping[str, float]]
 """What was in a frame: quantities by name, by the name of a track."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneParameters:
+    """What a scene of its own adds to the numbers of cell and camera."""
+
+
 class Scene(ABC):
     """One specimen in the field of one counting camera.
 
@@ -29,10 +35,16 @@ class Scene(ABC):
         All numbers.
     seed
         Of the fixed pattern and of the counting.
+
+    Attributes
+    ----------
+    dose_e_m2
+        What the beam has done to the specimen before a frame; its camera keeps count.
     """
 
     def __init__(self, scenario: "Scenario", seed: int) -> None:
         self.camera = camera = scenario.camera
+        self.dose_e_m2 = 0.0
         self._seed = seed
         self.shape = (camera.height, camera.width)
         rng = np.random.default_rng([seed, 4])

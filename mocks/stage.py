@@ -6,7 +6,7 @@ import numpy as np
 
 SECONDS = 200_000  # of walk, made at once; then it starts over
 JUMP_RATE_HZ = 1 / 90.0
-JUMP_SIZE_M = 3e-9
+JUMP_RATIO = 12.0  # of a jump to the walk of a second
 
 
 class Stage:
@@ -24,8 +24,7 @@ class Stage:
         rng = np.random.default_rng([seed, 1])
         steps_m = step_m_per_root_s * rng.standard_normal((2, SECONDS))
         jumps = rng.random(SECONDS) < JUMP_RATE_HZ
-        if step_m_per_root_s > 0:
-            steps_m += jumps * JUMP_SIZE_M * rng.standard_normal((2, SECONDS))
+        steps_m += jumps * JUMP_RATIO * step_m_per_root_s * rng.standard_normal((2, SECONDS))
         self._walk_m = np.cumsum(steps_m, axis=1)
 
     def position_m(self, t_s: float) -> tuple[float, float]:

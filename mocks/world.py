@@ -113,6 +113,11 @@ class World:
         """Return the share of beam that is on at a time, or its mean over a window."""
         return self.blanker.mean(t_ns, t_ns if to_ns is None else to_ns)
 
+    def dose_e_m2(self, t_ns: int) -> float:
+        """Return what the beam has brought since the cell was put in."""
+        lit_s = self.beam(self._mated_ns, t_ns) * max(t_ns - self._mated_ns, 0) / 1e9
+        return self.scenario.camera.dose_rate_e_m2_s * lit_s
+
     def _step(self, until_ns: int) -> None:
         dt_s = (until_ns - self.now_ns) / 1e9
         before_m = self.cell.front_m

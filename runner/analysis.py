@@ -54,7 +54,7 @@ def analyse_session(path: Path, holder: HolderRecord | None) -> None:
         put_holder(path, holder)
     for track in _experiment_tracks(path):
         try:
-            track_session(path, track.tracker, name=track.name)
+            track_session(path, track.tracker, name=track.name, options=track.options)
         except CannotTrack as error:
             _note(path, "not_tracked", f"{track.name}: {error}")
     correlate_session(path)
@@ -99,7 +99,13 @@ class TrackSummary:
     attributes: Mapping[str, float]
 
 
-def track_session(path: Path, tracker: str, *, name: str | None = None) -> TrackSummary:
+def track_session(
+    path: Path,
+    tracker: str,
+    *,
+    name: str | None = None,
+    options: Mapping[str, float | str] | None = None,
+) -> TrackSummary:
     """Run a tracker over the stored frames, and write drift and track.
 
     Parameters
@@ -108,6 +114,8 @@ def track_session(path: Path, tracker: str, *, name: str | None = None) -> Track
         Registered name.
     name
         Of the track; that of the tracker where None.
+    options
+        What the tracker is told, in SI units.
 
     Raises
     ------
@@ -133,6 +141,8 @@ def track_session(path: Path, tracker: str, *, name: str | None = None) -> Track
             shape=(stack.shape[1], stack.shape[2]),
             pixel_size_m=float(str(table.attributes.get("pixel_size", math.nan))),
             film_thickness_m=float(str(sample.get("working_thickness_m", math.nan))),
+            depth_m=float(str(sample.get("depth_m", math.nan))),
+            options=options or {},
         )
         track: Track = chosen(settings).track(frames)
         t_ns = table["t_start_ns"] + table["exposure_ns"] // 2

@@ -449,17 +449,26 @@ def dry_run(experiment: Path, session: Path, latency: str, *, as_json: bool) -> 
 
 @main.command()
 @click.argument("session", type=_path("in"))
-@click.option("--tracker", required=True, help="Such as drift or front.")
+@click.option("--tracker", required=True, help="Such as drift, front or growth.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What the tracker is told, such as target=right; may be repeated.",
+)
 @json_option
-def track(session: Path, tracker: str, *, as_json: bool) -> None:
+def track(session: Path, tracker: str, options: tuple[str, ...], *, as_json: bool) -> None:
     """Run a tracker over the stored frames of a SESSION.
 
     Example: lamella track ti.h5 --tracker drift
     """
     with _exit_codes():
         from runner.analysis import render_track, track_session  # noqa: PLC0415
+        from runner.track_options import read_pairs  # noqa: PLC0415
 
-        _conclude(track_session(session, tracker), render_track, as_json=as_json)
+        told = read_pairs(tracker, options)
+        _conclude(track_session(session, tracker, options=told), render_track, as_json=as_json)
 
 
 @main.command()

@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from potentiostat.limits import RATE_WINDOW_S
 from runner.config_fields import (
@@ -122,7 +122,9 @@ class ContactTable(Table):
 
 
 class TrackTable(Table):
-    """``[[track]]``."""
+    """``[[track]]``; what else it holds is the tracker's own, see `runner.track_options`."""
+
+    model_config = ConfigDict(extra="allow")
 
     name: str
     tracker: str

@@ -2,7 +2,8 @@
 
 import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,11 +12,12 @@ from pydantic import Field, ValidationError
 from cameras.errors import UnknownCamera
 from cameras.options import ArmedBy, CameraOptions
 from cameras.registry import camera_class
-from correlate.registry import UnknownTracker, tracker_class
 from runner.bus_address import BusAddress
 from runner.bus_security import BadCredentials, BusSecurity
+from runner.config import TrackTable
 from runner.config_fields import FrameRate, Length, Table
 from runner.problems import ExperimentError, Problem, find_line, spelled
+from runner.track_options import check_tracks, read_options
 
 STREAM = "stream"
 MAX_FILE_BYTES = 1_000_000
@@ -66,28 +68,22 @@ class NodeTable(Table):
     film_thickness: Length | None = None
 
 
-class NodeTrackTable(Table):
-    """``[[track]]``."""
-
-    name: str
-    tracker: str
-
-
 class NodeFile(Table):
     """The whole file."""
 
     camera: NodeCameraTable
     node: NodeTable
     bus: NodeBusTable | None = None
-    track: list[NodeTrackTable] = Field(default_factory=list)
+    track: list[TrackTable] = Field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeTrack:
-    """One tracker, and the name of its track."""
+    """One tracker, the name of its track, and what the tracker is told, in SI units."""
 
     name: str
     tracker: str
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +184,14 @@ class NodeSettings:
             bus=_address(file, root),
             spool=spool,
             spool_bytes=node.spool_mib * 1024 * 1024,
-            tracks=tuple(NodeTrack(name=t.name, tracker=t.tracker) for t in file.track),
+            tracks=tuple(
+                NodeTrack(
+                    name=t.name,
+                    tracker=t.tracker,
+                    options=read_options(t.tracker, t.model_extra or {}).values,
+                )
+                for t in file.track
+            ),
             film_thickness_m=math.nan if node.film_thickness is None else node.film_thickness,
         )
 
@@ -302,9 +305,4 @@ def _check_tracks(file: NodeFile) -> _Found:
     found: _Found = []
     if file.track and file.node.keep == STREAM:
         found.append((("track",), "is for a node that keeps its frames; leave it out"))
-    for number, track in enumerate(file.track):
-        try:
-            tracker_class(track.tracker)
-        except UnknownTracker as error:
-            found.append((("track", number, "tracker"), str(error)))
-    return found
+    return [*found, *check_tracks(file.track)]

@@ -24,6 +24,7 @@ from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.record_settings import RecordSettings, check_record, record_settings
 from runner.step_checks import check_steps
 from runner.steps import CellTerms, build_steps, image_rules
+from runner.track_options import check_tracks, read_options
 
 __all__ = ["Experiment", "ExperimentError"]
 
@@ -33,8 +34,9 @@ QUICK_S = 0.5  # settling of a range
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half
 # of the lithium of LiCoO2 at 51 500 mol/m^3), times Faraday's constant.
 FARADAY_C_MOL = 96_485.33212
-EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0}
-SITES_MOL_M3 = {"licoo2": 51_500.0, "lco": 51_500.0}
+# Of the 22 800 mol/m^3 of LiFePO4, 5 % dissolve in its two phases and cross no front.
+EXTRACTABLE_MOL_M3 = {"licoo2": 25_750.0, "lco": 25_750.0, "lifepo4": 21_660.0, "lfp": 21_660.0}
+SITES_MOL_M3 = {"licoo2": 51_500.0, "lco": 51_500.0, "lifepo4": 22_800.0, "lfp": 22_800.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +167,11 @@ class ContactSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackSettings:
-    """One tracker, and the name of its track."""
+    """One tracker, the name of its track, and what the tracker is told, in SI units."""
 
     name: str
     tracker: str
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,7 +323,14 @@ class Experiment:
                 time_max_s=_or(limits.time, math.inf),
             ),
             dose_limit_e_m2=limits.dose,
-            tracks=tuple(TrackSettings(name=t.name, tracker=t.tracker) for t in tables.track),
+            tracks=tuple(
+                TrackSettings(
+                    name=t.name,
+                    tracker=t.tracker,
+                    options=read_options(t.tracker, t.model_extra or {}).values,
+                )
+                for t in tables.track
+            ),
             steps=build_steps(tables.step, cell.terms, tables.limits),
             bus=_bus(tables, folder),
             stop_on_short=limits.short == "stop",
@@ -443,6 +453,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *_check_limits(tables, cell),
         *_check_equipment(tables),
         *_check_contact(tables),
+        *check_tracks(tables.track),
         *check_blanking(tables),
         *check_record(tables),
         *check_steps(tables, cell.terms),

@@ -30,7 +30,16 @@ KIND_OF: Mapping[str, str] = {
     TIP_DISTANCE: "length",
     "area": "area",
     "area_swept": "area",
-    "fraction": "fraction",
+    "residual_area": "area",
+    "thickness": "length",
+    "strain": "fraction",
+    "mean_state": "fraction",
+    "active_fraction": "fraction",
+    "converted_fraction": "fraction",
+    "crystalline_fraction": "fraction",
+    "diameter_change": "fraction",
+    "length_change": "fraction",
+    "volume_change": "fraction",
 }
 _ACTIONS: dict[str, Action] = {"next step": "next", "hold": "hold", "safe state": "safe"}
 _NAME = r"[A-Za-z][\w-]*"

@@ -262,7 +262,7 @@ class Keeper:
         for track in self._settings.tracks:
             topic = f"tracks/{track.name}"
             try:
-                track_session(self.path, track.tracker, name=track.name)
+                track_session(self.path, track.tracker, name=track.name, options=track.options)
             except CannotTrack as error:
                 why = f"{track.name}: {error}"
                 with SessionEditor.open(self.path) as editor:

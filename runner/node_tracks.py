@@ -6,7 +6,7 @@ What comes of it is provisional: the trackers run again over the whole recording
 import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,10 @@ class LiveTracks:
             self.counters.tracked += len(chunk.pixels)
 
     def _load(self) -> dict[str, Tracker]:
-        return {t.name: tracker_class(t.tracker)(self._scene) for t in self._tracks}
+        return {
+            t.name: tracker_class(t.tracker)(replace(self._scene, options=t.options))
+            for t in self._tracks
+        }
 
     def _track(self, name: str, tracker: Tracker, chunk: _Chunk) -> Track:
         frames = [*self._reference, *chunk.pixels]

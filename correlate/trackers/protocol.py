@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,31 @@ Frames = Callable[[], Iterable[NDArray[np.generic]]]
 
 class CannotTrack(ValueError):
     """The frames do not hold what the tracker looks for; the message says what."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What a tracker may be told in an experiment file, beside its name.
+
+    Parameters
+    ----------
+    kind
+        A length in m, a plain number, or one of some words.
+    default
+        What holds where nothing is given, in SI units; NaN for what the tracker finds itself.
+    words
+        Those that a word may be.
+    about
+        What it is, in a line.
+    """
+
+    kind: Literal["length", "number", "word"]
+    default: float | str
+    words: tuple[str, ...] = ()
+    about: str = ""
+
+
+Options = Mapping[str, Option]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +52,25 @@ class SceneSettings:
         Edge of a pixel in the specimen; NaN where unknown.
     film_thickness_m
         Thickness of the working film across the stack; NaN where unknown.
+    depth_m
+        Thickness of the specimen along the beam; NaN where unknown.
+    options
+        What the tracker was told, by name, in SI units.
     """
 
     shape: tuple[int, int]
     pixel_size_m: float = float("nan")
     film_thickness_m: float = float("nan")
+    depth_m: float = float("nan")
+    options: Mapping[str, float | str] = field(default_factory=dict)
+
+    def number(self, name: str, known: Options) -> float:
+        """Return what was given for an option that is a length or a number, or its default."""
+        return float(self.options.get(name, known[name].default))
+
+    def word(self, name: str, known: Options) -> str:
+        """Return what was given for an option that is a word, or its default."""
+        return str(self.options.get(name, known[name].default))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +103,8 @@ class Track:
 
 class Tracker(Protocol):
     """Finds one thing in every frame.
+
+    A class that can be told more has ``options``, a mapping of names to `Option`.
 
     Attributes
     ----------

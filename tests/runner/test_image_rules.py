@@ -18,7 +18,7 @@ def test_a_position_an_area_and_a_velocity_are_read_in_their_units():
     assert (rule.value, rule.confirm, rule.of, rule.action) == (4e-7, 3, 5, "hold")
     assert parse_image_rule("dendrite.area>0.5 um^2").value == pytest.approx(5e-13)
     assert parse_image_rule("front.velocity < 20 nm/s").value == 2e-8
-    assert parse_image_rule("particles.fraction > 80 %").value == 0.8
+    assert parse_image_rule("particles.active_fraction > 80 %").value == 0.8
 
 
 def test_a_distance_is_that_of_the_tip_to_an_edge():
