@@ -206,6 +206,17 @@ def test_a_slow_viewer_is_told_what_it_missed_at_once_or_all_anew(view, clock):
     assert count == len(view._traces.all())
 
 
+def test_what_comes_while_a_viewer_is_told_is_told_once(view, clock):
+    readings(view, 0, 100)
+    view.tick()
+    readings(view, 100, 10)
+    viewer = view.enter(may_command=True)
+    assert rows_in(view.due(viewer)) == [(Kind.ALL, 110)]
+    assert rows_in(told(view, viewer, clock)) == []
+    readings(view, 110, 5)
+    assert rows_in(told(view, viewer, clock)) == [(Kind.MORE, 5)]
+
+
 def test_events_are_told_once_each_and_only_so_many_are_kept(view, clock):
     viewer = view.enter(may_command=True)
     for number in range(MOST_EVENTS + 50):
