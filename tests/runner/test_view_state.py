@@ -262,7 +262,7 @@ async def test_a_slow_viewer_sees_the_newest_frame_alone(view, clock):
 async def test_frames_that_come_too_soon_or_cannot_be_shown_are_left(view, clock):
     view.enter(may_command=True)
     await painted(view, clock, 1)
-    clock.now_s += 0.05
+    clock.now_s += 0.04
     stamps = FrameHeader(t_start_ns=0, exposure_ns=1, t_sigma_ns=0.0, index=2, device_start_ns=0)
     view.frame(stamps, np.zeros((4, 4)))
     assert not view._painting
@@ -271,6 +271,14 @@ async def test_frames_that_come_too_soon_or_cannot_be_shown_are_left(view, clock
     assert "a frame cannot be shown" in view._events[-1][1]
     view.close()
     view.frame(stamps, np.zeros((4, 4)))  # the view has ended, and the run has not
+
+
+async def test_a_camera_that_is_as_quick_as_the_view_is_shown_in_full(view, clock):
+    view.enter(may_command=True)
+    for index in range(40):
+        clock.now_s += (0.07, 0.13)[index % 2] - 1.0  # ten a second, unevenly
+        await painted(view, clock, index)
+    assert view.counters["frames"] >= 38
 
 
 def test_an_audience_that_fails_is_shown_no_more_and_the_run_goes_on():
