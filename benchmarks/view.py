@@ -55,7 +55,7 @@ calibration = "holder.h5"
 [camera]
 driver = "mock"
 frame_rate = "10 Hz"
-pixel_size = "2 nm"
+pixel_size = "4 nm"
 dose_rate = "0.01 e/angstrom^2/s"
 height = 256
 width = 256

@@ -33,7 +33,7 @@ from runner.messages import (
     StepPaused,
     Tripped,
 )
-from runner.notes import NOTE
+from runner.note_text import NOTE
 from runner.pausing import PAUSED_KIND, RESUMED_KIND, Pausing, again
 from runner.plan import Ending, ExitCode, Plan
 from runner.position import CONTINUED, continued_data

@@ -12,7 +12,7 @@ from enum import IntEnum
 from types import FrameType
 from typing import Protocol
 
-from runner.notes import NOTE, BadNote, said
+from runner.note_text import NOTE, BadNote, said
 
 KEYBOARD = "keyboard"
 WORDS = ("pause", "resume", "stop", "abort", "halt", "next", NOTE)

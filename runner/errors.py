@@ -21,7 +21,7 @@ from runner.dry_run import CannotTry
 from runner.edge_files import EdgeFileError
 from runner.lab import LabError
 from runner.newfile import UnknownTemplate
-from runner.notes import BadNote
+from runner.note_text import BadNote
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
 from runner.position import CannotContinue

@@ -3,29 +3,9 @@
 from datetime import UTC, datetime
 from pathlib import Path
 
+from runner.note_text import NOTE, BadNote, said
 from session.editor import SessionEditor
 from session.reader import Session
-
-NOTE = "note"
-MOST_CHARACTERS = 10_000
-
-
-class BadNote(ValueError):
-    """A note cannot be kept; says why, and what would do."""
-
-
-def said(text: str) -> str:
-    """Return a note's text without what surrounds it.
-
-    Raises
-    ------
-    BadNote
-        It is empty or very long.
-    """
-    kept = text.strip()
-    if not kept or len(kept) > MOST_CHARACTERS:
-        raise BadNote(f"a note has 1 to {MOST_CHARACTERS} characters; this one has {len(kept)}")
-    return kept
 
 
 def add_note(path: Path, text: str, *, at_s: float | None = None) -> int:

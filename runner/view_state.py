@@ -143,7 +143,9 @@ class ViewState:
         now_s = self._now_s()
         if self._is_closed or self._painting or now_s < self._frame_due_s:
             return
-        self._frame_due_s = now_s + (FRAME_S if self.viewers else IDLE_FRAME_S)
+        every_s = FRAME_S if self.viewers else IDLE_FRAME_S
+        # From when it was due, not from when it came: a camera of that rate is shown at it.
+        self._frame_due_s = max(self._frame_due_s, now_s - every_s / 2) + every_s
         about = {
             "index": stamps.index,
             "t_s": (stamps.t_start_ns - self._start_ns) / 1e9,

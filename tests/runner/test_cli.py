@@ -54,7 +54,7 @@ def test_every_verb_has_help_with_an_example(verb):
 
 def test_starting_is_quick_because_little_is_imported():
     code = "import sys, runner.cli; print([m for m in sys.modules if m in"
-    code += " ('numpy', 'scipy', 'pandas', 'h5py', 'pyvisa', 'pydantic')])"
+    code += " ('numpy', 'scipy', 'pandas', 'h5py', 'pyvisa', 'pydantic', 'starlette', 'uvicorn')])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from potentiostat.segments import Wait
+from potentiostat.segments import Segment, Step, Wait
 from potentiostat.technique import (
     Level,
     chronoamperometry,
@@ -50,6 +50,12 @@ CHARGE = chronopotentiometry(3e-11, (rule("|Q|", ">", 3e-11),))
 REST = open_circuit(0.3)
 PLAN = (REST, CHARGE, REST)
 IN_STEP = 15  # blocks, by which the charge is on
+
+
+def parts(until):
+    """Return a step of two segments, of which the first is paused."""
+    first = Segment(name="first", current_A=3e-11, until=(until,))
+    return Step(name="parts", segments=(first, replace(first, name="second", current_A=-2e-11)))
 
 
 class Cell(SteppedCell):
@@ -135,8 +141,11 @@ class Run:
             tuple(Level(volts=v) for v in (3.6, 3.65, 3.55, 3.6)), 0.2, cycles=1, window_V=1.0
         ),
         open_circuit(0.8),
+        parts(rule("|Q|", ">", 2e-11)),
+        parts(rule("|Q_ionic|", ">", 2e-11)),
+        replace(parts(rule("t", ">", 5.0)), until=(rule("|Q_half|", ">", 3e-11),)),
     ],
-    ids=["Q", "t", "ionic", "pulses", "gcpl", "ca", "cv", "ocv"],
+    ids=["Q", "t", "ionic", "pulses", "gcpl", "ca", "cv", "ocv", "part", "ionic part", "half"],
 )
 def test_a_step_that_was_paused_goes_on_as_if_nothing_had_been(tmp_path, step):
     steps = (REST, step, REST)

@@ -206,6 +206,17 @@ def test_a_slow_viewer_is_told_what_it_missed_at_once_or_all_anew(view, clock):
     assert count == len(view._traces.all())
 
 
+def test_what_comes_while_a_viewer_is_told_is_told_once(view, clock):
+    readings(view, 0, 100)
+    view.tick()
+    readings(view, 100, 10)
+    viewer = view.enter(may_command=True)
+    assert rows_in(view.due(viewer)) == [(Kind.ALL, 110)]
+    assert rows_in(told(view, viewer, clock)) == []
+    readings(view, 110, 5)
+    assert rows_in(told(view, viewer, clock)) == [(Kind.MORE, 5)]
+
+
 def test_events_are_told_once_each_and_only_so_many_are_kept(view, clock):
     viewer = view.enter(may_command=True)
     for number in range(MOST_EVENTS + 50):
@@ -251,7 +262,7 @@ async def test_a_slow_viewer_sees_the_newest_frame_alone(view, clock):
 async def test_frames_that_come_too_soon_or_cannot_be_shown_are_left(view, clock):
     view.enter(may_command=True)
     await painted(view, clock, 1)
-    clock.now_s += 0.05
+    clock.now_s += 0.04
     stamps = FrameHeader(t_start_ns=0, exposure_ns=1, t_sigma_ns=0.0, index=2, device_start_ns=0)
     view.frame(stamps, np.zeros((4, 4)))
     assert not view._painting
@@ -260,6 +271,14 @@ async def test_frames_that_come_too_soon_or_cannot_be_shown_are_left(view, clock
     assert "a frame cannot be shown" in view._events[-1][1]
     view.close()
     view.frame(stamps, np.zeros((4, 4)))  # the view has ended, and the run has not
+
+
+async def test_a_camera_that_is_as_quick_as_the_view_is_shown_in_full(view, clock):
+    view.enter(may_command=True)
+    for index in range(40):
+        clock.now_s += (0.07, 0.13)[index % 2] - 1.0  # ten a second, unevenly
+        await painted(view, clock, index)
+    assert view.counters["frames"] >= 38
 
 
 def test_an_audience_that_fails_is_shown_no_more_and_the_run_goes_on():
