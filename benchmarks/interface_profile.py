@@ -8,9 +8,9 @@ unknown: root-mean-square error over the bound, of place and of width, of the li
 out far enough for the tracker (of how many do not, is said). Beside ours an unweighted
 least-squares fit (scipy's curve_fit, from the same start, failures left out) and, for the
 place, the steepest point of the line smoothed by 2 px (np.gradient, argmax).
-Then the simulated recordings, with drift, texture and a detector's pattern: errors beside claimed sigmas. The
-texture's part of an error is one draw for a recording. The zero of positions is that of the
-registration.
+Then the simulated recordings, with drift, texture and a detector's pattern: errors beside
+claimed sigmas. The texture's part of an error is one draw for a recording. The zero of
+positions is that of the registration.
 """
 
 import warnings
