@@ -24,7 +24,7 @@ FIRST_FRAMES, EVERY_FRAME = 8, 12  # looked at live, and of a whole recording
 PAD_PX = 8  # of the field on each side, for windows that follow the specimen
 SOFT = 0.25, 0.75  # shares of the full amplitude between which the edge of a lattice lies
 SURE = 0.5  # of the power of the strongest windows
-LEVER = 2.0
+LEVER = 3.0
 INNER = 0.92  # of the full amplitude, where spacing and direction are measured
 # What is lost of the area of an island, whatever its size, as a share of the window's square:
 # a window's average moves an edge inwards by its curvature, which adds up to one turn.
@@ -216,7 +216,8 @@ class LiveLattice:
         length_px = np.count_nonzero(edge) * cell / (EDGE_DEPTH * self._ring.window_px)
         pieces = length_px / (CORNER_RATIO * self._ring.window_px)
         unseen = EDGE_PX * length_px / math.sqrt(max(pieces, 1.0))
-        lost = LOST_SIGMA_RATIO * window2 * math.sqrt(1 + abs(turns))
+        islands = ndimage.label(share > 0.5)[1] + ndimage.label(share <= 0.5)[1]
+        lost = LOST_SIGMA_RATIO * window2 * math.sqrt(islands)
         area = cell * float(np.clip((share - low) / (high - low), 0.0, 1.0).sum())
         reading = LatticeReading(
             shift=shift,

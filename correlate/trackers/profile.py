@@ -33,8 +33,8 @@ from correlate.window import Band
 FIRST_FRAMES = 20
 FIRST_WIDTHS_PX = (2.0, 6.0, 18.0)
 BLOCKS = 10
-MIN_SIGNIFICANCE = 8.0  # of the step in the first frames
-SEEN_SIGNIFICANCE = 5.0  # in one frame
+MIN_SIGNIFICANCE = 12.0  # of the step in the first frames
+SEEN_SIGNIFICANCE = 12.0  # in one frame: below, place and width are not told together
 JUMP_SIGMAS, JUMP_PX = 8.0, 6.0
 LOST_FRAMES = 5  # without the interface before it is looked for everywhere
 BAND_WIDTHS = 3.0  # of the interface, that take no part in registration
