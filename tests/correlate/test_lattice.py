@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from correlate.bragg import Ring, turning
-from correlate.trackers.lattice import LatticeTracker
+from correlate.trackers.lattice import LatticeTracker, look
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from mocks.camera import new_scene
 from mocks.scenario import load
@@ -104,6 +104,19 @@ def test_the_frequency_of_fringes_errs_by_its_sigma():
         spread = np.sqrt(ring.frequency_variance(sigma, np.full(seen.shape, angle)))
         errors.append((size.mean() - 1 / 4.96) / spread)
     assert 0.8 < np.sqrt(np.mean(np.square(errors))) < 1.25
+
+
+def test_noise_is_no_part_of_a_lattice():
+    rng, (y, x) = np.random.default_rng(0), np.indices((56, 56))
+    ring, powers = Ring(4.96), []
+    for _ in range(40):
+        phase = (0.9 * x + 0.44 * y) / (4.96 * np.hypot(0.9, 0.44)) + rng.uniform()
+        image = rng.poisson(10 * (1 + 0.2 * np.cos(2 * np.pi * phase)))
+        strength, seen, _, _ = look(ring, image, 0, 0)
+        assert seen.all()
+        powers.append(np.mean(strength**2))
+    full = (0.5 * 0.2 * 10 * 16**2) ** 2  # half the amplitude, times the sum of a Hann window
+    assert np.mean(powers) == pytest.approx(full, rel=0.03)
 
 
 def test_edges_turn_once_around_an_island():
