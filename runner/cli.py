@@ -191,7 +191,7 @@ def run(  # noqa: PLR0913 - one argument for each option
                     if view is not None:
                         view.stage(text)
                         if not announced:  # not for a plan that is refused
-                            click.echo(view.told, err=as_json)
+                            click.echo(view.told, err=True)  # beside what else a person follows
                             announced = True
                     screen.stage(text)
 

@@ -118,7 +118,7 @@ def test_a_plan_that_is_refused_switches_nothing_on_and_leaves_no_file(
     assert says in " ".join(told.split())
     # There is something to look at once the plan begins, and not before.
     seen = code == 3 and says != "NOWHERE"
-    assert ("live view: http://127.0.0.1:" in result.stdout) is seen
+    assert ("live view: http://127.0.0.1:" in result.stderr) is seen
     assert "Traceback" not in told
     assert [p.name for p in tmp_path.iterdir()] == ["plan.toml"]
 
