@@ -7,6 +7,8 @@ from typing import Any
 from correlate.trackers.protocol import Options
 
 GROUP = "lamella.trackers"
+# Looked up once: what is installed is on disk, and an experiment may be read on an event loop.
+_REGISTERED = {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
 class UnknownTracker(ValueError):
@@ -15,7 +17,7 @@ class UnknownTracker(ValueError):
 
 def tracker_names() -> tuple[str, ...]:
     """Return the names of all registered trackers, sorted."""
-    return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
+    return tuple(sorted(_REGISTERED))
 
 
 def tracker_class(name: str) -> Any:
@@ -26,10 +28,9 @@ def tracker_class(name: str) -> Any:
     UnknownTracker
         No tracker is registered under that name.
     """
-    for entry in entry_points(group=GROUP):
-        if entry.name == name:
-            return entry.load()
-    raise UnknownTracker(why_unknown(name))
+    if (entry := _REGISTERED.get(name)) is None:
+        raise UnknownTracker(why_unknown(name))
+    return entry.load()
 
 
 def tracker_options(name: str) -> Options:
