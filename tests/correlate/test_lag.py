@@ -260,4 +260,4 @@ def test_trackers_are_found_by_their_names():
 def _settings():
     from correlate.trackers.protocol import SceneSettings
 
-    return SceneSettings(shape=(64, 64), pixel_size_m=1e-9, film_thickness_m=3e-8)
+    return SceneSettings(shape=(64, 64), pixel_size_m=1e-10, film_thickness_m=3e-9)
