@@ -112,7 +112,8 @@ class Bench:
             task = asyncio.current_task()
             if task is not None:
                 self._keep(task)
-            await serve(reader, writer)
+            with suppress(asyncio.CancelledError):  # the bench ends: nobody is to hear of it
+                await serve(reader, writer)
 
         return attend
 

@@ -22,6 +22,9 @@ from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
 from runner.format import held_text, with_sigma
+from runner.image_rules import ImageRule
+from runner.image_stops import ImageStop, ImageStops
+from runner.live_tracking import LiveTracking
 from runner.messages import (
     Block,
     EndKind,
@@ -29,6 +32,7 @@ from runner.messages import (
     LevelsKnown,
     Passed,
     SegmentEnded,
+    StartStep,
     StepEnded,
     StepPaused,
     Tripped,
@@ -41,6 +45,7 @@ from runner.previews import Previews
 from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
 from runner.temperature_record import TemperatureRecord
+from runner.tracking import Seen
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
@@ -56,6 +61,8 @@ EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
 ORDER = "order"  # kind of the event of an operator's word
+IMAGE_STOP = "image_stop"  # kind of the event of a step's end by an image
+SIGHT_S = 60.0  # for which a step whose rules are on images waits until its tracks are followed
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
 
 
@@ -81,6 +88,8 @@ class LiveState:
     ended: list[StepEnded] = field(default_factory=list)
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
+    rules: tuple[ImageRule, ...] = ()  # on images, by which the present step may end
+    unseen: str = ""  # why the next step, whose rules are on images, is not begun yet
     ring_fill: float = 0.0  # share of the recorder's ring that waits for the disk
     paused: str = ""  # "pausing" until the cell rests, then "paused"
     temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
@@ -131,6 +140,10 @@ class Acquisition:
         Not begun.
     before
         The run that died, with which this one goes on.
+    tracking
+        Entered; None where no rule is on a track.
+    capacitance_F
+        Of the holder; NaN where it was not measured.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each part that it joins
@@ -147,6 +160,8 @@ class Acquisition:
         show: Show,
         before: Continuation | None = None,
         audience: Audience = NOBODY,
+        tracking: LiveTracking | None = None,
+        capacitance_F: float = math.nan,
     ) -> None:
         self._experiment = experiment
         self._cell = cell
@@ -163,6 +178,15 @@ class Acquisition:
         self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
         self.previews = Previews()
+        self._tracking = tracking
+        self._images = ImageStops(
+            now_ns=clock.now_ns,
+            capacitance_F=capacitance_F,
+            frame_rate_Hz=math.nan if camera is None else camera.info.frame_rate_Hz,
+        )
+        self._image_stop: ImageStop | None = None  # by which the present step ends
+        self._unnoted: ImageStop | None = None  # that is not recorded yet
+        self._unseen: tuple[StartStep, int] | None = None  # a step that waits for its tracks
         self._watch = Watch(experiment.record.rules)
         self._unshown: list[NDArray[np.void]] = []
         self._before = before
@@ -202,13 +226,17 @@ class Acquisition:
         await self._camera.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._film(self._camera), name="runner.film")
-            keeper = None
+            keeper = teller = None
+            if self._tracking is not None:
+                telling = self._tracking.tell(self._take_seen)
+                teller = group.create_task(telling, name="runner.tell")
             if self._camera.has_clock:
                 keeping = self._keep_time(self._camera, since_ns=self._clock.now_ns())
                 keeper = group.create_task(keeping, name="runner.keep_time")
             ending = await self._follow_plan()
-            if keeper is not None:
-                keeper.cancel()
+            for task in (keeper, teller):
+                if task is not None:
+                    task.cancel()
             await self._camera.stop()
         return ending
 
@@ -249,6 +277,7 @@ class Acquisition:
         """Take readings, and do what they and the operator ask for; False for no more."""
         await self._take(block)
         await self._clock.settle()
+        await self._look_at_images(block)
         self._heed_word()
         self._heed_operator()
         await self._heed_pause()
@@ -328,9 +357,13 @@ class Acquisition:
     async def _take_end(self, ended: StepEnded) -> bool:
         """Note the end of a step and go on; False when there is nothing to go on with."""
         await self._note_end(ended)
-        if ended.kind is EndKind.HELD:
+        stop, self._image_stop = self._image_stop, None
+        holds = stop is not None and stop.action == "hold" and ended.kind is EndKind.COMMAND
+        if ended.kind is EndKind.HELD or holds:
             self.state.held = ended.reason
             self._control.take_go_on()  # what was said before is not meant
+        if holds:
+            return not self._plan.must_close
         if ended.kind in (EndKind.CONDITION, EndKind.COMMAND):
             return await self._go_on()
         return True
@@ -349,6 +382,12 @@ class Acquisition:
         message = self._plan.next_step()
         if message is None:
             return
+        if why := self._images.not_seen(self._image_rules(message.index)):
+            self._unseen, self.state.unseen = (message, self._clock.now_ns()), why
+            return
+        await self._begin(message)
+
+    async def _begin(self, message: StartStep) -> None:
         self._step_start_ns = self._clock.now_ns()
         self._control.take_next()  # what was said before is not meant
         passed, self._passed = self._passed, None
@@ -371,13 +410,22 @@ class Acquisition:
                 "name": step.name,
                 "held": held_text(step),
                 "current_A": None if math.isnan(step.current_A) else step.current_A,
-                "until": [condition.text for condition in step.until],
+                "until": [
+                    *(condition.text for condition in step.until),
+                    *(rule.text for rule in self._image_rules(message.index)),
+                ],
                 "technique": step_to_data(step) if _is_small(step) else None,
                 "passed": None if passed is None else asdict(passed),
             },
         )
+        self.state.rules = self._image_rules(message.index)
+        self._images.begin(self.state.rules)
         self._cell.start(message)
         self._pausing.begun(message)
+
+    def _image_rules(self, index: int) -> tuple[ImageRule, ...]:
+        rules, place = self._experiment.image_rules, self._plan.in_file(index)
+        return rules[place] if place < len(rules) else ()
 
     def _wall_time(self, t_ns: int | None = None) -> datetime:
         """Return the time of day: that of the start, and what the run's clock says since."""
@@ -408,6 +456,8 @@ class Acquisition:
 
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None
+        self._images.end()
+        self.state.rules = ()
         self.state.waits = False
         self._waiting = Waiting()
         self._pausing.ended()
@@ -448,6 +498,9 @@ class Acquisition:
             self._pausing.go_on()
             self.state.paused, self._why_end = self._pausing.word, None
             return True
+        if self._unseen is not None and self._why_end is not None:
+            self._unseen, self._why_end, self.state.unseen = None, None, ""
+            return True
         if not self.state.held:
             return False
         if self._why_end is None and not self._control.take_go_on():
@@ -478,6 +531,7 @@ class Acquisition:
 
     async def _note_pause(self, paused: StepPaused) -> None:
         self._pausing.set_aside(paused)
+        self._images.end()  # resting on the operator's word, whatever they show
         self.state.paused = self._pausing.word
         await self._recorder.event(
             paused.t_ns,
@@ -509,6 +563,7 @@ class Acquisition:
                 "rested_s": rested_s,
             },
         )
+        self._images.begin(self._image_rules(message.index))
         self._cell.start(message)
         self._pausing.begun(message)
         self.state.paused = self._pausing.word
@@ -533,6 +588,53 @@ class Acquisition:
         if why is not None:
             self.state.waits = False
             self._why_end = self._why_end or why
+
+    # --- what images ask for -----------------------------------------------------------
+
+    async def _look_at_images(self, block: Block) -> None:
+        """Heed what images show by now, and that they show nothing."""
+        if self._tracking is not None:
+            await self._tracking.catch_up(self._clock.now_ns())
+        samples = block.samples
+        if len(samples):
+            self._images.readings(
+                samples["read_start_ns"],
+                samples["voltage_V"],
+                float(samples["current_A"][-1]),
+                rests=block.step < 0 or self._plan[block.step].is_rest,
+            )
+        self._stop_by(self._images.look())
+        await self._heed_unseen()
+        if (stop := self._unnoted) is not None:
+            self._unnoted = None
+            await self._recorder.event(stop.t_ns, IMAGE_STOP, "runner", stop.reason, stop.data())
+
+    def _take_seen(self, seen: Seen) -> None:
+        self._stop_by(self._images.seen(seen))
+        self._audience.seen(seen)
+
+    def _stop_by(self, stop: ImageStop | None) -> None:
+        """End the step at once; it is recorded with the next readings."""
+        if stop is None:
+            return
+        self._image_stop = self._unnoted = stop
+        self._why_end = self._why_end or stop.reason
+        self._cell.end_step(stop.reason)
+        if stop.action == "safe" and not self._plan.must_close:
+            self._plan.refuse_more(Ending(code=ExitCode.LIMIT, reason=stop.reason))
+
+    async def _heed_unseen(self) -> None:
+        """Begin a step that waits for its tracks, once they are followed; not for ever."""
+        if self._unseen is None or self._why_end is not None:
+            return
+        message, since_ns = self._unseen
+        why = self._images.not_seen(self._image_rules(message.index))
+        if not why:
+            self._unseen, self.state.unseen = None, ""
+            await self._begin(message)
+        elif self._clock.now_ns() - since_ns > SIGHT_S * 1e9:
+            self._why_end = f"step {message.index + 1} was not begun: {why}"
+            self._plan.refuse_more(Ending(code=ExitCode.FAILED, reason=self._why_end))
 
     # --- readings --------------------------------------------------------------------
 
@@ -615,12 +717,16 @@ class Acquisition:
                 await self._note_fault(frame)
                 continue
             stamps = self._stamp(frame)
+            if self._tracking is not None:
+                await self._tracking.see(stamps, frame.pixels)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
             await self._show_frame(stamps, frame)
             self._end_wait("frame")
             self.state.frames += 1
             self.state.dropped += frame.info.dropped_before
             self._count_dose(stamps.dose_per_m2)
+            dose_e_m2, now_ns = self.state.dose_e_m2, self._clock.now_ns()
+            self._stop_by(self._images.dose(stamps.index, now_ns, dose_e_m2))
             del frame  # its pixels hold a slot of the ring
 
     async def _show_frame(self, stamps: FrameHeader, frame: Frame) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.tracking import Seen
 from session.messages import Event
 from session.records import FrameHeader
 
@@ -33,6 +34,10 @@ class Audience(Protocol):
 
     def event(self, event: Event) -> None:
         """See an event that is recorded."""
+        ...
+
+    def seen(self, seen: Seen) -> None:
+        """See what trackers see in a frame; only where a rule asks for it."""
         ...
 
 
@@ -75,6 +80,10 @@ class Shielded:
     def event(self, event: Event) -> None:
         """See an event."""
         self._show(lambda audience: audience.event(event))
+
+    def seen(self, seen: Seen) -> None:
+        """See what trackers see in a frame."""
+        self._show(lambda audience: audience.seen(seen))
 
 
 NOBODY: Audience = Shielded(None, lambda _text: None)

@@ -1,6 +1,7 @@
 """One experiment from start to report: opens everything, and leaves the cell safe."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ from runner.experiment import Experiment
 from runner.header import session_header
 from runner.holder_record import HolderRecord, load_holder
 from runner.lab import MOCK, Lab, open_lab
+from runner.live_tracking import LiveTracking, scene_of
 from runner.messages import LEASE_S, GuardianSettings, HolderTerms
 from runner.outputs import Outputs
 from runner.plan import Ending, ExitCode, Plan
@@ -333,6 +335,7 @@ async def _play(
         )
         refused = await _note_before(recorder, lab.clock.now_ns(), *found)
         feed = await _enter_bus(experiment, outputs, people.control, stack)
+        tracking = await _enter_tracking(experiment, lab, camera, stack)
         acquisition = Acquisition(
             experiment,
             cell=cell,
@@ -345,6 +348,8 @@ async def _play(
             show=_show_nobody if feed is None else feed.put,
             before=before,
             audience=people.audience,
+            tracking=tracking,
+            capacitance_F=math.nan if terms is None else terms.capacitance_F,
         )
         async with beside_the_run(
             microscope,
@@ -369,6 +374,8 @@ async def _play(
             await recorder.queue_counters("previews", acquisition.previews.counters)
         if feed is not None:
             await recorder.queue_counters("bus", asdict(feed.counters))
+        if tracking is not None:
+            await recorder.queue_counters("tracking", asdict(tracking.counters))
         await recorder.finish(ending.reason, datetime.now(UTC).isoformat())
     return ending, cell
 
@@ -453,6 +460,26 @@ async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
         now_ns=lab.clock.now_ns,
     )
     return await stack.enter_async_context(camera)
+
+
+async def _enter_tracking(
+    experiment: Experiment, lab: Lab, camera: FrameSource | None, stack: AsyncExitStack
+) -> LiveTracking | None:
+    """Start to track what rules on images ask for; without such rules, nothing is."""
+    asked = {rule.track for rules in experiment.image_rules for rule in rules}
+    tracks = tuple(track for track in experiment.tracks if track.name in asked)
+    if camera is None or experiment.camera is None or not tracks:
+        return None
+    shape = (camera.info.height, camera.info.width)
+    return await stack.enter_async_context(
+        LiveTracking(
+            tracks,
+            scene_of(experiment.camera, experiment.cell, shape),
+            dtype=camera.info.dtype,
+            frame_rate_Hz=camera.info.frame_rate_Hz,
+            waits=lab.clock.spec.lockstep,
+        )
+    )
 
 
 async def _enter_microscope(lab: Lab, stack: AsyncExitStack) -> Microscope | None:

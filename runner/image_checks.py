@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from correlate.registry import UnknownTracker, tracker_class
 from runner.findings import Finding, Severity
-from runner.image_rules import DOSE, ImageRule
+from runner.image_rules import CONFIDENCE_SIGMAS, DOSE, ImageRule
 
 if TYPE_CHECKING:
     from runner.config import ExperimentTable, TrackTable
@@ -54,13 +54,40 @@ def _wrong_quantity(rule: ImageRule, track: "TrackTable") -> Iterator[str]:
 
 
 def image_findings(experiment: "Experiment") -> Iterator[Finding]:
-    """Refuse a run by rules on images: they can be tried on a recorded session only."""
+    """Say by which images a run may end a step, and refuse those that cannot be followed."""
+    trackers = {track.name: track.tracker for track in experiment.tracks}
     for i, rules in enumerate(experiment.image_rules):
         for rule in rules:
+            why = _not_followed(rule, trackers, experiment)
             yield Finding(
-                severity=Severity.REFUSE,
+                severity=Severity.REFUSE if why else Severity.OK,
                 what=f"step {i + 1}: {rule.text}",
-                arithmetic="no run follows images yet; try it on a recorded session with "
-                "`lamella dry-run`, and take it out for a run",
+                arithmetic=why or _how(rule),
                 key=("step", i, "until"),
             )
+
+
+def _not_followed(rule: ImageRule, trackers: dict[str, str], experiment: "Experiment") -> str:
+    if experiment.camera is not None and experiment.camera.is_node:
+        return (
+            "what a camera node sees comes too late to stop by; take it out, or have the camera "
+            "on this computer"
+        )
+    if rule.quantity == DOSE:
+        return ""
+    tracker = tracker_class(trackers[rule.track])
+    if not hasattr(tracker, "begin"):
+        return f"the tracker {trackers[rule.track]!r} needs all frames of a recording"
+    return ""
+
+
+def _how(rule: ImageRule) -> str:
+    if rule.quantity == DOSE:
+        return f"{_THEN[rule.action]}; counted at the end of each exposure"
+    return (
+        f"{_THEN[rule.action]}, once {rule.confirm} of {rule.of} frames foresee it within "
+        f"{CONFIDENCE_SIGMAS:g} sigma"
+    )
+
+
+_THEN = {"next": "goes to the next step", "hold": "rests and asks", "safe": "ends the run"}

@@ -126,6 +126,10 @@ class Plan:
         """Return the number of steps."""
         return len(self._steps)
 
+    def in_file(self, index: int) -> int:
+        """Return which step of the file a step of the plan is, jumps and all."""
+        return self._written[index]
+
     def next_step(self) -> StartStep | None:
         """Move on; None when the plan is done."""
         self.index = self._following()

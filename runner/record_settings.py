@@ -24,6 +24,7 @@ KINDS = (
     "gap",
     "frame_fault",
     "beam_blank",
+    "image_stop",
 )
 RULE_KIND = "capture"
 _OF_A_READING = ("V", "I", "|I|")

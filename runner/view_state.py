@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 
 from runner.acquisition import LiveState
 from runner.control import Control
+from runner.tracking import Seen
 from runner.view_frames import Painter, Picture, frame_message
+from runner.view_marks import marks, track_lines
 from runner.view_traces import (
     MOST_AT_ONCE,
     MOST_MISSED,
@@ -91,6 +93,8 @@ class ViewState:
         self._title = title
         self._facts = dict(facts or {})
         self._control = control
+        size_m = self._facts.get("pixel_m")
+        self._pixel_m = float(size_m) if isinstance(size_m, int | float) else math.nan
         self._now_s = now_s
         self._run = LiveState(steps=0)
         self._start_ns = 0
@@ -102,6 +106,7 @@ class ViewState:
         self._events: deque[tuple[int, str]] = deque(maxlen=MOST_EVENTS)
         self._told = 0
         self._remote: dict[str, str] = {}
+        self._seen: Seen | None = None
         self._is_closed = False
         self._frame: tuple[int, bytes] = (0, b"")
         self._frame_due_s = -math.inf
@@ -176,6 +181,10 @@ class ViewState:
             return
         t_s = (event.t_ns - self._start_ns) / 1e9 if self._start_ns else None
         self._list(t_s, event.kind, event.source, event.message)
+
+    def seen(self, seen: Seen) -> None:
+        """See what trackers see in a frame; the newest is shown."""
+        self._seen = seen
 
     def stage(self, text: str) -> None:
         """See what is being done."""
@@ -281,6 +290,7 @@ class ViewState:
             "is_paused": control.is_paused,
             "paused": run.paused,
             "held": run.held,
+            "unseen": run.unseen,
             "waits": run.waits,
             "step": run.step,
             "steps": run.steps,
@@ -302,6 +312,8 @@ class ViewState:
             "clock_sigma_s": run.clock_sigma_ns / 1e9,
             "temperature_K": run.temperature_K,
             "viewers": len(self.viewers),
+            "tracks": track_lines(self._seen, run.rules),
+            "marks": marks(self._seen, run.rules, self._pixel_m),
             "remote": self._remote.get("remote_track") or self._remote.get("remote_frames", ""),
         }
 

@@ -177,11 +177,18 @@ class LiveFront:
         self._settings, self._model = settings, model
         self._estimator = estimator
         self._follower = FrontFollower(model, place_px)
+        self._begun: FrontReading | None = None  # where the front was found first
 
     def track(self, frames: Frames) -> Track:
-        """Follow the front through more frames; each is looked at once."""
+        """Follow the front through more frames; each is looked at once.
+
+        The area is swept since the first frame in which the front was found, in whatever
+        chunks the frames come.
+        """
         readings = [self.update(pixels) for pixels in frames()]
-        return front_track(readings, self._model, self._settings)
+        if self._begun is None:
+            self._begun = next((r for r in readings if r.fit is not None), None)
+        return front_track(readings, self._model, self._settings, begun=self._begun)
 
     def update(self, pixels: NDArray[np.generic], *, with_shape: bool = True) -> FrontReading:
         """Register a frame and fit the front in it.
@@ -208,9 +215,19 @@ class LiveFront:
 
 
 def front_track(
-    readings: Sequence[FrontReading], model: FrontModel, settings: SceneSettings
+    readings: Sequence[FrontReading],
+    model: FrontModel,
+    settings: SceneSettings,
+    *,
+    begun: FrontReading | None = None,
 ) -> Track:
-    """Return readings as columns, in SI units."""
+    """Return readings as columns, in SI units.
+
+    Parameters
+    ----------
+    begun
+        From which the area is swept; by default the first in which the front was found.
+    """
     size_m, film = settings.pixel_size_m, model.film
     fits = [r.fit for r in readings]
     x_px = np.array([math.nan if f is None else f.position_px for f in fits])
@@ -219,11 +236,14 @@ def front_track(
     drift_px = np.array([r.shift.sigma_x_px for r in readings])
     x_sigma_px = np.hypot(own_px, drift_px)
     valid = np.isfinite(x_px)
-    # Swept since the first frame in which the front was found.
-    begin = int(np.argmax(valid)) if np.any(valid) else 0
+    begun = begun or next((r for r in readings if r.fit is not None), None)
     height_m = settings.shape[0] * size_m
-    swept_px = x_px[begin] - x_px if len(x_px) else x_px
-    swept_sigma_px = np.hypot(x_sigma_px, x_sigma_px[begin]) if len(x_px) else x_px
+    begun_px, begun_sigma_px = math.nan, math.nan
+    if begun is not None and begun.fit is not None:
+        begun_px = begun.fit.position_px
+        begun_sigma_px = math.hypot(begun.fit.sigma_px, begun.shift.sigma_x_px)
+    swept_px = begun_px - x_px
+    swept_sigma_px = np.hypot(x_sigma_px, begun_sigma_px)
     metres = {
         "position": film.interface_px - x_px,
         "position_sigma": np.hypot(x_sigma_px, film.interface_sigma_px),

@@ -138,9 +138,23 @@
     pen.font = `600 ${u}px system-ui, sans-serif`;
     label(`t = ${f.t_s.toFixed(2)} s`, u * 0.6, u * 0.6, u);
     if (f.blanked) label("beam blanked", u * 0.6, u * 2.4, u);
+    drawMarks(fits / f.binned, width, height, u);
     if (state.facts.pixel_m) scaleBar(state.facts.pixel_m * f.binned, fits, width, height, u);
     $("frame-about").textContent = `frame ${f.index} · ${si(f.exposure_s, "s", 3)}${known(f.sigma_s) ? ` · ± ${si(f.sigma_s, "s", 2)}` : ""}`;
     $("frame-range").textContent = `black ${Number(f.low.toPrecision(4))}, white ${Number(f.high.toPrecision(4))} counts${f.binned > 1 ? ` · ${f.binned} × ${f.binned} binned` : ""}`;
+  }
+  // Where things were seen in the newest frame, and where rules draw their lines.
+  function drawMarks(scale, width, height, u) {
+    for (const m of (state.status && state.status.marks) || []) {
+      const x = m.x_px * scale, y = known(m.y_px) ? m.y_px * scale : null, rule = m.what === "rule";
+      pen.strokeStyle = rule ? "#ffb454" : "#4cd4ff"; pen.lineWidth = u / 8;
+      pen.setLineDash(rule ? [u / 2, u / 3] : []);
+      pen.beginPath();
+      if (y === null) { pen.moveTo(x, 0); pen.lineTo(x, height); } else pen.arc(x, y, u / 2, 0, 2 * Math.PI);
+      pen.stroke();
+      pen.setLineDash([]);
+      if (rule) label(m.text, Math.min(Math.max(x + u * 0.5, u * 0.6), width - pen.measureText(m.text).width - u), height * 0.5, u);
+    }
   }
   function label(text, x, y, u) {
     const w = pen.measureText(text).width;
@@ -169,6 +183,7 @@
     if (s.paused || s.is_paused) return ["paused", s.paused || "pausing"];
     if (s.held) return ["held", "held"];
     if (s.waits) return ["held", "waits"];
+    if (s.unseen) return ["starting", "waits for the image"];
     return s.step < 0 ? ["starting", "starting"] : ["running", "running"];
   }
   function show(s) {
@@ -177,7 +192,7 @@
     document.body.dataset.state = kind;
     text("pill", kind === "ended" ? "ended" : word);
     document.title = `${kind === "ended" ? "ended" : word} · ${F.title ?? "Lamella"}`;
-    text("step", s.ended ? `ended: ${s.ended}` : s.step < 0 ? s.stage : `step ${s.step + 1} of ${s.steps} · ${s.name}${s.held ? ` · held: ${s.held}` : ""}`);
+    text("step", s.ended ? `ended: ${s.ended}` : s.step < 0 ? s.stage : `step ${s.step + 1} of ${s.steps} · ${s.name}${s.held ? ` · held: ${s.held}` : s.unseen ? ` · ${s.unseen}` : ""}`);
     const left = s.step_longest_s - s.step_elapsed_s, lasts = known(s.step_longest_s) && s.step >= 0 && !s.ended;
     text("left", lasts ? `${duration(Math.max(0, left))} left at most` : "");
     $("step-bar").style.width = lasts ? `${Math.min(100, (100 * s.step_elapsed_s) / s.step_longest_s)}%` : "0";
@@ -204,6 +219,8 @@
     text("frames", `${s.frames.toLocaleString("en")}, ${s.dropped} lost`); mark("frames", s.dropped > 0.05 * s.frames);
     text("ring", `${(100 * s.ring_fill).toFixed(0)} % waits for the disk`); mark("ring", s.ring_fill > 0.5);
     text("clock", known(s.clock_sigma_s) ? `± ${si(s.clock_sigma_s, "s", 3)}` : "not known");
+    $("tracks").hidden = $("tracks-name").hidden = !s.tracks.length;
+    text("tracks", s.tracks.join("\n"));
     const asked = s.temperature_K !== null || s.remote;
     $("warm").hidden = $("warm-name").hidden = s.temperature_K === null;
     text("warm", known(s.temperature_K) ? `${s.temperature_K.toFixed(1)} K` : "unknown");

@@ -174,16 +174,6 @@ def test_the_command_line_tells_a_person_and_a_program(recorded, tmp_path):
     assert "frames older than 0.5 s decide nothing" in refused.output
 
 
-def test_a_run_with_such_rules_is_refused_before_anything_is_opened(tmp_path):
-    file = tmp_path / "rules.toml"
-    file.write_text(plan("front.position > 200 nm").text, "utf-8")
-    asked = ["run", str(file), "-o", str(tmp_path / "x.h5"), "--speed", "max"]
-    refused = CliRunner().invoke(main, asked)
-    assert refused.exit_code == 2
-    assert "lamella dry-run" in refused.output
-    assert not (tmp_path / "x.h5").exists()
-
-
 def test_a_table_holds_what_was_not_decided(recorded):
     found = dry_run(plan("front.position > 400 nm"), recorded())
     assert math.isnan(found.tried[0].fired_s)

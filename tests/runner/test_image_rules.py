@@ -1,13 +1,17 @@
 """Rules on images: read with their units, or refused with the place of what is wrong."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runner.check import check
 from runner.experiment import Experiment, ExperimentError
+from runner.findings import Severity
+from runner.image_checks import image_findings
 from runner.image_rules import ImageRuleError, looks_like_image_rule, parse_image_rule
 from runner.rules import RuleError, parse_rule
 
@@ -119,3 +123,25 @@ def test_a_rule_on_what_is_not_there_is_refused_with_its_line(rule, says):
         experiment(rule)
     assert says in str(caught.value)
     assert "step[2].until[2]" in str(caught.value)
+
+
+def test_a_run_is_told_by_which_images_it_may_end():
+    found = check(experiment("front.position > 400 nm, then hold")).findings
+    told = [f for f in found if "front.position" in f.what]
+    assert [f.severity for f in told] == [Severity.OK]
+    assert told[0].arithmetic.startswith("rests and asks, once 2 of 3 frames")
+
+
+def test_rules_on_what_cannot_be_followed_live_are_refused(monkeypatch):
+    monkeypatch.delattr("correlate.trackers.front.FrontTracker.begin")
+    told = [f for f in check(experiment("front.position > 400 nm")).findings if "front." in f.what]
+    assert [f.severity for f in told] == [Severity.REFUSE]
+    assert "needs all frames of a recording" in told[0].arithmetic
+
+
+def test_rules_on_the_images_of_a_camera_node_are_refused():
+    found = experiment("front.position > 400 nm")
+    node = replace(found, camera=replace(found.camera, driver="node"))
+    (told,) = image_findings(node)
+    assert told.severity is Severity.REFUSE
+    assert "a camera node sees comes too late" in told.arithmetic
