@@ -81,8 +81,12 @@ class LayersScene(Scene):
             + FILM.texture_ratio * (in_film - in_electrolyte)
             + ELECTROLYTE.texture_ratio * in_electrolyte
         )
-        texture = 1 + coarse * self.grains.moved(dx, dy)
-        return np.asarray(profile * np.maximum(texture, 0.05))
+        through = self.grains.moved(dx, dy)
+        through *= coarse
+        through += 1
+        np.maximum(through, 0.05, out=through)
+        through *= profile
+        return through
 
     def truth(self, front_m: float) -> Truth:
         """Return the depth of the front from the electrolyte."""

@@ -66,6 +66,8 @@ class Scene(ABC):
     def transmission(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
         """Return the share of beam that each pixel lets through, shape (height, width).
 
+        The array is the caller's own.
+
         Parameters
         ----------
         front_m
@@ -93,8 +95,10 @@ class Scene(ABC):
             Share of beam that was on over the exposure: one number, or one of each row.
         """
         lit = np.reshape(np.asarray(beam, np.float64), (-1, 1))
-        through = self.transmission(front_m, drift_px)
-        return np.asarray(self.dose_e_px * through * self._gain * lit)
+        counts = self.transmission(front_m, drift_px)
+        counts *= self.dose_e_px * lit
+        counts *= self._gain
+        return counts
 
     def frame(
         self,
@@ -127,5 +131,7 @@ class Grains:
 
     def moved(self, dx: float, dy: float) -> NDArray[np.float64]:
         """Return the pattern where the specimen stands, shape (height, width)."""
-        turn = np.exp(-2j * np.pi * (self._frequency_y * dy + self._frequency_x * dx))
-        return np.asarray(fft.irfft2(self._spectrum * turn, s=self._shape))
+        # A plane of phases is the product of two lines of them, which are quick to make.
+        turned = self._spectrum * np.exp(-2j * np.pi * dy * self._frequency_y)
+        turned *= np.exp(-2j * np.pi * dx * self._frequency_x)
+        return np.asarray(fft.irfft2(turned, s=self._shape, overwrite_x=True))
