@@ -4,24 +4,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mocks.fringes import FringesParameters, FringesScene
 from mocks.layers import LayersScene
-from mocks.particles import ParticlesParameters, ParticlesScene
-from mocks.profiles import ProfilesParameters, ProfilesScene
 from mocks.scenario import CameraSettings, Scenario
+from mocks.scene_parameters import FringesParameters, ParticlesParameters, ProfilesParameters
 
 if TYPE_CHECKING:
     from mocks.scene import Scene
 
 
 def new_scene(scenario: Scenario, seed: int) -> "Scene":
-    """Return the scene that a scenario's parameters describe."""
+    """Return the scene that a scenario's parameters describe; no other's maths is loaded."""
     match scenario.scene:
         case FringesParameters() as fringes:
+            from mocks.fringes import FringesScene  # noqa: PLC0415
+
             return FringesScene(scenario, fringes, seed)
         case ParticlesParameters() as mosaic:
+            from mocks.particles import ParticlesScene  # noqa: PLC0415
+
             return ParticlesScene(scenario, mosaic, seed)
         case ProfilesParameters() as profiles:
+            from mocks.profiles import ProfilesScene  # noqa: PLC0415
+
             return ProfilesScene(scenario, profiles, seed)
         case _:
             return LayersScene(scenario, seed)

@@ -5,14 +5,19 @@ surface inwards, and domains that the beam makes amorphous one after the other.
 """
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from mocks.scene import Scene, SceneParameters, Truth
+from mocks.scene import Scene, Truth
+from mocks.scene_parameters import (
+    DamagedParameters,
+    FringesParameters,
+    GrainsParameters,
+    GrowingParameters,
+)
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
@@ -21,80 +26,6 @@ EDGE_PX = 1.5  # how soft crystals end
 AMORPHOUS_LEVEL = 0.6
 RIM_PX = 20  # of the field, that windows of a tracker do not reach
 GRAIN_SEED, DOMAIN_SEED = 9, 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FringesParameters(SceneParameters):
-    """What the fringes are like.
-
-    Parameters
-    ----------
-    spacing_m
-        From fringe to fringe.
-    fringe_ratio
-        Amplitude of the fringes, of the mean.
-    speckle_ratio
-        How coarse the grains of what is amorphous stand out.
-    direction_rad
-        In which the fringes follow each other, from the x axis.
-    strained_per_m
-        Relative change of the spacing for each metre that the cell's front moves.
-    """
-
-    spacing_m: float = 2.48e-10
-    fringe_ratio: float = 0.2
-    speckle_ratio: float = 0.03
-    direction_rad: float = 0.4
-    strained_per_m: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrainsParameters(FringesParameters):
-    """Inactive lithium in its electrolyte's decomposition layer, in cryo-microscopy.
-
-    Parameters
-    ----------
-    carbonate
-        0 for a highly concentrated electrolyte, which leaves few large grains of metal;
-        other than 0 for a carbonate, which leaves many small ones.
-    """
-
-    carbonate: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrowingParameters(FringesParameters):
-    """A layer that grows from a surface on the left into a crystal of another spacing.
-
-    Parameters
-    ----------
-    layer_m
-        Thickness when the cell is new.
-    grows_ratio
-        By how much it grows, of what the cell's front moves.
-    host_spacing_m
-        Of the crystal that it grows into.
-    """
-
-    layer_m: float = 2.5e-9
-    grows_ratio: float = 0.1
-    host_spacing_m: float = 4.7e-10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DamagedParameters(FringesParameters):
-    """A crystal that the beam makes amorphous, domain by domain.
-
-    Parameters
-    ----------
-    domain_px
-        Distance between the middles of two domains.
-    damage_dose_e_m2
-        After which a share 1/e of the domains is left.
-    """
-
-    domain_px: float = 64.0
-    damage_dose_e_m2: float = 2e22
 
 
 class FringesScene(Scene):

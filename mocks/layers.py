@@ -1,17 +1,18 @@
 """The lamella as layers across the field: gold, film with its front, electrolyte."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
-from mocks.scene import Scene, SceneParameters, Truth
+from mocks.scene import Scene, Truth
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
 
+SIGMAS_THAT_COUNT = 8.5  # what is beyond rounds to 0 or 1
 MARGIN_PX = 75  # of electrolyte on the right of the film, at 400 px width
 
 
@@ -26,11 +27,6 @@ class Layer:
 GOLD = Layer(transmission=0.28, texture_ratio=0.20)
 FILM = Layer(transmission=0.60, texture_ratio=0.008)
 ELECTROLYTE = Layer(transmission=0.85, texture_ratio=0.015)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayersParameters(SceneParameters):
-    """Nothing of its own: film and front are the cell's, contrast and edges the camera's."""
 
 
 class LayersScene(Scene):
@@ -65,7 +61,7 @@ class LayersScene(Scene):
         width_px = np.hypot(camera.edge_width_m / camera.pixel_size_m, np.sqrt(1 / 12))
 
         def right_of(edge_px: float) -> NDArray[np.float64]:
-            return np.asarray(0.5 * (1 + special.erf((x - edge_px) / width_px / 2**0.5)))
+            return _risen((x - edge_px) / width_px)
 
         in_film = right_of(self.collector_px)
         in_electrolyte = right_of(self.interface_px)
@@ -91,3 +87,14 @@ class LayersScene(Scene):
     def truth(self, front_m: float) -> Truth:
         """Return the depth of the front from the electrolyte."""
         return {"front": {"position": front_m}}
+
+
+def _risen(z: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the normal distribution's share below each place, where few are near its middle.
+
+    Without `scipy.special`, whose import takes as long as many frames.
+    """
+    share = (z > 0).astype(np.float64)
+    near = np.abs(z) < SIGMAS_THAT_COUNT
+    share[near] = [0.5 * (1 + math.erf(place)) for place in (z[near] / math.sqrt(2)).tolist()]
+    return share

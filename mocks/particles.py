@@ -1,47 +1,19 @@
 """Particles that convert one after the other, as a ratio image of two losses shows them."""
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mocks.scene import Scene, SceneParameters, Truth
+from mocks.scene import Scene, Truth
+from mocks.scene_parameters import ParticlesParameters
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
 
 EDGE_PX = 0.8  # how soft particles end
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParticlesParameters(SceneParameters):
-    """A mosaic of particles on a thin support.
-
-    Parameters
-    ----------
-    columns, rows
-        Of particles, which stand about on a grid.
-    radius_px
-        Mean radius; each particle is an ellipse of its own.
-    support_level, pristine_level, converted_level
-        Of the image, as shares of the dose of a pixel.
-    active_ratio
-        Share of the whole that converts at a time.
-    particle_texture_ratio
-        How coarse grains stand out.
-    """
-
-    columns: int = 6
-    rows: int = 4
-    radius_px: float = 13.0
-    support_level: float = 0.25
-    pristine_level: float = 0.45
-    converted_level: float = 0.63
-    active_ratio: float = 0.1
-    particle_texture_ratio: float = 0.03
 
 
 class ParticlesScene(Scene):

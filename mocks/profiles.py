@@ -1,51 +1,17 @@
 """An interface across the field, as a map of a concentration or of a potential shows it."""
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from mocks.scene import Scene, SceneParameters, Truth
+from mocks.scene import Scene, Truth
+from mocks.scene_parameters import ProfilesParameters
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProfilesParameters(SceneParameters):
-    """An interface that moves, broadens and steepens as charge crosses the cell.
-
-    Parameters
-    ----------
-    place_ratio
-        Where the interface stands when the cell is new, as a share of the field's width.
-    left_level, right_level
-        Of the map, as shares of the dose of a pixel.
-    interface_width_m
-        Gaussian sigma of the step when the cell is new.
-    moves_ratio
-        By how much the interface moves to the right, of what the cell's front moves.
-    broadens_m
-        What the square of the width grows by, for each metre that the front moves.
-    drops_per_m
-        By how much the right level falls for each metre that the front moves.
-    map_texture_ratio, contact_texture_ratio
-        How coarse grains stand out: around the interface, and in the contacts, which fill
-        an eighth of the field on each side.
-    """
-
-    place_ratio: float = 0.5
-    left_level: float = 0.8
-    right_level: float = 0.5
-    interface_width_m: float = 10e-9
-    moves_ratio: float = 0.0
-    broadens_m: float = 0.0
-    drops_per_m: float = 0.0
-    map_texture_ratio: float = 0.01
-    contact_texture_ratio: float = 0.15
 
 
 class ProfilesScene(Scene):

@@ -6,11 +6,16 @@ from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
-from mocks.fringes import DamagedParameters, FringesParameters, GrainsParameters, GrowingParameters
-from mocks.layers import LayersParameters
-from mocks.particles import ParticlesParameters
-from mocks.profiles import ProfilesParameters
-from mocks.scene import SceneParameters
+from mocks.scene_parameters import (
+    DamagedParameters,
+    FringesParameters,
+    GrainsParameters,
+    GrowingParameters,
+    LayersParameters,
+    ParticlesParameters,
+    ProfilesParameters,
+    SceneParameters,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
 
 if TYPE_CHECKING:
     from mocks.scenario import Scenario
@@ -16,11 +14,6 @@ GRAIN_PX = 2.5
 
 Truth = Mapping[str, Mapping[str, float]]
 """What was in a frame: quantities by name, by the name of a track."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneParameters:
-    """What a scene of its own adds to the numbers of cell and camera."""
 
 
 class Scene(ABC):
@@ -124,14 +117,23 @@ class Grains:
 
     def __init__(self, noise: NDArray[np.float64], size_px: float = GRAIN_PX) -> None:
         self._shape = (noise.shape[0], noise.shape[1])
-        grains = ndimage.gaussian_filter(noise, size_px, mode="wrap")
-        self._spectrum = fft.rfft2(grains / grains.std())
-        self._frequency_y = fft.fftfreq(noise.shape[0])[:, None]
-        self._frequency_x = fft.rfftfreq(noise.shape[1])[None, :]
+        self._frequency_y = np.fft.fftfreq(noise.shape[0])[:, None]
+        self._frequency_x = np.fft.rfftfreq(noise.shape[1])[None, :]
+        blurred = np.fft.rfft2(noise)
+        blurred *= _passed(self._frequency_y, size_px) * _passed(self._frequency_x, size_px)
+        self._spectrum = blurred / np.fft.irfft2(blurred, s=self._shape).std()
 
     def moved(self, dx: float, dy: float) -> NDArray[np.float64]:
         """Return the pattern where the specimen stands, shape (height, width)."""
         # A plane of phases is the product of two lines of them, which are quick to make.
         turned = self._spectrum * np.exp(-2j * np.pi * dy * self._frequency_y)
         turned *= np.exp(-2j * np.pi * dx * self._frequency_x)
-        return np.asarray(fft.irfft2(turned, s=self._shape, overwrite_x=True))
+        return np.asarray(np.fft.irfft2(turned, s=self._shape))
+
+
+def _passed(frequency: NDArray[np.float64], sigma_px: float) -> NDArray[np.float64]:
+    """Return what a Gaussian blur, cut off at four sigma, lets through of each frequency."""
+    away = np.arange(1, int(4 * sigma_px + 0.5) + 1)
+    weights = np.exp(-0.5 * (away / sigma_px) ** 2)
+    waves = np.cos(2 * np.pi * frequency[..., None] * away)
+    return np.asarray((1 + 2 * waves @ weights) / (1 + 2 * weights.sum()))

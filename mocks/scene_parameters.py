@@ -1,0 +1,152 @@
+"""What each kind of scene adds to the numbers of a scenario.
+
+Apart from the scenes themselves: who names a scenario need not load what draws it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneParameters:
+    """What a scene of its own adds to the numbers of cell and camera."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayersParameters(SceneParameters):
+    """Nothing of its own: film and front are the cell's, contrast and edges the camera's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfilesParameters(SceneParameters):
+    """An interface that moves, broadens and steepens as charge crosses the cell.
+
+    Parameters
+    ----------
+    place_ratio
+        Where the interface stands when the cell is new, as a share of the field's width.
+    left_level, right_level
+        Of the map, as shares of the dose of a pixel.
+    interface_width_m
+        Gaussian sigma of the step when the cell is new.
+    moves_ratio
+        By how much the interface moves to the right, of what the cell's front moves.
+    broadens_m
+        What the square of the width grows by, for each metre that the front moves.
+    drops_per_m
+        By how much the right level falls for each metre that the front moves.
+    map_texture_ratio, contact_texture_ratio
+        How coarse grains stand out: around the interface, and in the contacts, which fill
+        an eighth of the field on each side.
+    """
+
+    place_ratio: float = 0.5
+    left_level: float = 0.8
+    right_level: float = 0.5
+    interface_width_m: float = 10e-9
+    moves_ratio: float = 0.0
+    broadens_m: float = 0.0
+    drops_per_m: float = 0.0
+    map_texture_ratio: float = 0.01
+    contact_texture_ratio: float = 0.15
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticlesParameters(SceneParameters):
+    """A mosaic of particles on a thin support.
+
+    Parameters
+    ----------
+    columns, rows
+        Of particles, which stand about on a grid.
+    radius_px
+        Mean radius; each particle is an ellipse of its own.
+    support_level, pristine_level, converted_level
+        Of the image, as shares of the dose of a pixel.
+    active_ratio
+        Share of the whole that converts at a time.
+    particle_texture_ratio
+        How coarse grains stand out.
+    """
+
+    columns: int = 6
+    rows: int = 4
+    radius_px: float = 13.0
+    support_level: float = 0.25
+    pristine_level: float = 0.45
+    converted_level: float = 0.63
+    active_ratio: float = 0.1
+    particle_texture_ratio: float = 0.03
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FringesParameters(SceneParameters):
+    """What the fringes are like.
+
+    Parameters
+    ----------
+    spacing_m
+        From fringe to fringe.
+    fringe_ratio
+        Amplitude of the fringes, of the mean.
+    speckle_ratio
+        How coarse the grains of what is amorphous stand out.
+    direction_rad
+        In which the fringes follow each other, from the x axis.
+    strained_per_m
+        Relative change of the spacing for each metre that the cell's front moves.
+    """
+
+    spacing_m: float = 2.48e-10
+    fringe_ratio: float = 0.2
+    speckle_ratio: float = 0.03
+    direction_rad: float = 0.4
+    strained_per_m: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrainsParameters(FringesParameters):
+    """Inactive lithium in its electrolyte's decomposition layer, in cryo-microscopy.
+
+    Parameters
+    ----------
+    carbonate
+        0 for a highly concentrated electrolyte, which leaves few large grains of metal;
+        other than 0 for a carbonate, which leaves many small ones.
+    """
+
+    carbonate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowingParameters(FringesParameters):
+    """A layer that grows from a surface on the left into a crystal of another spacing.
+
+    Parameters
+    ----------
+    layer_m
+        Thickness when the cell is new.
+    grows_ratio
+        By how much it grows, of what the cell's front moves.
+    host_spacing_m
+        Of the crystal that it grows into.
+    """
+
+    layer_m: float = 2.5e-9
+    grows_ratio: float = 0.1
+    host_spacing_m: float = 4.7e-10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedParameters(FringesParameters):
+    """A crystal that the beam makes amorphous, domain by domain.
+
+    Parameters
+    ----------
+    domain_px
+        Distance between the middles of two domains.
+    damage_dose_e_m2
+        After which a share 1/e of the domains is left.
+    """
+
+    domain_px: float = 64.0
+    damage_dose_e_m2: float = 2e22
