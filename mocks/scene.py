@@ -131,9 +131,9 @@ class Grains:
         return np.asarray(np.fft.irfft2(turned, s=self._shape))
 
 
-def _passed(frequency: NDArray[np.float64], sigma_px: float) -> NDArray[np.float64]:
+def _passed(frequency: NDArray[np.floating], sigma_px: float) -> NDArray[np.float64]:
     """Return what a Gaussian blur, cut off at four sigma, lets through of each frequency."""
     away = np.arange(1, int(4 * sigma_px + 0.5) + 1)
     weights = np.exp(-0.5 * (away / sigma_px) ** 2)
     waves = np.cos(2 * np.pi * frequency[..., None] * away)
-    return np.asarray((1 + 2 * waves @ weights) / (1 + 2 * weights.sum()))
+    return np.asarray((1 + 2 * waves @ weights) / (1 + 2 * weights.sum()), dtype=np.float64)
