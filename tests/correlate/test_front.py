@@ -58,7 +58,6 @@ def test_position_and_sigma_are_true():
     assert 0.75 < np.sqrt(np.mean(np.square(pulls))) < 1.3
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_simulated_lamella_is_tracked_within_half_a_pixel(seed):
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=0.6e20)

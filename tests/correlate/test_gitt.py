@@ -136,7 +136,6 @@ SHARES = (0.004, 0.04, 0.1, 0.4)
 CASES = [(*key, s, r) for key, row in TABLE.items() for s, r in zip(SHARES, row, strict=True)]
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize(("straight_V", "rate", "share", "ratio"), CASES)
 def test_the_formula_errs_as_it_is_known_to_and_the_guard_says_so(straight_V, rate, share, ratio):
     found = one(-rate * PER_HOUR_A, share, straight_V=straight_V)
@@ -297,7 +296,6 @@ def film_titration(seed, *, pulses=2, **changed):
     return readings, tuple(spans), Setting(thickness_m=THICKNESS_M, stray_F=p.stray_F)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("changed", [{}, {"stray_F": 30e-12}, {"leak_ohm": 3e12}])
 def test_stray_capacitance_and_leak_do_not_deceive(changed):
     for found in titrate(*film_titration(1, **changed)):

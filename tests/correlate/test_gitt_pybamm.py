@@ -91,7 +91,6 @@ class Slab:
         return (np.concatenate(column) for column in zip(*rows, strict=True))
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("rate", [0.1, -0.1, -1.0, 1.0])
 def test_the_simulated_film_has_the_voltage_of_an_independent_solver(pybamm, rate):
     spans = [(rate * PER_HOUR_A, 250.0, 500), (0.0, 500.0, 1000), (-rate * PER_HOUR_A, 100.0, 200)]
@@ -127,7 +126,6 @@ def titrated(pybamm, level_A, share, *, pulses, straight_V=None):
     )
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize(
     ("rate", "share", "straight_V"), [(-0.01, 0.04, None), (0.01, 0.08, None), (0.1, 0.04, 0.5)]
 )
@@ -139,7 +137,6 @@ def test_the_diffusivity_of_an_independent_film_is_found(pybamm, rate, share, st
         assert pulse.fit_m2_s == pytest.approx(FILM.diffusivity_m2_s, rel=0.05)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize(("rate", "share"), [(-0.1, 0.04), (-1.0, 0.004), (-1.0, 0.1)])
 def test_the_guard_says_no_where_the_formula_fails_on_it(pybamm, rate, share):
     (found,) = titrated(pybamm, rate * PER_HOUR_A, share, pulses=1)

@@ -82,7 +82,6 @@ def test_what_changes_by_itself_after_a_change_is_no_step():
     assert steps(t[:0], v[:0]) == []
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("soft_ohm", [1e11, 1e12])
 def test_a_telegraph_in_the_simulated_cell_is_found(soft_ohm):

@@ -348,7 +348,6 @@ async def test_one_client_owns_the_instrument_and_the_source_outlives_it():
         assert world.cell.mated
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 async def test_real_pace_follows_the_clock_and_has_its_events_on_time():
     speed = 200.0
     origin = real_now_ns()

@@ -21,7 +21,6 @@ def charge(level=20e-12, clamp=4.3):
     return Source(mode="current", level=level, clamp=clamp)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("stray_F", [0.0, 1e-15, 30e-12, 300e-12])
 @pytest.mark.parametrize("leak_ohm", [36e9, 1e12, 1e15])
 def test_the_ledger_closes_to_round_off(stray_F, leak_ohm):

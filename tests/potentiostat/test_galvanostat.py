@@ -107,7 +107,6 @@ def can_be_held(known, target_A, ohm):
 # --- margins -------------------------------------------------------------------------------
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("spec", RANGES[:5], ids=lambda s: f"{s.full_scale_A:g}")
 @pytest.mark.parametrize("ohm", CELLS_OHM)
 @pytest.mark.parametrize("stray_F", [30e-12, 100e-12, 300e-12])
@@ -174,7 +173,6 @@ def test_a_current_settles_on_its_set_point_and_stays(spec, ohm, stray_F):
     assert max(turn.read_A for turn in turns) < 1.4 * target_A + 1.5 * figures.ripple_A
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @settings(deadline=None, max_examples=40)
 @given(
     spec=st.sampled_from(RANGES[:5]),

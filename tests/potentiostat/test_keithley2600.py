@@ -805,7 +805,6 @@ def exchanges_of_a_run():
     return link.exchanges
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["lost", "garbage", "short", "not a number"])

@@ -155,7 +155,6 @@ class HostGone(Exception):
     pass
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("block", [1, 5])

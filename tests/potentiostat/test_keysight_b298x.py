@@ -576,7 +576,6 @@ def test_a_current_is_held_within_the_stated_error(direct, target_A, range_A, se
     check_unharmed(link)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_the_charge_that_is_read_is_the_charge_that_flowed(direct):
     smu, link = direct()
     smu.apply(current(3e-11))
@@ -600,7 +599,6 @@ def test_the_window_stops_the_loop_and_is_told(direct):
     check_unharmed(link)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_a_host_that_falls_silent_leaves_a_voltage_inside_the_window(direct):
     smu, link = direct()
     smu.apply(current(1e-10))
@@ -639,7 +637,6 @@ def test_a_reading_that_is_no_number_leaves_the_level(direct):
     assert set(link.sent) == {READING}
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_another_current_goes_on_from_the_level_that_stands(direct):
     smu, link = direct()
     smu.apply(current(3e-11))
@@ -770,7 +767,6 @@ def test_rest_is_reached_from_every_state_at_once(direct, setpoint):
     check_unharmed(link)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("fail_at", range(1, 80))
 def test_whichever_answer_fails_the_cell_is_brought_to_rest(direct, fail_at):
     smu, link = direct(connect=False)

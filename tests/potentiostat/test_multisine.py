@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from potentiostat.multisine import Sines, multisine
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @given(
     lowest=st.floats(1e-3, 1.0),
     factor=st.integers(1, 200),

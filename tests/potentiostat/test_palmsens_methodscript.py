@@ -569,7 +569,6 @@ def test_a_cell_that_cannot_be_opened_is_not_called_safe(connected, monkeypatch)
         smu.ensure_safe()
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_no_response_that_fails_keeps_the_cell_from_safety(made):
     """The n-th line of the instrument is lost, or garbled, for all n."""
 

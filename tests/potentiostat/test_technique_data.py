@@ -122,7 +122,6 @@ def assert_plain(data):
         assert type(data) in (str, int, float)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("name", TECHNIQUES)
 @settings(deadline=None, max_examples=40)
 @given(data=st.data())

@@ -128,7 +128,6 @@ class Run:
         return [(e.kind, e.data["step"]) for e in self.events if e.kind in listed]
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize(
     "step",
     [

@@ -306,7 +306,6 @@ def labelled(steps):
     return (replace(steps[0], label="again"), *steps[1:-1], last)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @settings(max_examples=8, phases=[Stage.explicit, Stage.generate])
 @given(
     steps=st.lists(plan_steps(), min_size=2, max_size=3),

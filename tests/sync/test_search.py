@@ -22,7 +22,6 @@ def outcomes():
     return [module.pair(seed) for seed in range(20)]
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_hidden_offsets_are_found_and_no_answer_is_confident_and_wrong(outcomes):
     assert sum(o.wrong for o in outcomes) == 0
     fair = [o for o in outcomes if not o.hopeless]

@@ -72,7 +72,6 @@ def coverage(way, *, asked, seeds):
     return float(np.mean(inside)), float(np.sqrt(np.mean(pulls))), all(bounded)
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("law", LAWS)
 def test_intervals_of_95_percent_hold_the_truth_about_as_often(law):
     share, spread, bounded = coverage(LAWS[law], asked=np.arange(0, 60, 0.8), seeds=16)
@@ -352,7 +351,6 @@ def follow(clocks, rows, **options):
     return live, np.array(found).T
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.parametrize("law", LAWS)
 def test_online_intervals_hold_the_truth_about_as_often_as_they_say(law):
     inside, bounded = [], []

@@ -53,7 +53,6 @@ def made_tiff(folder):
     return folder / "a.tif"
 
 
-@pytest.mark.no_cover  # the same lines many times over, which other tests cover
 @pytest.mark.filterwarnings("ignore")  # tifffile warns of what it skips
 @pytest.mark.parametrize(
     "make", [made_mib, made_tvips, made_seq, made_ser, made_mrc, made_info, made_tiff]
