@@ -112,8 +112,7 @@ class Bench:
             task = asyncio.current_task()
             if task is not None:
                 self._keep(task)
-            with suppress(asyncio.CancelledError):  # the bench ends: nobody is to hear of it
-                await serve(reader, writer)
+            await serve(reader, writer)
 
         return attend
 

@@ -226,6 +226,7 @@ def test_two_lines_at_once_are_two_replies_wherever_they_are_read(connect):
     assert link.query("B?").text == "two"
     assert link.listen().text == "three"
     assert link.query("C?").text == "B?"
+    assert link.listen().text == "C?"  # by when the instrument has heard it
     assert instrument.lines == ["A?", "B?", "C?"]
 
 
