@@ -1,4 +1,4 @@
-"""Boundary motion against ionic charge: the Faraday balance of a front."""
+"""Boundary motion and volume against ionic charge: Faraday balances."""
 
 from dataclasses import dataclass
 
@@ -67,5 +67,68 @@ def faraday_balance(
         expected_m_C=expected_m_C,
         ratio=line.slope / expected_m_C,
         ratio_sigma=abs(sigma / expected_m_C),
+        n=int(good.sum()),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeBalance:
+    """Which volume came for the charge that flowed.
+
+    Parameters
+    ----------
+    slope, slope_sigma
+        Volume per ionic charge, m^3/C.
+    expected
+        Molar volume over ``z F``.
+    ratio, ratio_sigma
+        Measured over expected.
+    n
+        Rows used.
+    """
+
+    slope: float
+    slope_sigma: float
+    expected: float
+    ratio: float
+    ratio_sigma: float
+    n: int
+
+
+def volume_balance(
+    charge_C: NDArray[np.float64],
+    volume_m3: NDArray[np.float64],
+    volume_sigma_m3: NDArray[np.float64],
+    *,
+    scale_sigma: float,
+    expected_m3_C: float,
+) -> VolumeBalance:
+    """Regress a volume on the ionic charge.
+
+    Parameters
+    ----------
+    charge_C, volume_m3, volume_sigma_m3
+        At the frames, shape (n,); rows with NaN are left out.
+    scale_sigma
+        Relative standard uncertainty that all rows share, of charge and volume.
+    expected_m3_C
+        Of the metal.
+
+    Raises
+    ------
+    ValueError
+        Fewer than three rows.
+    """
+    good = np.isfinite(charge_C) & np.isfinite(volume_m3) & (volume_sigma_m3 > 0)
+    if int(good.sum()) < 3:
+        raise ValueError(f"{int(good.sum())} frames with charge and volume are too few")
+    line = weighted_line(charge_C[good], volume_m3[good], volume_sigma_m3[good])
+    sigma = float(np.hypot(line.slope_sigma, line.slope * scale_sigma))
+    return VolumeBalance(
+        slope=line.slope,
+        slope_sigma=sigma,
+        expected=expected_m3_C,
+        ratio=line.slope / expected_m3_C,
+        ratio_sigma=abs(sigma / expected_m3_C),
         n=int(good.sum()),
     )

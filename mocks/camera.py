@@ -6,7 +6,12 @@ import numpy as np
 
 from mocks.layers import LayersScene
 from mocks.scenario import CameraSettings, Scenario
-from mocks.scene_parameters import FringesParameters, ParticlesParameters, ProfilesParameters
+from mocks.scene_parameters import (
+    FringesParameters,
+    GrowthParameters,
+    ParticlesParameters,
+    ProfilesParameters,
+)
 
 if TYPE_CHECKING:
     from mocks.scene import Scene
@@ -19,6 +24,10 @@ def new_scene(scenario: Scenario, seed: int) -> "Scene":
             from mocks.fringes import FringesScene  # noqa: PLC0415
 
             return FringesScene(scenario, fringes, seed)
+        case GrowthParameters() as growth:
+            from mocks.growths import GrowthScene  # noqa: PLC0415
+
+            return GrowthScene(scenario, growth, seed)
         case ParticlesParameters() as mosaic:
             from mocks.particles import ParticlesScene  # noqa: PLC0415
 

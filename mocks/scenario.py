@@ -8,13 +8,16 @@ from mocks.cell import CellParameters
 from mocks.film import FilmParameters
 from mocks.scene_parameters import (
     DamagedParameters,
+    DendriteParameters,
     FringesParameters,
     GrainsParameters,
     GrowingParameters,
+    GrowthParameters,
     LayersParameters,
     ParticlesParameters,
     ProfilesParameters,
     SceneParameters,
+    WhiskerParameters,
 )
 
 
@@ -293,6 +296,28 @@ def _garnet_beam_damage() -> Scenario:
     return _resolved("garnet_beam_damage", scene)
 
 
+def _lithium_grows(name: str, scene: GrowthParameters, **camera: float) -> Scenario:
+    """Return a cell in a good holder whose charge plates lithium in the field of its camera."""
+    found = _with_scene(name, scene, dose_rate_e_m2_s=1e19, **camera)
+    cell = replace(found.cell, stray_F=30e-12, leak_ohm=1e14, dielectric_F=0.5e-12)
+    return replace(found, cell=cell)
+
+
+def _li_whisker_solid() -> Scenario:
+    """Return a lithium whisker that grows through a solid electrolyte; 5 pA are 60 nm/s."""
+    return _lithium_grows("li_whisker_solid", WhiskerParameters(), pixel_size_m=4e-9)
+
+
+def _li_dendrite_liquid() -> Scenario:
+    """Return a lithium dendrite in a liquid: plated, stripped, and in part left behind."""
+    scene = DendriteParameters(
+        object_contrast=0.3, diameter_m=100e-9, tilt_rad=0.05, electrolyte_texture_ratio=0.008
+    )
+    return _lithium_grows(
+        "li_dendrite_liquid", scene, pixel_size_m=5e-9, height=240, width=400, edge_width_m=7e-9
+    )
+
+
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
 
 _SCENARIOS = {
@@ -304,6 +329,8 @@ _SCENARIOS = {
     "inactive_li_cryo": _inactive_li_cryo,
     "layered_to_spinel": _layered_to_spinel,
     "lfp_plate": _lfp_plate,
+    "li_dendrite_liquid": _li_dendrite_liquid,
+    "li_whisker_solid": _li_whisker_solid,
     "lfp_state_map": _lfp_state_map,
     "lco_solid_solution": _lco_solid_solution,
     "lco_thin_film": _lco_thin_film,

@@ -150,3 +150,60 @@ class DamagedParameters(FringesParameters):
 
     domain_px: float = 64.0
     damage_dose_e_m2: float = 2e22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthParameters(SceneParameters):
+    """What the field looks like: an electrode on each side, an electrolyte between them.
+
+    Parameters
+    ----------
+    object_contrast
+        Relative brightness of lithium beside the electrolyte.
+    diameter_m
+        Of whisker or branches, which are round.
+    start_m
+        Length when the cell is new.
+    electrode_ratio
+        Share of the width of the field that each electrode takes.
+    electrode_level, electrolyte_level
+        Transmissions.
+    electrode_texture_ratio, electrolyte_texture_ratio
+        How coarse grains stand out.
+    tilt_rad
+        Of whisker or trunk against the normal of the electrode.
+    """
+
+    object_contrast: float = 0.25
+    diameter_m: float = 120e-9
+    start_m: float = 80e-9
+    electrode_ratio: float = 0.12
+    electrode_level: float = 0.3
+    electrolyte_level: float = 0.6
+    electrode_texture_ratio: float = 0.15
+    electrolyte_texture_ratio: float = 0.015
+    tilt_rad: float = 0.12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhiskerParameters(GrowthParameters):
+    """One straight whisker with a round end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DendriteParameters(GrowthParameters):
+    """A trunk with branches.
+
+    Parameters
+    ----------
+    branches
+        That leave the trunk, alternately to both sides.
+    spacing_m
+        Along the trunk, from one to the next.
+    dead_branches
+        How many of them lose their contact when stripping begins, from the first on.
+    """
+
+    branches: int = 5
+    spacing_m: float = 260e-9
+    dead_branches: int = 2

@@ -14,6 +14,7 @@ from correlate.kinematics import mean_velocity
 from correlate.ledger import Accuracy, Beam, Counted, Holder, Lagging, Ledger, charge_ledger
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
+from correlate.trackers.growth import with_velocity as with_end_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings, Track
 from potentiostat.records import Status
 from potentiostat.segments import Step
@@ -31,6 +32,8 @@ from runner.session_shorts import Shorts, find_shorts
 from runner.timebase import fit_time_base
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
+from runner.volumes import PREFIX as VOLUME_PREFIX
+from runner.volumes import volume_balances
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
@@ -38,6 +41,7 @@ from session.session_link import LINK
 
 CHUNK_FRAMES = 32
 VELOCITY_WINDOW_S = 10.0
+END_WINDOW_S = 2.0  # of an end that grows: what a rule on images looks back over, too
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
 BRIDGED_READINGS = 5.0  # that have not settled: of more, their own values are integrated
 SHORT_EVENT = "soft_short"
@@ -148,6 +152,8 @@ def track_session(
         t_ns = table["t_start_ns"] + table["exposure_ns"] // 2
     if "position" in track.columns:
         track = with_velocity(track, t_ns, VELOCITY_WINDOW_S)
+    elif "along_px" in track.columns:
+        track = with_end_velocity(track, t_ns, END_WINDOW_S, settings.pixel_size_m)
     with SessionEditor.open(path) as editor:
         drift: dict[str, NDArray[np.generic]] = {"t_ns": t_ns, **track.drift}
         drift["valid"] = track.drift["valid"].astype(np.uint8)
@@ -232,6 +238,8 @@ def correlate_session(path: Path) -> None:
         put_associations(editor, *tested)
         if found.faraday:
             editor.put_table("correlation/faraday", {}, found.faraday)
+        for name, balance in found.volumes.items():
+            editor.put_table(f"correlation/{VOLUME_PREFIX}{name}", {}, balance)
 
 
 def carried_ionic(session: Session) -> tuple[float, float]:
@@ -273,6 +281,7 @@ class _Findings:
     shorts: Shorts
     steps: dict[str, list[float]]
     faraday: dict[str, AttributeValue]
+    volumes: dict[str, dict[str, AttributeValue]]
     spectra: tuple[Spectrum, ...]
     titrations: tuple[StepTitration, ...]
     codes: tuple[ReadCode, ...]
@@ -302,6 +311,7 @@ class _Findings:
             titrations=_titrations(session, columns, holder, accuracy),
             codes=codes,
             faraday={} if track is None else _faraday(session, ledger, accuracy, track),
+            volumes=volume_balances(session, columns, ledger, accuracy.delay_s),
         )
 
 

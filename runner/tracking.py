@@ -34,6 +34,7 @@ FIRST_FRAMES = 8  # from which a tracker learns; twice as many, and so on, where
 MOST_FIRST_FRAMES = 64
 VELOCITY_WINDOW_S = 2.0
 FEWEST_FOR_VELOCITY = 4
+MOVING = ("position", "length")  # columns whose slope is a track's velocity
 LEARNING = "the tracker is still learning"
 
 
@@ -112,7 +113,7 @@ class Eye:
         self._enough = FIRST_FRAMES
         self._new = 0
         self._why = LEARNING
-        self._rows: deque[tuple[int, float, float]] = deque()  # time, position and its sigma
+        self._rows: deque[tuple[int, float, float]] = deque()  # time, place and its sigma
         try:
             tracker = tracker_class(track.tracker)(replace(scene, options=track.options))
         except CannotTrack as error:
@@ -155,15 +156,16 @@ class Eye:
         values |= {f"drift_{name}": float(column[-1]) for name, column in track.drift.items()}
         values |= track.attributes
         valid = bool(track.valid[-1])
-        if valid and "position" in values:
-            values |= self._velocity(t_ns, values["position"], values["position_sigma"])
+        moving = next((name for name in MOVING if name in values), None)
+        if valid and moving is not None:
+            values |= self._velocity(t_ns, values[moving], values[f"{moving}_sigma"])
         reason = "" if valid else next(iter(track.reasons), "not valid")
         return Found(valid=valid, values=values, reason=reason)
 
-    def _velocity(self, t_ns: int, position: float, sigma: float) -> dict[str, float]:
-        """Return the slope of the position over the window that ends with this frame."""
+    def _velocity(self, t_ns: int, place: float, sigma: float) -> dict[str, float]:
+        """Return the slope of the place over the window that ends with this frame."""
         rows = self._rows
-        rows.append((t_ns, position, sigma))
+        rows.append((t_ns, place, sigma))
         while rows[0][0] < t_ns - VELOCITY_WINDOW_S * 1e9 and len(rows) > FEWEST_FOR_VELOCITY:
             rows.popleft()
         if len(rows) < FEWEST_FOR_VELOCITY:

@@ -1,0 +1,468 @@
+"""Follows what grows in a gap from frame to frame: its free ends, and its area.
+
+Where it is, is learned from a mean of the last frames; how far its ends have come and how
+large it is, is measured in each frame alone.
+"""
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
+from correlate.drift import Shift
+from correlate.gap import HALF, Gap, outline
+from correlate.outgrowth import End, find_ends, from_edge, refine
+from correlate.segmentation import EIGHT, Mask
+from correlate.shaft import Axis, fit_end
+
+RENEW_FRAMES = 8  # after which shape and region are looked for anew
+RENEW_PX = 3.0  # or when an end has come so far
+LOST_FRAMES = 5
+SEEN_SIGNIFICANCE, NEW_SIGNIFICANCE = 4.0, 6.0  # of an end that is followed, and of another
+MISFIT_SIGMAS = 5.0
+JUMP_SIGMAS, JUMP_PX, BLURS = 8.0, 6.0, 3.0
+REACH_PX = 24.0  # of the shaft behind its end, and of the background before it
+FEWEST_PX = 5.0  # on each side of an end that can be fitted
+# Shares of what was not expected by which place and speed follow: of a frame that tells
+# much, and of one that tells little.
+SHARP_PX, FOLLOW_SHARP, FOLLOW_BLURRED = 1.0, (0.8, 0.4), (0.4, 0.1)
+MATCH_RADII = 2.5
+SEARCH_PX, FEW_FRAMES = 24.0, 4.0  # reach for an end that is not followed yet, and memory then
+CANDIDATES = 8  # ends that are fitted in each frame, the foremost ones
+MEMORY_FRAMES = 8.0
+START_SHARE = 1 / 3  # of the first frames, that are remembered to begin with
+ROOM_PX = 40  # around an object, in which its shape is looked for anew
+FASTEST_BLUR_PX = 2.0  # that an end may move within the memory
+PATH_SIGMA_RATIO = 0.5  # of the width, by which a curved way is uncertain at least
+Floats = NDArray[np.float64]
+
+DISSOLVES_PX = -0.2  # speed of an end, per frame
+NOT_FOUND = "no object stands out in the gap"
+UNSEEN = "no step stands out where the end should be"
+GOES_ON = "what lies before the end stands out as well"
+ODD = "what is seen is no straight, round end"
+UNSETTLED = "the fit did not settle"
+JUMPED = "a jump beyond what the end can move"
+LEFT = "the end has left the field: length and area are lower bounds"
+TOUCHES = "the end touches the other electrode"
+NO_LEVEL = "too little of the background is in the field"
+BEHIND_ONLY = "nothing touches the electrode any more"
+
+
+def _lower(end: End, rows: int) -> End:
+    """Return an end with its rows counted from another one."""
+    return replace(end, axis=replace(end.axis, y_px=end.axis.y_px + rows))
+
+
+@dataclass(slots=True)
+class Followed:
+    """A free end that is followed."""
+
+    end: End
+    place_px: float
+    number: int
+    speed_px: float = 0.0
+    seen: bool = False  # in a frame, and not in the mean alone
+    blur_px: float = 0.0  # sigma of the last frame that it was seen in
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthReading:
+    """What one frame tells, in px; the reason is empty where the foremost end was found.
+
+    Parameters
+    ----------
+    along_px, along_sigma_px
+        The way to the foremost end; the sigma is that of this frame and its
+        drift, without what all frames share.
+    length_px, length_sigma_px
+        Of the way from the edge to that end.
+    x_px, y_px
+        Of that end, in reference coordinates.
+    distance_px, distance_sigma_px
+        From that end to the target's edge.
+    axis, number
+        Of that end; other ends have other numbers.
+    area
+        None where it was not measured.
+    branches
+        Free ends that are seen.
+    censored
+        The object has left the field.
+    """
+
+    shift: Shift
+    along_px: float = math.nan
+    along_sigma_px: float = math.nan
+    length_px: float = math.nan
+    length_sigma_px: float = math.nan
+    x_px: float = math.nan
+    y_px: float = math.nan
+    end_sigma_px: float = math.nan
+    distance_px: float = math.nan
+    distance_sigma_px: float = math.nan
+    axis: Axis | None = None
+    number: int = 0
+    area: AreaReading | None = None
+    branches: int = 0
+    censored: bool = False
+    significance: float = math.nan
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class GrowthFollower:
+    """Follows an object.
+
+    Parameters
+    ----------
+    gap
+        In which it is.
+    shape
+        Height and width of a frame.
+    rises
+        +1 for a brighter object, -1 for a darker one.
+    """
+
+    gap: Gap
+    shape: tuple[int, int]
+    rises: int
+    ends: list[Followed] = field(default_factory=list)
+    contrast: Contrast = field(default_factory=Contrast)
+    _background: Background = field(init=False)
+    _recent: Floats = field(init=False)
+    _object: Mask = field(init=False)
+    _region: Region = field(init=False)
+    _frames: int = field(default=0, init=False)
+    _renewed: int = field(default=-RENEW_FRAMES, init=False)
+    _travelled: float = field(default=0.0, init=False)
+    _lost: int = field(default=0, init=False)
+    _count: int = field(default=0, init=False)
+    _excess: float = field(default=1.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._background = Background(self.gap)
+        self._recent = self.gap.start.copy()
+        self._object = np.zeros(self._recent.shape, dtype=bool)
+        self._set_region(self._whole, self._object)
+
+    def update(self, pixels: NDArray[np.generic], shift: Shift) -> GrowthReading:
+        """Follow the object through one more frame.
+
+        Parameters
+        ----------
+        pixels
+            Counts or grey levels, shape (height, width).
+        shift
+            What brings the frame onto the reference; valid.
+        """
+        at = placed(self.gap, shift.dx_px, shift.dy_px)
+        beam = self._region.level(pixels, at, self._excess)
+        if not beam[0] > 0:
+            return GrowthReading(shift=shift, reason=NO_LEVEL)
+        self._excess += (beam[2] - self._excess) / min(self._frames + 1, 20)
+        beam = (beam[0], beam[1], self._excess)
+        self._frames += 1
+        self._remember(pixels, at, beam[0])
+        if self._is_due():
+            self._renew()
+        area = None
+        if np.any(self._object):
+            sigmas = shift.sigma_x_px, shift.sigma_y_px
+            # Where it is being dissolved, what was deep inside is so no more.
+            steady = not self._lost and all(f.speed_px > DISSOLVES_PX for f in self.ends)
+            area = self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=steady)
+        if area is not None and area.outgrown:
+            self._travelled = math.inf
+        reading = self._foremost(pixels, at, beam[0], shift)
+        return replace(reading, area=area, branches=len(self.ends))
+
+    # --- where it is -----------------------------------------------------------------------
+
+    @property
+    def _whole(self) -> Crop:
+        height, width = self._recent.shape
+        return slice(0, height), slice(0, width)
+
+    def _crop(self) -> Crop:
+        """Return the part of the gap in which the object is, with room around it."""
+        rows, columns = (
+            np.nonzero(self._object.any(axis=1))[0],
+            np.nonzero(self._object.any(axis=0))[0],
+        )
+        if not self.ends or not len(rows) or self._lost:
+            return self._whole
+        height, width = self._recent.shape
+        room = ROOM_PX + 2 * round(max(f.end.axis.radius_px for f in self.ends))
+        return (
+            slice(max(int(rows[0]) - room, 0), min(int(rows[-1]) + room, height)),
+            slice(0, min(int(columns[-1]) + room, width)),
+        )
+
+    def _is_due(self) -> bool:
+        waited = self._frames - self._renewed
+        return waited >= RENEW_FRAMES or (self._travelled > RENEW_PX and waited >= 2)
+
+    def _remember(self, pixels: NDArray[np.generic], at: Placed, level: float) -> None:
+        """Let a frame add to the mean of the last ones."""
+        speed = max((abs(f.speed_px) for f in self.ends), default=0.0)
+        memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), MEMORY_FRAMES), 4 * MEMORY_FRAMES)
+        blurred = any(f.blur_px > SHARP_PX for f in self.ends)
+        if self._lost and not blurred:
+            memory = FEW_FRAMES  # it may have gone on meanwhile
+        share = 1 / min(self._frames + self.gap.frames * START_SHARE, memory)
+        height, width = self._recent.shape
+        rows = slice(max(-at.down, 0), min(height, pixels.shape[0] - at.down))
+        columns = slice(max(-at.right, 0), min(width, pixels.shape[1] - at.right))
+        seen = pixels[
+            rows.start + at.down : rows.stop + at.down,
+            columns.start + at.right : columns.stop + at.right,
+        ]
+        part = self._recent[rows, columns]
+        part *= 1 - share
+        part += (share / level) * seen.astype(np.float64)
+
+    def _renew(self) -> None:
+        """Look for the object anew in the mean of the last frames."""
+        self._renewed, self._travelled = self._frames, 0.0
+        gap, crop = self.gap, self._crop()
+        excess = self.rises * (self._recent[crop] - gap.background[crop]) / gap.level[crop]
+        known = self.contrast.value if self.contrast.value > 0 else math.nan
+        mask, _ = outline(excess, self._object[crop], known, self._object[crop])
+        if self._lost >= LOST_FRAMES:
+            self.ends = []  # where they were thought to be is no hint any more
+        sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
+        radius = sure[0].radius_px if sure else math.nan
+        # Of a part that begins farther down, rows are counted from there.
+        top = crop[0].start
+        found = [_lower(end, top) for end in find_ends(excess, mask, gap.edge_px, radius)]
+        straight = len(self.ends) == 1 and self.ends[0].end.is_straight
+        if not found and straight:
+            found = [_lower(self._refined(excess, self.ends[0], top), top)]
+        self.ends = self._matched(found)
+        labels, _ = ndimage.label(mask, EIGHT)
+        rooted = np.isin(labels, np.unique(labels[:, :3]))
+        self._object[:] = False
+        self._object[crop] = mask
+        self._set_region(crop, mask & ~rooted)
+
+    def _refined(self, excess: Floats, followed: Followed, top: int) -> End:
+        """Return an end whose shaft was looked at again; noise hides its outline."""
+        before = _lower(followed.end, -top).axis
+        axis, contrast = refine(excess, before, 0.0, followed.place_px)
+        return replace(
+            followed.end,
+            axis=from_edge(axis, self.gap.edge_px),
+            end_px=followed.place_px,
+            contrast=contrast,
+        )
+
+    def _matched(self, found: list[End]) -> list[Followed]:
+        """Return ends with the places at which those before them were followed."""
+        new = []
+        for end in found:
+            self._count += 1
+            followed = Followed(end, end.end_px, self._count)
+            x, y = end.axis.place(end.end_px)
+            near = []
+            for one in self.ends:
+                u, v = one.end.axis.place(one.place_px)
+                near.append((math.hypot(u - x, v - y), one))
+            reach_px = MATCH_RADII * end.axis.radius_px + 4
+            away, old = min(near, key=lambda pair: pair[0], default=(math.inf, followed))
+            if away < reach_px:
+                u, v = old.end.axis.place(old.place_px)
+                s, _ = end.axis.along(np.array([u]), np.array([v]))
+                followed.number = old.number
+                if old.seen:
+                    followed.place_px, followed.speed_px = float(s[0]), old.speed_px
+                    followed.seen, followed.blur_px = True, old.blur_px
+            new.append(followed)
+        return new
+
+    def _set_region(self, crop: Crop, behind: Mask) -> None:
+        cover = self._object[crop].astype(np.float64)
+        ahead = np.zeros(cover.shape, dtype=bool)
+        soft = 1.5
+        y, x = np.indices(cover.shape, dtype=np.float64)
+        y += crop[0].start
+        for followed in self.ends:
+            axis, place = followed.end.axis, followed.place_px
+            soft = max(axis.wide_px, 1.0)
+            further = RENEW_PX + 2 + 2 * abs(followed.speed_px)
+            s, t = axis.along(np.asarray(x), np.asarray(y))
+            if followed.end.is_straight and len(self.ends) == 1:
+                cover = np.maximum(axis.cover(s, t, place), cover)
+            ahead |= (s > place - axis.radius_px) & (axis.cover(s, t, place + further) > HALF)
+        self._region = Region(
+            background=self._background,
+            crop=crop,
+            cover=cover,
+            ahead=ahead,
+            behind=behind,
+            soft_px=soft,
+            rises=self.rises,
+        )
+
+    # --- how far it has come -----------------------------------------------------------------
+
+    def _reaches(self, followed: Followed) -> float:
+        """Return the column that an end is expected to reach."""
+        axis, place = followed.end.axis, followed.place_px
+        return axis.place(place - axis.radius_px)[0] + axis.radius_px
+
+    def _foremost(
+        self, pixels: NDArray[np.generic], at: Placed, level: float, shift: Shift
+    ) -> GrowthReading:
+        if not self.ends:
+            behind = bool(np.any(self._object))
+            return GrowthReading(shift=shift, reason=BEHIND_ONLY if behind else NOT_FOUND)
+        first = sorted(self.ends, key=self._reaches, reverse=True)[:CANDIDATES]
+        readings = [self._fit(pixels, at, level, shift, followed) for followed in first]
+        # What was not found may be the foremost: nothing is said of another in its place.
+        leads = [self._reaches(followed) for followed in first]
+        best = int(np.argmax(leads))
+        reading = readings[best]
+        self._lost = self._lost + 1 if reading.reason else 0
+        if self._lost == LOST_FRAMES:
+            self._renewed = -RENEW_FRAMES  # look for it everywhere, now
+        return reading
+
+    def _fit(  # noqa: PLR0911, PLR0915 - one answer for each way to miss it
+        self,
+        pixels: NDArray[np.generic],
+        at: Placed,
+        level: float,
+        shift: Shift,
+        followed: Followed,
+    ) -> GrowthReading:
+        gap, axis = self.gap, followed.end.axis
+        expected = followed.place_px + followed.speed_px
+        reach = SEARCH_PX
+        if followed.seen:
+            reach = JUMP_PX + abs(followed.speed_px) + BLURS * followed.blur_px
+        begin = max(expected - REACH_PX, 2.0 if followed.end.is_straight else -axis.radius_px)
+        window = self._window(axis, begin, expected + reach + REACH_PX - JUMP_PX)
+        rows, columns = window[0] + at.down, window[1] + at.right
+        inside = (rows >= 0) & (rows < self.shape[0])
+        inside &= (columns >= 0) & (columns < self.shape[1])
+        some = self._background.at(window[0][inside], window[1][inside])
+        y = np.asarray(some.rows + at.rest_y_px, np.float64)
+        x = np.asarray(some.columns + at.rest_x_px, np.float64)
+        s, t = axis.along(x, y)
+        if len(s) < 20 or s.max() < expected + FEWEST_PX:
+            followed.place_px = expected
+            x_px = axis.place(expected + FEWEST_PX)[0]
+            touches = x_px > self._recent.shape[1] - 1 and math.isfinite(gap.target.x_px)
+            return GrowthReading(
+                shift=shift, reason=TOUCHES if touches else LEFT, censored=not touches
+            )
+        counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
+        shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
+        fit = fit_end(
+            axis,
+            s,
+            t,
+            counts,
+            level * np.maximum(shade, 1e-6),
+            expected,
+            rises=self.rises,
+            reach_px=reach,
+        )
+        noise = self._excess * (1 + level / gap.frames)
+        hidden = gap.unknown[some.rows, some.columns]
+        by_texture = self._by_texture(some.rows, some.columns, np.where(hidden, fit.weight, 0.0))
+        own = math.sqrt(fit.sigma_px**2 * noise + by_texture)
+        # Texture that is not known makes steps of its own.
+        unknown = gap.texture * float(shade.mean()) * level * float(hidden.mean())
+        least = SEEN_SIGNIFICANCE if followed.seen else NEW_SIGNIFICANCE
+        if fit.significance < least * math.sqrt(noise + unknown):
+            return GrowthReading(shift=shift, reason=UNSEEN)
+        if not fit.converged:
+            return GrowthReading(shift=shift, reason=UNSETTLED)
+        if fit.chi2 > noise + unknown + MISFIT_SIGMAS * math.sqrt(2 / len(s)):
+            return GrowthReading(shift=shift, reason=ODD)
+        if self.rises * (fit.beside - 1) > HALF * self.rises * (fit.on - 1):
+            # What lies before this end stands out as well: the end is farther on.
+            followed.place_px, followed.seen = expected + SEARCH_PX / 2, False
+            return GrowthReading(shift=shift, reason=GOES_ON)
+        if abs(fit.end_px - expected) > max(JUMP_SIGMAS * own, 1.2 * reach):
+            return GrowthReading(shift=shift, reason=JUMPED)
+        if not followed.seen:
+            followed.place_px, followed.seen = expected, True
+            expected = fit.end_px
+        followed.blur_px = own
+        step = fit.end_px - expected
+        by_place, by_speed = FOLLOW_SHARP if own < SHARP_PX else FOLLOW_BLURRED
+        followed.speed_px += by_speed * step
+        self._travelled += abs(expected + by_place * step - followed.place_px)
+        followed.place_px = expected + by_place * step
+        cosine, sine = abs(math.cos(axis.turn_rad)), abs(math.sin(axis.turn_rad))
+        drift = math.hypot(cosine * shift.sigma_x_px, sine * shift.sigma_y_px)
+        return self._told(shift, followed, fit.end_px, math.hypot(own, drift), fit.significance)
+
+    def _by_texture(
+        self, rows: NDArray[np.intp], columns: NDArray[np.intp], weight: Floats
+    ) -> float:
+        """Return the variance of a weighted sum of relative brightness by texture."""
+        if not np.any(weight):
+            return 0.0
+        patch = np.zeros((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
+        patch[rows - rows.min(), columns - columns.min()] = weight
+        # Two grains see each other over sqrt(2) of their size.
+        shared = ndimage.gaussian_filter(
+            patch, math.sqrt(2) * self.gap.grain_px, mode="constant", truncate=3.0
+        )
+        return self.gap.texture * max(float(np.sum(patch * shared)), 0.0)
+
+    def _window(
+        self, axis: Axis, begin: float, end: float
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Return the pixels of the gap along a shaft."""
+        across = axis.radius_px + 3 * axis.wide_px
+        (xa, ya), (xb, yb) = axis.place(begin), axis.place(end)
+        height, width = self._recent.shape
+        y0, y1 = math.floor(min(ya, yb) - across), math.ceil(max(ya, yb) + across) + 1
+        x0, x1 = math.floor(min(xa, xb) - across), math.ceil(max(xa, xb) + across) + 1
+        rows, columns = np.mgrid[max(y0, 0) : min(y1, height), max(x0, 0) : min(x1, width)]
+        s, t = axis.along(columns.astype(np.float64), rows.astype(np.float64))
+        on = (s >= begin) & (s <= end) & (np.abs(t) < across)
+        return rows[on], columns[on]
+
+    def _told(
+        self, shift: Shift, followed: Followed, place: float, sigma: float, significance: float
+    ) -> GrowthReading:
+        """Return what an end's place comes to."""
+        end = followed.end
+        gap, axis, r = self.gap, end.axis, end.axis.radius_px
+        x, y = axis.place(place)
+        # The point of a round end that is nearest to the target.
+        foremost = axis.place(place - r)[0] + r + gap.first
+        cosine = max(abs(math.cos(axis.turn_rad)), 0.1)
+        turned = abs(math.tan(axis.turn_rad)) * axis.turn_sigma_rad * place
+        if end.is_straight:
+            shared = math.hypot(gap.root.sigma_px / cosine, turned)
+        else:
+            shared = math.hypot(gap.root.sigma_px, end.path_sigma_px)
+        turned_x = abs(math.sin(axis.turn_rad)) * axis.turn_sigma_rad * place
+        return GrowthReading(
+            shift=shift,
+            along_px=end.path_px + place,
+            along_sigma_px=sigma,
+            length_px=end.path_px + place,
+            length_sigma_px=math.hypot(sigma, shared),
+            x_px=x + gap.first,
+            y_px=y,
+            end_sigma_px=sigma,
+            distance_px=gap.target.x_px - foremost,
+            distance_sigma_px=math.hypot(
+                math.hypot(sigma * cosine, turned_x),
+                gap.target.sigma_px if math.isfinite(gap.target.x_px) else math.nan,
+            ),
+            axis=axis,
+            number=followed.number,
+            significance=significance,
+        )

@@ -1,0 +1,228 @@
+"""Lithium that grows from one electrode towards the other, as its charge asks for.
+
+A whisker through a solid electrolyte, or a dendrite in a liquid one that is plated and
+stripped, and leaves parts behind that have lost their contact.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from mocks.cell import FARADAY_C_MOL
+from mocks.scene import Scene, Truth
+from mocks.scene_parameters import DendriteParameters, GrowthParameters
+
+if TYPE_CHECKING:
+    from mocks.scenario import Scenario
+
+LITHIUM_M3_MOL = 13.02e-6
+TREE_SEED = 11
+NECK_RATIO = 4.0  # of the radius: what dissolves first of a branch that is left behind
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A straight piece: where it begins, its direction, and the path there from the electrode."""
+
+    x_px: float
+    y_px: float
+    turn_rad: float
+    begin_px: float
+    is_left_behind: bool = False
+
+
+class GrowthScene(Scene):
+    """Lithium between two electrodes, which face each other left and right.
+
+    Parameters
+    ----------
+    scenario, seed
+        See `Scene`.
+    growth
+        What grows.
+
+    Attributes
+    ----------
+    root_px, target_px
+        Columns of the electrodes' edges.
+    """
+
+    def __init__(self, scenario: "Scenario", growth: GrowthParameters, seed: int) -> None:
+        super().__init__(scenario, seed)
+        self._growth = growth
+        self._new_m = self._most_m = scenario.cell.front_start_m
+        self._charge_per_m_C = scenario.cell.charge_per_m_C
+        height, width = self.shape
+        size_m = self.camera.pixel_size_m
+        self.root_px = growth.electrode_ratio * width
+        self.target_px = (1 - growth.electrode_ratio) * width
+        self.radius_px = growth.diameter_m / size_m / 2
+        rng = np.random.default_rng([seed, TREE_SEED])
+        middle = height * (0.5 + 0.06 * rng.uniform(-1, 1))
+        reach = 0.5 * (self.target_px - self.root_px) * math.tan(growth.tilt_rad)
+        trunk = Branch(self.root_px, middle - reach, growth.tilt_rad, 0.0)
+        self.branches = [trunk, *_side_branches(trunk, growth, size_m, rng)]
+        if 4 * self.radius_px > height or growth.start_m / size_m > self.target_px - self.root_px:
+            raise ValueError(
+                f"lithium of {2 * self.radius_px:.0f} px across and {growth.start_m / size_m:.0f} "
+                f"px along does not fit into a field of {width} x {height} px; take larger pixels"
+            )
+
+    def _volume_px(self, path_px: float, *, left_behind: bool | None = None) -> float:
+        """Return the volume of what has grown so far along every path, without its ends."""
+        area = math.pi * self.radius_px**2
+        return area * sum(
+            max(path_px - b.begin_px, 0.0)
+            for b in self.branches
+            if left_behind is None or b.is_left_behind is left_behind
+        )
+
+    def _path_px(self, volume_px: float, *, left_behind: bool | None = None) -> float:
+        """Return how far a volume reaches along every path."""
+        low, high = 0.0, 4.0 * (self.target_px - self.root_px)
+        for _ in range(60):
+            middle = 0.5 * (low + high)
+            if self._volume_px(middle, left_behind=left_behind) < volume_px:
+                low = middle
+            else:
+                high = middle
+        return 0.5 * (low + high)
+
+    def _grown_px(self, front_m: float) -> float:
+        """Return the volume for a charge: what was there, and ``Q V_m / F``."""
+        charge_C = (front_m - self._new_m) * self._charge_per_m_C
+        size_m = self.camera.pixel_size_m
+        plated = charge_C * LITHIUM_M3_MOL / FARADAY_C_MOL / size_m**3
+        return max(self._volume_px(self._growth.start_m / size_m) + plated, 0.0)
+
+    def pieces(self, front_m: float) -> list[tuple[Branch, float, float]]:
+        """Return each branch with the paths between which it is there.
+
+        What was plated and is left behind keeps its end, but loses its neck.
+        """
+        self._most_m = max(self._most_m, front_m)
+        most_px = self._path_px(self._grown_px(self._most_m))
+        left_m3 = self._grown_px(front_m)
+        stripping = left_m3 < 0.97 * self._grown_px(self._most_m)
+        if not stripping or not any(b.is_left_behind for b in self.branches):
+            path = self._path_px(left_m3)
+            return [(b, b.begin_px, path) for b in self.branches]
+        neck_px = NECK_RATIO * self.radius_px
+        area = math.pi * self.radius_px**2
+        behind = area * sum(
+            max(most_px - b.begin_px - neck_px, 0.0) for b in self.branches if b.is_left_behind
+        )
+        path = self._path_px(max(left_m3 - behind, 0.0), left_behind=False)
+        return [
+            (b, b.begin_px + neck_px, most_px) if b.is_left_behind else (b, b.begin_px, path)
+            for b in self.branches
+        ]
+
+    def coverage(
+        self, front_m: float, drift_px: tuple[float, float], *, behind: bool | None = None
+    ) -> Floats:
+        """Return which share of each pixel holds lithium, shape (height, width)."""
+        dx, dy = drift_px
+        height, width = self.shape
+        y = np.arange(height)[:, None] - dy
+        x = np.arange(width)[None, :] - dx
+        away = np.full(self.shape, np.inf)
+        for branch, first, last in self.pieces(front_m):
+            other = behind is not None and branch.is_left_behind is not behind
+            if last <= first or other:
+                continue
+            from_px, to_px = first - branch.begin_px, self._reach_px(branch, last)
+            if branch.begin_px == 0:
+                from_px = -10 * self.radius_px  # out of the electrode
+            to_px = max(to_px, from_px)
+            along = (x - branch.x_px) * math.cos(branch.turn_rad)
+            along = along + (y - branch.y_px) * math.sin(branch.turn_rad)
+            across = (y - branch.y_px) * math.cos(branch.turn_rad)
+            across = across - (x - branch.x_px) * math.sin(branch.turn_rad)
+            beyond = np.maximum(np.maximum(from_px - along, along - to_px), 0.0)
+            away = np.minimum(away, np.hypot(beyond, across))
+        return np.asarray(special.ndtr((self.radius_px - away) / self._soft_px))
+
+    def _reach_px(self, branch: Branch, path_px: float) -> float:
+        """Return how far the middle of a branch's round end is from its beginning."""
+        return path_px - branch.begin_px - (self.radius_px if branch.begin_px == 0 else 0.0)
+
+    @property
+    def _soft_px(self) -> float:
+        return math.hypot(self.camera.edge_width_m / self.camera.pixel_size_m, math.sqrt(1 / 12))
+
+    def transmission(self, front_m: float, drift_px: tuple[float, float]) -> Floats:
+        """Return the share of beam that each pixel lets through, shape (height, width)."""
+        p, (dx, dy) = self._growth, drift_px
+        x = np.arange(self.shape[1]) - dx
+        between = special.ndtr((x - self.root_px) / self._soft_px)
+        between = between * special.ndtr((self.target_px - x) / self._soft_px)
+        lithium = 1 + p.object_contrast * self.coverage(front_m, drift_px)
+        level = p.electrode_level * (1 - between) + p.electrolyte_level * between * lithium
+        coarse = p.electrode_texture_ratio * (1 - between) + p.electrolyte_texture_ratio * between
+        texture = 1 + coarse * self.grains.moved(dx, dy)
+        return np.asarray(level * np.maximum(texture, 0.05))
+
+    def truth(self, front_m: float) -> Truth:
+        """Return the foremost end, its path, and areas and volumes, in SI units."""
+        size_m, r = self.camera.pixel_size_m, self.radius_px
+        pieces = [piece for piece in self.pieces(front_m) if piece[2] > piece[1]]
+        ends = [
+            (b.x_px + self._reach_px(b, last) * math.cos(b.turn_rad) + r, last)
+            for b, first, last in pieces
+            if not b.is_left_behind or first == b.begin_px
+        ]
+        foremost_px, path_px = max(ends, default=(self.root_px, 0.0))
+        inside = np.arange(self.shape[1]) > self.root_px
+        found = {
+            "length": path_px * size_m,
+            "tip_distance": (self.target_px - foremost_px) * size_m,
+        }
+        if isinstance(self._growth, DendriteParameters):
+            covered = self.coverage(front_m, (0.0, 0.0))[:, inside]
+            behind = self.coverage(front_m, (0.0, 0.0), behind=True)[:, inside]
+            stripping = any(f > b.begin_px for b, f, _ in pieces)
+            # An end counts once it stands out by its own width, and while it is in contact.
+            clear = [
+                b
+                for b, first, last in pieces
+                if first == b.begin_px and (b.begin_px == 0 or self._reach_px(b, last) > 3 * r)
+            ]
+            found |= {
+                "area": float(covered.sum()) * size_m**2,
+                "residual_area": (float(behind.sum()) if stripping else 0.0) * size_m**2,
+                "branches": float(len(clear)),
+            }
+            return {"dendrite": found}
+        area_px = 2 * r * (path_px - r) + math.pi * r**2 / 2
+        # Its end is a half-sphere, which holds a third of its radius less than a cylinder.
+        volume_px = math.pi * r**2 * (path_px - r / 3)
+        whole = {"area": area_px * size_m**2, "volume": volume_px * size_m**3}
+        return {"whisker": found | whole}
+
+
+def _side_branches(
+    trunk: Branch, growth: GrowthParameters, size_m: float, rng: np.random.Generator
+) -> list[Branch]:
+    if not isinstance(growth, DendriteParameters):
+        return []
+    found = []
+    for k in range(growth.branches):
+        begin = (growth.start_m + (k + 0.5 + 0.2 * rng.uniform(-1, 1)) * growth.spacing_m) / size_m
+        side = 1 if k % 2 else -1
+        found.append(
+            Branch(
+                trunk.x_px + begin * math.cos(trunk.turn_rad),
+                trunk.y_px + begin * math.sin(trunk.turn_rad),
+                trunk.turn_rad + side * rng.uniform(0.75, 1.05),
+                # It comes out when the end of the trunk has passed.
+                begin + growth.diameter_m / size_m / 2,
+                is_left_behind=k < growth.dead_branches,
+            )
+        )
+    return found

@@ -1,0 +1,69 @@
+"""Volume of what is seen to grow against the charge that crossed the electrolyte."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from correlate.faraday import volume_balance
+from correlate.ledger import Ledger
+from session.reader import Session
+from session.records import AttributeValue
+
+PREFIX = "volume_"
+
+
+def volume_balances(
+    session: Session,
+    columns: Mapping[str, NDArray[np.generic]],
+    ledger: Ledger,
+    delay_s: float,
+) -> dict[str, dict[str, AttributeValue]]:
+    """Return the balance of each track that tells a volume and of which metal it is.
+
+    Nothing for one of fewer than three valid frames, and none at all where the ionic charge is
+    not known. Frames of an object that has left the field are not valid, and take no part.
+
+    Parameters
+    ----------
+    delay_s
+        By which readings of the current lag. Of a first-order lag, what the ledger has not
+        counted yet is ``delay * I``; 5 pA on a range of 10 pA hide 4 pC.
+    """
+    found: dict[str, dict[str, AttributeValue]] = {}
+    current = np.asarray(columns["current"], np.float64)
+    late = delay_s * (current - current[0]) if math.isfinite(delay_s) else 0.0
+    ionic = ledger.columns["ionic"] + late
+    if not np.all(np.isfinite(ionic)):
+        return found
+    seconds = (ledger.t_ns - ledger.t_ns[0]).astype(np.float64) / 1e9
+    largest = int(np.argmax(np.abs(ionic)))
+    charge_scale = float(ledger.columns["ionic_sigma"][largest]) / max(abs(ionic[largest]), 1e-30)
+    for name in session.tracks:
+        track = session.table(f"tracks/{name}")
+        expected = float(str(track.attributes.get("volume_per_charge", math.nan)))
+        if "volume" not in track.columns or not math.isfinite(expected):
+            continue
+        at_s = (np.asarray(track["t_ns"], np.int64) - ledger.t_ns[0]).astype(np.float64) / 1e9
+        valid = np.asarray(track["valid"]) == 1
+        width_scale = float(str(track.attributes.get("volume_scale_sigma", math.nan)))
+        try:
+            balance = volume_balance(
+                np.where(valid, np.interp(at_s, seconds, ionic), math.nan),
+                np.asarray(track["volume"], np.float64),
+                np.asarray(track["volume_sigma"], np.float64),
+                scale_sigma=math.hypot(charge_scale, width_scale),
+                expected_m3_C=expected,
+            )
+        except ValueError:
+            continue
+        found[name] = {
+            "slope_m3_C": balance.slope,
+            "slope_sigma_m3_C": balance.slope_sigma,
+            "expected_m3_C": balance.expected,
+            "ratio": balance.ratio,
+            "ratio_sigma": balance.ratio_sigma,
+            "n": balance.n,
+        }
+    return found
