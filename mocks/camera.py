@@ -1,36 +1,43 @@
 """What all simulated cameras share: their scene, their clock, the frames that they lose."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mocks.conversion import ConversionParameters, ConversionScene
-from mocks.fringes import FringesParameters, FringesScene
 from mocks.layers import LayersScene
-from mocks.nanowire import NanowireParameters, NanowireScene
-from mocks.particles import ParticlesParameters, ParticlesScene
-from mocks.profiles import ProfilesParameters, ProfilesScene
-from mocks.reacting_nanowire import ReactingNanowireParameters, ReactingNanowireScene
 from mocks.scenario import CameraSettings, Scenario
-from mocks.scene import Scene, SceneParameters
-
-_SCENES: tuple[tuple[type[SceneParameters], Callable[[Scenario, Any, int], Scene]], ...] = (
-    (ConversionParameters, ConversionScene),
-    (FringesParameters, FringesScene),
-    (NanowireParameters, NanowireScene),
-    (ParticlesParameters, ParticlesScene),
-    (ProfilesParameters, ProfilesScene),
-    (ReactingNanowireParameters, ReactingNanowireScene),
+from mocks.scene_parameters import (
+    FringesParameters,
+    GrowthParameters,
+    ParticlesParameters,
+    ProfilesParameters,
 )
 
+if TYPE_CHECKING:
+    from mocks.scene import Scene
 
-def new_scene(scenario: Scenario, seed: int) -> Scene:
-    """Return the scene that a scenario's parameters describe."""
-    for parameters, scene in _SCENES:
-        if isinstance(scenario.scene, parameters):
-            return scene(scenario, scenario.scene, seed)
-    return LayersScene(scenario, seed)
+
+def new_scene(scenario: Scenario, seed: int) -> "Scene":
+    """Return the scene that a scenario's parameters describe; no other's maths is loaded."""
+    match scenario.scene:
+        case FringesParameters() as fringes:
+            from mocks.fringes import FringesScene  # noqa: PLC0415
+
+            return FringesScene(scenario, fringes, seed)
+        case GrowthParameters() as growth:
+            from mocks.growths import GrowthScene  # noqa: PLC0415
+
+            return GrowthScene(scenario, growth, seed)
+        case ParticlesParameters() as mosaic:
+            from mocks.particles import ParticlesScene  # noqa: PLC0415
+
+            return ParticlesScene(scenario, mosaic, seed)
+        case ProfilesParameters() as profiles:
+            from mocks.profiles import ProfilesScene  # noqa: PLC0415
+
+            return ProfilesScene(scenario, profiles, seed)
+        case _:
+            return LayersScene(scenario, seed)
 
 
 def camera_time_ns(camera: CameraSettings, start_ns: int, host_ns: int) -> int:

@@ -32,7 +32,6 @@ KIND_OF: Mapping[str, str] = {
     "area_swept": "area",
     "residual_area": "area",
     "thickness": "length",
-    "grain_scale": "length",
     "strain": "fraction",
     "mean_state": "fraction",
     "active_fraction": "fraction",
