@@ -149,20 +149,22 @@ class LiveTracking:
         """Tell what is seen, frame by frame; returns when the process is gone."""
         if self._ring is None or self._process is None:
             raise RuntimeError("the tracking process was not started")
-        while True:
-            try:
+        try:
+            while True:
                 seen = await self._process.receive()
-            except ProcessLost as error:
-                self.lost = str(error)
-                await self._note_change()
-                return
-            if isinstance(seen, Seen):
-                self._ring.release(1)
-                self._under_way -= 1
-                self.counters.tracked += 1
-                self.counters.slowest_us = max(self.counters.slowest_us, seen.took_ns // 1000)
-                told(seen)
-                await self._note_change()
+                if isinstance(seen, Seen):
+                    self._ring.release(1)
+                    self._under_way -= 1
+                    self.counters.tracked += 1
+                    self.counters.slowest_us = max(self.counters.slowest_us, seen.took_ns // 1000)
+                    told(seen)
+                    await self._note_change()
+        except ProcessLost as error:
+            self.lost = str(error)
+        finally:
+            # No slot is given back any more: nobody may wait for one.
+            self.lost = self.lost or "nobody is told any more"
+            await self._note_change()
 
     async def catch_up(self, now_ns: int) -> None:
         """In virtual time, wait until all frames that were exposed by now were looked at.

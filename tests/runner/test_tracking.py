@@ -161,6 +161,19 @@ async def test_a_process_that_is_killed_is_noticed_and_holds_up_nobody(filmed):
     assert "tracking process is gone" in live.lost
 
 
+async def test_when_nobody_is_told_any_more_no_frame_waits(filmed):
+    live = LiveTracking(
+        (FRONT,), SETTINGS, dtype="uint8", frame_rate_Hz=20.0, waits=True, in_thread=True
+    )
+    async with live, asyncio.timeout(30), asyncio.TaskGroup() as group:
+        telling = group.create_task(live.tell(lambda _seen: None))
+        await asyncio.sleep(0)  # it has begun to listen
+        telling.cancel()
+        for i in range(5):  # more than there are slots
+            await live.see(header(i), filmed[0][i])
+        await live.catch_up(100 * FRAME_NS)
+
+
 async def test_virtual_time_does_not_wait_for_ever_for_a_camera_that_gives_no_frame(monkeypatch):
     monkeypatch.setattr("runner.live_tracking.PATIENCE_S", 0.05)
     live = LiveTracking(
