@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import threading
 import time
 
 import numpy as np
@@ -10,8 +9,6 @@ import pytest
 
 from mocks.keithley2450 import Keithley2450 as Simulated2450
 from mocks.pace import LockstepPace
-from mocks.scenario import load
-from mocks.world import World
 from potentiostat.drivers.keithley2450 import CLOCK, RANGES, READ, Keithley2450
 from potentiostat.errors import (
     InstrumentRefused,
@@ -26,6 +23,7 @@ from potentiostat.protocol import SafeState, Setpoint
 from potentiostat.records import SAMPLE_DTYPE, Status
 from potentiostat.visa import Reply, VisaLink
 from tests.potentiostat.independent import IndependentLink
+from tests.potentiostat.served import Served, world_of
 
 ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=1e-6, charge_max_C=1e-3)
 ZERO_A = 1e-10  # data sheet: of the current source in the 10 nA range
@@ -46,13 +44,6 @@ def readings(smu, count):
     return rows
 
 
-def world_of(*, scenario="lco_lipon_li", open_holder=False, **overrides):
-    world = World(load(scenario, **overrides), seed=1, start_ns=0)
-    if open_holder:
-        world.open_holder()
-    return world
-
-
 def check_unharmed(world):
     voltage_V = world.truth()["cell"]["voltage"]
     assert voltage_V.min() > 2.5
@@ -62,56 +53,12 @@ def check_unharmed(world):
 # --- on the wire -------------------------------------------------------------------------
 
 
-class Served:
-    """The simulated instrument behind a socket, in a thread of its own."""
-
-    def __init__(self, **options):
-        self.now = 0
-        self.world = world_of(**options)
-        self.smu = None
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def now_ns(self):
-        return self.now
-
-    def _publish(self, now_ns):
-        self.now = now_ns
-
-    async def _serve(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.pace = LockstepPace(self.world, self._publish)
-        self.smu = Simulated2450(self.world, self.pace)
-        server = await asyncio.start_server(self._attend, "127.0.0.1", 0)
-        self.resource = f"TCPIP::127.0.0.1::{server.sockets[0].getsockname()[1]}::SOCKET"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _attend(self, reader, writer):
-        while line := await reader.readline():
-            reply = await self.smu.handle(line.decode().strip())
-            if reply is not None:
-                writer.write(reply.encode() + b"\n")
-        writer.close()
-
-    def run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    def stop(self):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-
 @pytest.fixture
 def serve_2450():
     started = []
 
     def start(**options):
-        started.append(Served(**options))
+        started.append(Served(Simulated2450, **options))
         return started[-1]
 
     yield start

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from mocks.keithley2600 import Keithley2600 as Simulated2600
 from mocks.keithley2600_smu import NOT_A_READING
 from potentiostat.drivers.keithley2600 import RANGES, Keithley2600
 from potentiostat.errors import (
@@ -22,15 +23,14 @@ from potentiostat.protocol import SafeState, TriggerLines
 from potentiostat.records import SAMPLE_DTYPE, Status
 from potentiostat.tsp import refuse_unsafe_tsp
 from potentiostat.visa import VisaLink
+from tests.potentiostat.served import Served, world_of
 from tests.potentiostat.tsp_bench import (
     ENVELOPE,
     FILM,
     DirectLink,
-    Served,
     current,
     harmful,
     voltage,
-    world_of,
 )
 
 ZERO_A = 2e-12  # of the current source in the 1 nA range, not yet confirmed
@@ -88,7 +88,7 @@ def on_wire():
     made = []
 
     def make(driver=None, link=None, **options):
-        served = Served(**options)
+        served = Served(Simulated2600, **options)
         link = VisaLink(served.resource, now_ns=served.now_ns, **(link or {}))
         link.open()
         made.append((served, link))

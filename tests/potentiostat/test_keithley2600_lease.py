@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mocks.bench import Bench
+from mocks.keithley2600 import Keithley2600 as Simulated2600
 from mocks.pace import RealPace
 from mocks.scenario import load
 from mocks.world import World
@@ -22,15 +23,14 @@ from potentiostat.protocol import SafeState, TriggerLines
 from potentiostat.records import Status
 from potentiostat.visa import VisaLink
 from runner.clock import real_now_ns
+from tests.potentiostat.served import Served, world_of
 from tests.potentiostat.tsp_bench import (
     ENVELOPE,
     FILM,
     DirectLink,
-    Served,
     current,
     harmful,
     voltage,
-    world_of,
 )
 
 LEASE_S = 2.0
@@ -223,7 +223,7 @@ def test_a_trigger_that_came_too_late_gives_no_reading_later(direct):
 
 
 def test_a_link_that_is_cut_leaves_an_open_relay():
-    served = Served(**FILM)
+    served = Served(Simulated2600, **FILM)
     try:
         link = VisaLink(served.resource, now_ns=served.now_ns)
         link.open()

@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mocks.keithley2600 import Keithley2600 as Simulated2600
 from potentiostat.drivers.keithley2600 import Keithley2600
 from potentiostat.protocol import SafeState
 from potentiostat.records import Status
 from potentiostat.visa import Reply
-from tests.potentiostat.tsp_bench import ENVELOPE, FILM, Served, current, voltage
+from tests.potentiostat.served import Served
+from tests.potentiostat.tsp_bench import ENVELOPE, FILM, current, voltage
 
 pytestmark = pytest.mark.peers
 
@@ -228,7 +230,7 @@ def test_every_line_is_known_to_qcodes_simulated_instrument(yaml_instrument):
 
 @pytest.fixture
 def served():
-    made = Served(**FILM)
+    made = Served(Simulated2600, **FILM)
     yield made
     made.stop()
 

@@ -8,11 +8,9 @@ is installed. What no source says (the function changed with the output on, how 
 emergency holds 0 V, codes of emergency errors) is a guess of the simulator's.
 """
 
-import asyncio
 import inspect
 import math
 import re
-import threading
 
 import numpy as np
 import pytest
@@ -20,9 +18,6 @@ import pytest
 from mocks.cell import Source
 from mocks.keysight_b2900 import KeysightB2900 as Simulator
 from mocks.keysight_b2900 import KeysightB2901 as SmallSimulator
-from mocks.pace import LockstepPace
-from mocks.scenario import load
-from mocks.world import World
 from potentiostat.drivers.keysight_b2900 import ELEMENTS, RANGES, READING, KeysightB2900
 from potentiostat.errors import (
     InstrumentRefused,
@@ -36,6 +31,7 @@ from potentiostat.limits import Envelope
 from potentiostat.protocol import SafeState, Setpoint
 from potentiostat.records import SAMPLE_DTYPE, Status
 from potentiostat.visa import Reply, VisaLink
+from tests.potentiostat.served import Served
 
 ENVELOPE = Envelope(voltage_min_V=2.5, voltage_max_V=4.3, current_max_A=5e-9, charge_max_C=8e-9)
 IDENTITY = "Keysight Technologies,B2912A,MY51140001,3.4.2011.5100"
@@ -566,53 +562,6 @@ def test_close_lets_go_and_says_nothing(connected, sent):
 # --- the simulated instrument ----------------------------------------------------------------
 
 
-class Served:
-    """The simulated instrument behind a socket, in a thread with its own event loop."""
-
-    def __init__(self, simulator, overrides):
-        self.now = 0
-        self.world = World(load("lco_lipon_li", **overrides), seed=1, start_ns=0)
-        self.smu = simulator(self.world, LockstepPace(self.world, self._publish))
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def now_ns(self):
-        return self.now
-
-    def _publish(self, now_ns):
-        self.now = now_ns
-
-    async def _serve(self):
-        self.loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._attend, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        self.resource = f"TCPIP::127.0.0.1::{port}::SOCKET"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _attend(self, reader, writer):
-        while line := await reader.readline():
-            reply = await self.smu.handle(line.decode())
-            if reply is not None:
-                writer.write((reply if isinstance(reply, bytes) else reply.encode()) + b"\n")
-        writer.close()
-
-    def do(self, work):
-        """Run something at the instrument, such as what an operator does."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
-
-    def voltages(self):
-        return self.world.truth()["cell"]["voltage"]
-
-    def stop(self):
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-
 class TappedLink(VisaLink):
     """A real link that remembers what went over it."""
 
@@ -634,9 +583,9 @@ def simulated(sent):
     made = []
 
     def make(*before, simulator=Simulator, **overrides):
-        served = Served(simulator, overrides)
+        served = Served(simulator, **overrides)
         for line in before:
-            served.do(served.smu.handle(line))
+            served.run(served.smu.handle(line))
         link = TappedLink(sent, served.resource, now_ns=served.now_ns)
         link.open()
         made.append((served, link))
@@ -653,11 +602,15 @@ def read(smu, count):
 
 
 def errors_of(served):
-    return served.do(served.smu.handle(":SYST:ERR?"))
+    return served.run(served.smu.handle(":SYST:ERR?"))
+
+
+def voltages(served):
+    return served.world.truth()["cell"]["voltage"]
 
 
 def check_the_cell_was_safe(served):
-    assert np.all((served.voltages() > 2.5) & (served.voltages() < 4.3))
+    assert np.all((voltages(served) > 2.5) & (voltages(served) < 4.3))
     assert errors_of(served) == '+0,"No error"'
 
 
@@ -829,8 +782,8 @@ def test_an_over_temperature_is_noticed_and_read_does_not_switch_on_again(simula
     smu.connect(ENVELOPE)
     smu.apply(current(2e-10))
     read(smu, 5)
-    served.do(served.smu.trip_over_temperature())
-    assert served.voltages().min() == 0.0  # the hazard that no setting takes away
+    served.run(served.smu.trip_over_temperature())
+    assert voltages(served).min() == 0.0  # the hazard that no setting takes away
     assert served.world.source == Source(mode="open")
     sent.clear()
     rows = read(smu, 5)
@@ -856,7 +809,7 @@ def test_an_emergency_at_the_end_of_a_run_ends_in_high_impedance(simulated):
     smu, served = simulated()
     smu.connect(ENVELOPE)
     smu.apply(current(2e-10))
-    served.do(served.smu.trip_over_temperature())
+    served.run(served.smu.trip_over_temperature())
     assert smu.rest_at_end() is SafeState.S2
     assert served.world.source == Source(mode="open")
 
@@ -865,7 +818,7 @@ def test_a_power_cycle_does_not_make_a_reading_drive_the_cell(simulated):
     smu, served = simulated()
     smu.connect(ENVELOPE)
     smu.rest_at_end()
-    served.do(served.smu.handle("*RST"))  # forgets all that was set, as a power cycle does
+    served.run(served.smu.handle("*RST"))  # forgets all that was set, as a power cycle does
     before = len(served.world.truth()["source"]["mode"])
     assert int(smu.read()["status"][0]) & Status.INVALID
     assert len(served.world.truth()["source"]["mode"]) == before

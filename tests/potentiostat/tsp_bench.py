@@ -1,13 +1,9 @@
 """A driver of the 2600 and its simulated instrument, without a socket and on one."""
 
-import asyncio
 import re
-import threading
 
 from mocks.keithley2600 import Keithley2600 as Simulated2600
 from mocks.pace import LockstepPace
-from mocks.scenario import load
-from mocks.world import World
 from potentiostat.errors import NoReply, ReplyError
 from potentiostat.limits import Envelope
 from potentiostat.protocol import Setpoint
@@ -40,13 +36,6 @@ def current(level, clamp=4.3, range_A=1e-6):
 
 def voltage(level, clamp=9e-7, range_A=1e-6):
     return Setpoint(mode="voltage", level=level, clamp=clamp, range_A=range_A)
-
-
-def world_of(*, scenario="lco_lipon_li", open_holder=False, **overrides):
-    world = World(load(scenario, **overrides), seed=1, start_ns=0)
-    if open_holder:
-        world.open_holder()
-    return world
 
 
 class DirectLink:
@@ -135,46 +124,3 @@ class DirectLink:
 
     def close(self):
         self.closed = True
-
-
-class Served:
-    """The simulated instrument behind a socket, in a thread of its own."""
-
-    def __init__(self, **options):
-        self.now = 0
-        self.world = world_of(**options)
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._thread.start()
-        assert self._ready.wait(10)
-
-    def now_ns(self):
-        return self.now
-
-    def _publish(self, now_ns):
-        self.now = now_ns
-
-    async def _serve(self):
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self.pace = LockstepPace(self.world, self._publish)
-        self.smu = Simulated2600(self.world, self.pace)
-        server = await asyncio.start_server(self._attend, "127.0.0.1", 0)
-        self.resource = f"TCPIP::127.0.0.1::{server.sockets[0].getsockname()[1]}::SOCKET"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _attend(self, reader, writer):
-        while line := await reader.readline():
-            reply = await self.smu.handle(line.decode().strip())
-            if reply is not None:
-                writer.write((reply if isinstance(reply, bytes) else reply.encode()) + b"\n")
-        writer.close()
-
-    def run(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
-
-    def stop(self):
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
-        assert not self._thread.is_alive()
