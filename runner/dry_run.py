@@ -17,11 +17,11 @@ from runner.dose_record import dose_of
 from runner.experiment import Experiment
 from runner.image_judge import ImageJudge, Patience, Sight, Watch, after_flow_s, weights
 from runner.image_rules import DOSE, ImageRule
+from runner.image_stops import REST_S, patience_for
 from runner.session_holder import holder_of
 from session.reader import Session
 
 LATENCY_S = 0.1
-REST_S = 5.0  # before a step, over which its rest voltage is taken
 
 Floats = NDArray[np.float64]
 
@@ -111,6 +111,9 @@ def dry_run(
     ----------
     latency_s
         From the middle of an exposure to the set-point on the wire.
+    patience
+        With frames that are lost or late; None for that of a run with a camera as fast as
+        the frames that were seen.
 
     Raises
     ------
@@ -119,16 +122,10 @@ def dry_run(
     """
     if not any(experiment.image_rules):
         raise CannotTry('no step has a rule on images, such as "front.position > 400 nm"')
-    patience = Patience() if patience is None else patience
-    if not 0 <= latency_s < patience.stale_s:
-        raise CannotTry(
-            f"a latency of {latency_s:g} s: frames older than {patience.stale_s:g} s decide "
-            "nothing; a shorter one would do"
-        )
     with Session.open(path) as session:
         seen = _Seen(session)
         tried = tuple(
-            _try(rule, stretch, seen, latency_s, patience)
+            _try(rule, stretch, seen, latency_s, patience or seen.patience(rule))
             for stretch in _stretches(session, experiment)
             for rule in experiment.image_rules[stretch.step]
         )
@@ -190,6 +187,12 @@ class _Seen:
             for i in inside
         ]
 
+    def patience(self, rule: ImageRule) -> Patience:
+        """Return that of a run with frames as often as these."""
+        t_ns = self._columns(rule)[0]
+        period_s = float(np.median(np.diff(t_ns))) / 1e9 if len(t_ns) > 1 else math.nan
+        return patience_for(1 / period_s if period_s > 0 else math.nan)
+
     def _columns(self, rule: ImageRule) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
         session = self._session
         if rule.quantity == DOSE:
@@ -238,6 +241,11 @@ class _Seen:
 def _try(
     rule: ImageRule, stretch: _Stretch, seen: _Seen, latency_s: float, patience: Patience
 ) -> Tried:
+    if not 0 <= latency_s < patience.stale_s:
+        raise CannotTry(
+            f"a latency of {latency_s:g} s: frames older than {patience.stale_s:g} s decide "
+            "nothing; a shorter one would do"
+        )
     sights = seen.sights(rule, stretch)
     judge = ImageJudge(rule, begun_ns=stretch.start_ns, patience=patience)
     latency_ns = round(latency_s * 1e9)

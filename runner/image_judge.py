@@ -2,10 +2,11 @@
 
 What is compared is not what was seen but what will be when a stop has taken effect::
 
-    predicted = value + velocity * (latency + after-flow)
+    predicted = value + velocity * (latency + frames that confirm + after-flow)
 
 where the after-flow is the time for which the stray capacitance goes on to feed the cell at
-the present current. The prediction counts as beyond the rule's value when it is within k
+the present current, and a frame that is not the last of n to say so adds those that must
+still come. It is beyond where the next chance to say so, a frame later, would be too late. The prediction counts as beyond the rule's value when it is within k
 sigma of it: an error of the image stops too early, never too late. Frames that were lost,
 and frames that do not come, are answers of their own.
 """
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from runner.image_rules import CONFIDENCE_SIGMAS, ImageRule
 
 FEWEST_FOR_VELOCITY = 4
+FRAMES_FOR_INTERVAL = 9
 MOST_KEPT = 2000
 
 
@@ -84,7 +86,8 @@ class Prediction:
     velocity, velocity_sigma
         SI, of a straight line through the last frames; 0 and infinite before there are enough.
     lookahead_s
-        From the middle of the exposure to the end of the after-flow.
+        From the middle of the exposure to the end of the after-flow, with the frames that
+        must still confirm it.
     """
 
     value: float
@@ -147,9 +150,11 @@ class ImageJudge:
             return self.look(now_ns)
         self._missed = 0
         self._kept.append(sight)
-        age_s = (now_ns - sight.t_ns) / 1e9
-        self.prediction = self._predict(sight, age_s + lookahead_s)
-        self._votes.append(self._is_beyond(self.prediction))
+        ahead_s = (now_ns - sight.t_ns) / 1e9 + lookahead_s + self._missing() * self._interval_s()
+        velocity = self._velocity(sight.t_ns)
+        self.prediction = self._predict(sight, velocity, ahead_s)
+        at_next = self._predict(sight, velocity, ahead_s + self._interval_s())
+        self._votes.append(self._is_beyond(at_next))
         return Watch.MET if sum(self._votes) >= self.rule.confirm else Watch.CALM
 
     def look(self, now_ns: int) -> Watch:
@@ -160,8 +165,22 @@ class ImageJudge:
             return Watch.STALE
         return Watch.LOST if self._missed >= self._patience.lost_frames else Watch.CALM
 
-    def _predict(self, sight: Sight, lookahead_s: float) -> Prediction:
-        velocity, velocity_sigma = self._velocity(sight.t_ns)
+    def _missing(self) -> int:
+        """Return how many frames must say so after this one, if it does."""
+        said = sum(list(self._votes)[-(self.rule.of - 1) :]) if self.rule.of > 1 else 0
+        return max(self.rule.confirm - 1 - said, 0)
+
+    def _interval_s(self) -> float:
+        """Return the time between valid frames; 0 while it is not known."""
+        if len(self._kept) < 2:
+            return 0.0
+        last = [self._kept[i].t_ns for i in range(-min(FRAMES_FOR_INTERVAL, len(self._kept)), 0)]
+        return float(np.median(np.diff(last))) / 1e9
+
+    def _predict(
+        self, sight: Sight, velocity_and_sigma: tuple[float, float], lookahead_s: float
+    ) -> Prediction:
+        velocity, velocity_sigma = velocity_and_sigma
         towards = velocity if (velocity > 0) is (self.rule.relation == ">") else 0.0
         known = math.isfinite(velocity_sigma)
         return Prediction(

@@ -33,7 +33,7 @@ def plan(*rules):
 def recorded(tmp_path):
     """A rest of 10 s, then a minute of a front at 5 nm/s that is seen ten times a second."""
 
-    def make(valid=lambda _t_s: True, seen=lambda _t_s: True, from_m=0.0):
+    def make(valid=lambda _t_s: True, seen=lambda _t_s: True, from_m=0.0, every_s=0.1):
         path = tmp_path / "recorded.h5"
         header = SessionHeader(
             title="made",
@@ -65,7 +65,7 @@ def recorded(tmp_path):
             end_ns = round((START_S + STEP_S) * S)
             writer.append_event(end_ns, "step_ended", "runner", "ends")
             writer.finish("imported", "2026-01-01T00:01:10+00:00")
-        t_s = np.array([t for t in np.arange(0.05, 70, 0.1) if seen(t)])
+        t_s = np.array([t for t in np.arange(0.05, 70, every_s) if seen(t)])
         noise = np.random.default_rng(4).standard_normal(len(t_s))
         position = from_m + SPEED_M_S * np.maximum(t_s - START_S, 0) + SIGMA_M * noise
         found = np.array([valid(t) for t in t_s])
@@ -112,9 +112,17 @@ def test_a_stop_by_frames_that_were_wrong_is_a_false_one(recorded):
     assert "never came" in found.tried[0].verdict
 
 
-def test_a_rule_that_asks_for_too_many_frames_comes_late(recorded):
-    found = dry_run(plan("front.position > 200 nm, 100 of 100 frames"), recorded(), latency_s=0.0)
+def test_frames_that_must_confirm_do_not_make_a_stop_late(recorded):
+    found = dry_run(plan("front.position > 200 nm, 30 of 40 frames"), recorded(), latency_s=0.0)
     (tried,) = found.tried
+    assert tried.crossed_s - 1.0 < tried.fired_s < tried.crossed_s
+
+
+def test_a_rule_that_is_met_from_the_start_but_asks_for_many_frames_comes_late(recorded):
+    path = recorded(from_m=300e-9)
+    found = dry_run(plan("front.position > 200 nm, 100 of 100 frames"), path, latency_s=0.0)
+    (tried,) = found.tried
+    assert tried.fired_s == pytest.approx(10.0, abs=0.1)
     assert tried.fired_s > tried.crossed_s
     assert tried.is_missed
     assert found.missed == 1
@@ -133,6 +141,13 @@ def test_a_silent_camera_stops_the_step_after_half_a_second(recorded):
     (stale,) = dry_run(plan("front.position > 200 nm"), path).tried
     assert stale.watch is Watch.STALE
     assert stale.fired_s == pytest.approx(20.45, abs=0.05)
+
+
+def test_a_slow_camera_has_three_of_its_periods(recorded):
+    path = recorded(seen=lambda t_s: t_s < 30, every_s=0.5)
+    (stale,) = dry_run(plan("front.position > 200 nm"), path).tried
+    assert stale.watch is Watch.STALE
+    assert stale.fired_s == pytest.approx(19.55 + 1.5, abs=0.05)
 
 
 def test_what_cannot_be_tried_says_why(recorded):
