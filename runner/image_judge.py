@@ -6,9 +6,10 @@ What is compared is not what was seen but what will be when a stop has taken eff
 
 where the after-flow is the time for which the stray capacitance goes on to feed the cell at
 the present current, and a frame that is not the last of n to say so adds those that must
-still come. It is beyond where the next chance to say so, a frame later, would be too late. The prediction counts as beyond the rule's value when it is within k
-sigma of it: an error of the image stops too early, never too late. Frames that were lost,
-and frames that do not come, are answers of their own.
+still come. It is beyond where the next chance to say so, a frame later, would be too late,
+and a prediction counts as beyond the rule's value when it is within k sigma of it: an error
+of the image stops too early, never too late. Frames that were lost, and frames that do not
+come, are answers of their own.
 """
 
 import math
