@@ -6,8 +6,10 @@ import struct
 from contextlib import suppress
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mocks.camera import camera_time_ns, is_dropped, new_scene
+from mocks.film_faults import FaultyFilm
 from mocks.pace import Pace
 from mocks.world import World
 
@@ -29,6 +31,8 @@ class CameraServer:
         self._world = world
         self._pace = pace
         self._settings = world.scenario.camera
+        self._faults = world.scenario.faults
+        self._film = FaultyFilm(self._faults, world.seed)
         self._scene = new_scene(world.scenario, world.seed)
         self._writer: asyncio.StreamWriter | None = None
         self._filming = False
@@ -112,19 +116,29 @@ class CameraServer:
         beam = self._world.beam(start_ns, end_ns)
         self._scene.dose_e_m2 = self._world.dose_e_m2(start_ns)
         pixels = self._scene.frame(index, front_m, drift_px, beam)
-        self._sent += 1
         self._remember(index, start_ns, end_ns, front_m, drift_px, beam)
-        self._say(
-            {
-                "type": "frame",
-                "index": index,
-                "start_ns": self._clock_ns(start_ns),
-                "exposure_ns": self._clock_ns(end_ns) - self._clock_ns(start_ns),
-                "blanked": beam == 0,
-                "bytes": pixels.nbytes,
-            },
-            np.ascontiguousarray(pixels).tobytes(),
-        )
+        t_s = (start_ns - self._world.start_ns) / 1e9
+        sent = self._film.sent(index, t_s, pixels)
+        if sent is None:
+            return
+        header = {
+            "type": "frame",
+            "index": index,
+            "start_ns": self._clock_ns(start_ns),
+            "exposure_ns": self._clock_ns(end_ns) - self._clock_ns(start_ns),
+            "blanked": beam == 0,
+            "bytes": sent.nbytes,
+        }
+        if (held_back_ns := self._faults.held_back_ns(t_s)) == 0:
+            await self._send(header, sent)
+        else:
+            self._pace.at(end_ns + held_back_ns, lambda _: self._send(header, sent))
+
+    async def _send(self, header: dict[str, object], pixels: NDArray[np.uint8]) -> None:
+        if not self._filming or self._writer is None:
+            return
+        self._sent += 1
+        self._say(header, np.ascontiguousarray(pixels).tobytes())
         # A slow client holds the simulated world, not its memory.
         with suppress(ConnectionError):
             await self._writer.drain()

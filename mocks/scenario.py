@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from mocks.cell import CellParameters
 from mocks.film import FilmParameters
+from mocks.film_faults import FilmFaults
 from mocks.scene_parameters import (
     DamagedParameters,
     DendriteParameters,
@@ -133,6 +134,7 @@ class Scenario:
     smu: SmuErrors = field(default_factory=SmuErrors)
     blanker: BlankerSettings = field(default_factory=BlankerSettings)
     heat: HeatSettings = field(default_factory=HeatSettings)
+    faults: FilmFaults = field(default_factory=FilmFaults)
 
 
 # Lithium that a boundary between LiFePO4 and FePO4 takes out: 22 800 mol/m^3, less what both
@@ -318,7 +320,8 @@ def _li_dendrite_liquid() -> Scenario:
     )
 
 
-PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat")  # whose numbers can be replaced
+# Whose numbers can be replaced.
+PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat", "faults")
 
 _SCENARIOS = {
     "lco_lipon_li": _lco_lipon_li,

@@ -220,6 +220,7 @@ class World:
         """Return where the specimen stands in the field (x, y), mean over a window."""
         middle_s = ((from_ns + to_ns) / 2 - self.start_ns) / 1e9
         x_m, y_m = self.stage.position_m(middle_s)
+        x_m += self.scenario.faults.moved_m(middle_s)
         size_m = self.scenario.camera.pixel_size_m
         return x_m / size_m, y_m / size_m
 

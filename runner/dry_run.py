@@ -22,6 +22,7 @@ from runner.session_holder import holder_of
 from session.reader import Session
 
 LATENCY_S = 0.1
+LOOK_NS = 50_000_000  # as often it is asked what frames that do not come mean
 
 Floats = NDArray[np.float64]
 
@@ -253,11 +254,12 @@ def _try(
     for sight in [*sights, None]:
         # What a frame that does not come says is said before the next one comes.
         due_ns = stretch.end_ns if sight is None else sight.t_ns + latency_ns
-        silent_ns = judge.newest_ns + round(patience.stale_s * 1e9) + 1
-        if due_ns > silent_ns and (watch := judge.look(silent_ns)) is not Watch.CALM:
-            fired_ns = silent_ns
-            break
-        if sight is None:
+        for silent_ns in range(judge.newest_ns + LOOK_NS, due_ns, LOOK_NS):
+            flow_s = seen.flow_s(silent_ns, stretch)
+            if (watch := judge.look(silent_ns, lookahead_s=flow_s)) is not Watch.CALM:
+                fired_ns = silent_ns
+                break
+        if watch is not Watch.CALM or sight is None:
             break
         flow_s = seen.flow_s(sight.t_ns, stretch)
         watch = judge.take(sight, now_ns=due_ns, lookahead_s=flow_s)

@@ -24,6 +24,8 @@ from runner.image_rules import CONFIDENCE_SIGMAS, ImageRule
 
 FEWEST_FOR_VELOCITY = 4
 FRAMES_FOR_INTERVAL = 9
+LATE_FRAMES, LATE_S = 2.0, 0.1  # after the last one: the longer of both, then one is missing
+FEW_MISSED = 2  # frames in a row without the object, from which it is reckoned where it is
 MOST_KEPT = 2000
 
 
@@ -125,7 +127,7 @@ class ImageJudge:
         self.prediction: Prediction | None = None
         self.reason = ""
         self._patience = Patience() if patience is None else patience
-        self.newest_ns = begun_ns
+        self.newest_ns = self._came_ns = begun_ns
         self._missed = 0
         self._kept: deque[Sight] = deque(maxlen=MOST_KEPT)
         self._votes: deque[bool] = deque(maxlen=rule.of)
@@ -143,12 +145,13 @@ class ImageJudge:
         if sight.t_ns <= self.newest_ns and self._kept:
             return self.look(now_ns)  # repeated, or out of order: it says nothing new
         self.newest_ns = max(sight.t_ns, self.newest_ns)
-        if (watch := self.look(now_ns)) is Watch.STALE:
-            return watch
+        self._came_ns = now_ns
+        if self._age_s(now_ns) > self._patience.stale_s:
+            return self.look(now_ns)
         if not sight.valid or not math.isfinite(sight.value + sight.sigma):
             self._missed += 1
             self.reason = sight.reason or "not valid"
-            return self.look(now_ns)
+            return self.look(now_ns, lookahead_s=lookahead_s)
         self._missed = 0
         self._kept.append(sight)
         ahead_s = (now_ns - sight.t_ns) / 1e9 + lookahead_s + self._missing() * self._interval_s()
@@ -158,13 +161,38 @@ class ImageJudge:
         self._votes.append(self._is_beyond(at_next))
         return Watch.MET if sum(self._votes) >= self.rule.confirm else Watch.CALM
 
-    def look(self, now_ns: int) -> Watch:
-        """Say what the absence of a frame says."""
-        age_s = (now_ns - self.newest_ns) / 1e9
+    def look(self, now_ns: int, *, lookahead_s: float = 0.0) -> Watch:
+        """Say what the absence of a frame says.
+
+        Parameters
+        ----------
+        lookahead_s
+            As in `take`.
+        """
+        age_s = self._age_s(now_ns)
         if age_s > self._patience.stale_s:
             self.reason = f"the newest frame is {age_s:.2g} s old"
             return Watch.STALE
-        return Watch.LOST if self._missed >= self._patience.lost_frames else Watch.CALM
+        if self._missed >= self._patience.lost_frames:
+            return Watch.LOST
+        silent_s = (now_ns - self._came_ns) / 1e9
+        is_late = silent_s > max(LATE_FRAMES * self._interval_s(), LATE_S)
+        if (self._missed >= FEW_MISSED or is_late) and self._may_be_beyond(now_ns, lookahead_s):
+            why = self.reason if self._missed else f"no frame for {silent_s:.2g} s"
+            self.reason = f"{why}, and by now it may be there"
+            return Watch.LOST if self._missed else Watch.STALE
+        return Watch.CALM
+
+    def _age_s(self, now_ns: int) -> float:
+        return (now_ns - self.newest_ns) / 1e9
+
+    def _may_be_beyond(self, now_ns: int, lookahead_s: float) -> bool:
+        """Reckon with the last velocity where it is that nobody sees."""
+        if not self._kept:
+            return False
+        last = self._kept[-1]
+        ahead_s = (now_ns - last.t_ns) / 1e9 + lookahead_s
+        return self._is_beyond(self._predict(last, self._velocity(last.t_ns), ahead_s))
 
     def _missing(self) -> int:
         """Return how many frames must say so after this one, if it does."""

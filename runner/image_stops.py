@@ -193,7 +193,7 @@ class ImageStops:
         """Say what frames that do not come mean; asked with each block of readings."""
         now_ns = self._now_ns()
         for watched in self._watched:
-            watch = watched.judge.look(now_ns)
+            watch = watched.judge.look(now_ns, lookahead_s=self._ahead_s(watched.judge.rule))
             if watch is not Watch.CALM:
                 return self._stop(watched, watch, now_ns)
         return None
@@ -232,9 +232,13 @@ class ImageStops:
     def _take(self, watched: _Watched, index: int, sight: Sight) -> ImageStop | None:
         now_ns = self._now_ns()
         watched.frames.append((index, sight))
-        ahead_s = 0.0 if watched.judge.rule.quantity == DOSE else self.stop_s + self.flow_s
+        ahead_s = self._ahead_s(watched.judge.rule)
         watch = watched.judge.take(sight, now_ns=now_ns, lookahead_s=ahead_s)
         return None if watch is Watch.CALM else self._stop(watched, watch, now_ns)
+
+    def _ahead_s(self, rule: ImageRule) -> float:
+        """Return how long a stop takes effect after it is asked for; a dose ends with the beam."""
+        return 0.0 if rule.quantity == DOSE else self.stop_s + self.flow_s
 
     def _stop(self, watched: _Watched, watch: Watch, now_ns: int) -> ImageStop | None:
         """Return the stop, the first time that it is asked for in a step."""

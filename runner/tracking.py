@@ -36,6 +36,7 @@ VELOCITY_WINDOW_S = 2.0
 FEWEST_FOR_VELOCITY = 4
 MOVING = ("position", "length")  # columns whose slope is a track's velocity
 LEARNING = "the tracker is still learning"
+FROZEN = "the same picture as before, to the last electron: the camera stands still"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,15 +89,36 @@ def tracking_main(connection: "Connection[Any, Any]", settings: TrackingSettings
     ring = FrameRing.attach(settings.ring)
     try:
         eyes = {t.name: Eye(t, settings.scene) for t in settings.tracks}
+        pictures = Pictures()
         with suppress(EOFError, OSError):
             while isinstance(look := connection.recv(), Look):
                 begun_ns = time.perf_counter_ns()
                 pixels = ring.slot_pixels(look.slot)
-                tracks = {name: eye.look(look.t_ns, pixels) for name, eye in eyes.items()}
+                if pictures.is_new(pixels):
+                    tracks = {name: eye.look(look.t_ns, pixels) for name, eye in eyes.items()}
+                else:
+                    tracks = dict.fromkeys(eyes, Found(valid=False, reason=FROZEN))
                 took_ns = time.perf_counter_ns() - begun_ns
                 connection.send(Seen(look.index, look.t_ns, tracks, took_ns))
     finally:
         ring.close()
+
+
+class Pictures:
+    """Tells a new picture from one that comes again: no two of them are noise for noise alike."""
+
+    def __init__(self) -> None:
+        self._last: NDArray[np.generic] | None = None
+
+    def is_new(self, pixels: NDArray[np.generic]) -> bool:
+        """Tell whether a picture differs from the one before it; a wholly dark one always does."""
+        if self._last is None:
+            self._last = np.array(pixels)
+            return True
+        if np.array_equal(pixels, self._last):
+            return not np.any(pixels)
+        self._last[:] = pixels
+        return True
 
 
 class Eye:

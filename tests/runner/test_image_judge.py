@@ -112,6 +112,48 @@ def test_one_frame_that_is_wrong_does_not_stop_but_three_of_five_do():
     assert watched(ImageJudge(RULE, begun_ns=0), [*frames, *three]) == (14, Watch.MET)
 
 
+def film_until(judge, left_m, speed_m_s, frames=200):
+    """Show the tip at even speed until it is so far from the value."""
+    shown = [
+        sight(i, 200e-9 + left_m + speed_m_s * (frames - 1 - i) * FRAME_NS / S)
+        for i in range(frames)
+    ]
+    assert watched(judge, shown[1:])[1] is Watch.CALM
+    return shown[-1].t_ns
+
+
+def test_a_tip_that_was_lost_just_before_the_value_is_reckoned_there():
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=30e-9, speed_m_s=200e-9)  # 3 frames before
+    lost = [sight(last_ns // FRAME_NS + i, math.nan, valid=False) for i in range(1, 10)]
+    assert watched(judge, lost) == (3, Watch.LOST)
+    assert judge.reason.endswith("by now it may be there")
+
+
+def test_a_tip_that_was_lost_far_from_the_value_has_five_frames():
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=300e-9, speed_m_s=200e-9)
+    lost = [sight(last_ns // FRAME_NS + i, math.nan, valid=False) for i in range(1, 10)]
+    assert watched(judge, lost) == (5, Watch.LOST)
+
+
+def test_a_camera_that_falls_silent_just_before_the_value_is_not_waited_for():
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=30e-9, speed_m_s=200e-9)  # 0.15 s before
+    looks = [(judge.look(last_ns + ms * 10**6), ms) for ms in range(0, 400, 10)]
+    assert next(ms for watch, ms in looks if watch is Watch.STALE) == pytest.approx(140, abs=10)
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=300e-9, speed_m_s=200e-9)
+    assert {judge.look(last_ns + ms * 10**6) for ms in range(0, 500, 10)} == {Watch.CALM}
+
+
+def test_the_after_flow_counts_for_what_is_not_seen():
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=300e-9, speed_m_s=200e-9)
+    assert judge.look(last_ns + S // 5, lookahead_s=1.0) is Watch.CALM
+    assert judge.look(last_ns + S // 5, lookahead_s=1.4) is Watch.STALE
+
+
 def test_what_moves_away_is_not_looked_ahead_for():
     away = [sight(i, 250e-9 + 10e-9 * i * FRAME_NS / S) for i in range(1, 200)]
     assert watched(ImageJudge(RULE, begun_ns=0), away, lookahead_s=3.0)[1] is Watch.CALM

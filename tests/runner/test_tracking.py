@@ -11,7 +11,7 @@ from correlate.trackers.protocol import SceneSettings
 from runner import tracking
 from runner.experiment import TrackSettings
 from runner.live_tracking import LiveTracking
-from runner.tracking import LEARNING, Eye
+from runner.tracking import FROZEN, LEARNING, Eye, Pictures
 from session.records import FrameHeader
 from tests.correlate.test_front import PIXEL_M, SETTINGS, movie
 
@@ -199,3 +199,21 @@ def test_velocity_is_that_of_the_last_two_seconds():
         told = eye._velocity(i * FRAME_NS, slope * max(i, 0) * 0.05, 1e-10)
     assert told["velocity"] == pytest.approx(5e-9, rel=1e-6)
     assert len(eye._rows) <= tracking.VELOCITY_WINDOW_S / 0.05 + 2
+
+
+async def test_a_picture_that_comes_again_is_no_sight(filmed):
+    frames = [*filmed[0][:12], *[filmed[0][11]] * 3, filmed[0][12]]
+    _, told = await watch(frames, waits=True)
+    front = [seen.tracks["front"] for seen in told]
+    assert [f.reason for f in front[12:15]] == [FROZEN] * 3
+    assert not any(f.valid for f in front[12:15])
+    assert front[11].valid
+    assert front[15].valid
+
+
+def test_dark_pictures_are_all_alike_and_nothing_is_said_of_them():
+    pictures = Pictures()
+    dark = np.zeros((4, 4), np.uint8)
+    assert [pictures.is_new(dark) for _ in range(3)] == [True] * 3
+    assert pictures.is_new(dark + 1)
+    assert not pictures.is_new(dark + 1)
