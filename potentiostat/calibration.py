@@ -28,6 +28,9 @@ MIN_READINGS = 50
 AT_BOUND = 0.02
 FIRST_TAU_S = 10.0
 TAU_S = (1.0, 200.0)  # bounds
+# Residuals by which this is no holder of the model: beyond noise, and a share of the current.
+MOST_CHI2 = 100.0
+MOST_RESIDUAL_RATIO = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +120,8 @@ def fit_holder(
     Raises
     ------
     HolderNotCalibrated
-        Too few readings, no voltage step in them, or a voltage that is never steady.
+        Too few readings, no voltage step in them, a voltage that is never steady, or
+        currents that are not those of a capacitance, a leakage and a slow branch.
     """
     good = np.isfinite(voltage_V) & np.isfinite(current_A)
     t, v = t_s[good], voltage_V[good]
@@ -156,6 +160,14 @@ def fit_holder(
     )
     freedom = max(len(weight) - 5, 1)
     chi2 = float(2 * fit.cost / freedom)
+    residual_A = float(np.std(fit.fun * sigma[smooth]))
+    largest_A = float(np.max(np.abs(i[smooth])))
+    if chi2 > MOST_CHI2 and residual_A > MOST_RESIDUAL_RATIO * largest_A:
+        raise HolderNotCalibrated(
+            f"the current is off by {residual_A / largest_A:.0%} of its largest value from that of "
+            "a capacitance, a leakage and a slow branch: take the cell out, wait until the holder "
+            "is quiet, or let it be measured in a wider current range"
+        )
     # Without absorption tau says nothing, nor does it where it ran against a bound: the
     # pseudo-inverse leaves it out.
     slopes = np.array(fit.jac, dtype=np.float64)
@@ -177,7 +189,7 @@ def fit_holder(
         dielectric_tau_s=float(np.exp(fit.x[4])),
         offset_A=float(value[0]),
         offset_sigma_A=float(error[0]),
-        noise_A=float(np.std(fit.fun * sigma[smooth])),
+        noise_A=residual_A,
         chi2=chi2,
         range_A=range_A,
     )

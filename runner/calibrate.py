@@ -208,10 +208,15 @@ def _fit(samples: NDArray[np.void], spec: RangeSpec) -> HolderCalibration:
 
 
 def _settled(samples: NDArray[np.void], settling_s: float) -> NDArray[np.bool_]:
-    """Leave out what comes too soon after a reading with which the meter began to settle."""
+    """Leave out what comes too soon after a reading with which the meter began to settle.
+
+    It settles anew when the clamp lets go: then the current falls from the clamp's to none.
+    """
     start_s = samples["read_start_ns"] / 1e9
     settling = (samples["status"] & Status.SETTLING) != 0
+    clamped = (samples["status"] & Status.COMPLIANCE) != 0
     begun = settling & ~np.concatenate([[False], settling[:-1]])
+    begun |= ~clamped & np.concatenate([[False], clamped[:-1]])
     last_s = np.maximum.accumulate(np.where(begun, start_s, -np.inf))
     return np.asarray(start_s - last_s >= settling_s)
 
