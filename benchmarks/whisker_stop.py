@@ -110,7 +110,7 @@ class Ended:
         return ROOM_M + self.speed_m_s * self.latency_s
 
 
-async def play(  # noqa: PLR0913 - what differs between runs
+async def play(
     folder: Path, seed: int, stray_F: float, rate_Hz: float, *, faults: str = "", calibration: str
 ) -> Ended:
     """Run once, and look at what really happened."""

@@ -18,6 +18,7 @@ from potentiostat.errors import InstrumentError
 
 LEVELS_V = (0.0, 2.0, 4.0, 2.0, 0.0)
 HOLD_S = 15.0
+LARGEST_STRAY_F = 300e-12  # of holders and cables
 KINK_V_S = 0.05  # a change of slope between neighbours that marks a corner
 TURNED = 0.6  # of the steeper of two slopes: what their difference is at a corner, at least
 CORNER_READINGS = 3

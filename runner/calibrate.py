@@ -14,7 +14,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from potentiostat.calibration import HOLD_S, LEVELS_V, HolderCalibration, fit_holder, staircase
+from potentiostat.calibration import (
+    HOLD_S,
+    LARGEST_STRAY_F,
+    LEVELS_V,
+    HolderCalibration,
+    fit_holder,
+    staircase,
+)
 from potentiostat.noise_record import NoiseRecord, noise_record
 from potentiostat.records import RangeSpec, Status
 from potentiostat.technique import CLAMP_RATIO, Level, Segment, Step, after
@@ -35,7 +42,6 @@ from runner.outputs import refuse_existing
 from sync.clockfit import granularity_ns
 
 SETTLINGS = 3.0  # of the range: to 0.1 %, where the data sheet says to 10 %
-LARGEST_STRAY_F = 300e-12  # of holders and cables
 MIN_STAMPS = 20  # from which a clock can be fitted
 NOISE_S = 20.0  # at rest, for each current range
 NOISE_BUDGET_S = 120.0  # for all of them together

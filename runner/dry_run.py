@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
+from potentiostat.calibration import LARGEST_STRAY_F
 from runner.dose_record import dose_of
 from runner.experiment import Experiment
 from runner.image_judge import ImageJudge, Patience, Sight, Watch, after_flow_s, weights
@@ -165,7 +166,7 @@ class _Seen:
         self.voltage_V = np.asarray(columns["voltage"], np.float64)
         self.current_A = np.asarray(columns["current"], np.float64)
         holder = holder_of(session)
-        self.capacitance_F = 0.0 if holder is None else holder.capacitance_F
+        self.capacitance_F = LARGEST_STRAY_F if holder is None else holder.capacitance_F
 
     def sights(self, rule: ImageRule, stretch: _Stretch) -> list[Sight]:
         """Return the frames of a step as a rule sees them.

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from correlate.registry import UnknownTracker, tracker_class
+from potentiostat.calibration import LARGEST_STRAY_F
+from runner.blanking_settings import MOCK
 from runner.findings import Finding, Severity
+from runner.format import in_unit
 from runner.image_rules import CONFIDENCE_SIGMAS, DOSE, ImageRule
 
 if TYPE_CHECKING:
@@ -56,6 +59,17 @@ def _wrong_quantity(rule: ImageRule, track: "TrackTable") -> Iterator[str]:
 def image_findings(experiment: "Experiment") -> Iterator[Finding]:
     """Say by which images a run may end a step, and refuse those that cannot be followed."""
     trackers = {track.name: track.tracker for track in experiment.tracks}
+    potentiostat = experiment.potentiostat
+    followed = [rule for rules in experiment.image_rules for rule in rules if rule.track]
+    if followed and potentiostat.calibration is None and potentiostat.resource != MOCK:
+        yield Finding(
+            severity=Severity.WARN,
+            what="stops by images",
+            arithmetic="the stray capacitance of the holder is not known: what it feeds into the "
+            f"cell after a stop is taken for that of {in_unit(LARGEST_STRAY_F, 'F')}, so stops "
+            "come early; name a calibration under [potentiostat]",
+            key=("potentiostat", "calibration"),
+        )
     for i, rules in enumerate(experiment.image_rules):
         for rule in rules:
             why = _not_followed(rule, trackers, experiment)

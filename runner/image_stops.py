@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from potentiostat.calibration import LARGEST_STRAY_F
 from potentiostat.limits import Action
 from runner.format import scientific, with_sigma
 from runner.image_judge import (
@@ -105,7 +106,8 @@ class ImageStops:
     now_ns
         Reads the host clock.
     capacitance_F
-        Of the holder; NaN where it was not measured: then no after-flow is foreseen.
+        Of the holder; NaN where it was not measured: then that of the worst holder is taken,
+        by which a stop comes too early rather than too late.
     frame_rate_Hz
         Of the camera, nominal; NaN where unknown.
     """
@@ -114,7 +116,7 @@ class ImageStops:
         self, *, now_ns: Callable[[], int], capacitance_F: float, frame_rate_Hz: float
     ) -> None:
         self._now_ns = now_ns
-        self._capacitance_F = capacitance_F
+        self._capacitance_F = capacitance_F if math.isfinite(capacitance_F) else LARGEST_STRAY_F
         self._patience = patience_for(frame_rate_Hz)
         self._watched: list[_Watched] = []
         self._newest: dict[str, tuple[int, Found]] = {}

@@ -139,6 +139,16 @@ def test_rules_on_what_cannot_be_followed_live_are_refused(monkeypatch):
     assert "needs all frames of a recording" in told[0].arithmetic
 
 
+def test_a_holder_that_was_not_measured_is_told_where_images_stop():
+    found = experiment("front.position > 400 nm")
+    real = replace(found.potentiostat, resource="GPIB0::24::INSTR")
+    warned, told = image_findings(replace(found, potentiostat=real))
+    assert (warned.severity, told.severity) == (Severity.WARN, Severity.OK)
+    assert "taken for that of 300 pF, so stops come early" in warned.arithmetic
+    named = replace(real, calibration=Path("holder.h5"))
+    assert len(list(image_findings(replace(found, potentiostat=named)))) == 1
+
+
 def test_rules_on_the_images_of_a_camera_node_are_refused():
     found = experiment("front.position > 400 nm")
     node = replace(found, camera=replace(found.camera, driver="node"))
