@@ -19,7 +19,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,14 +34,22 @@ LAG_S = 5e-3
 START_NS = 1_767_225_600_000_000_000
 
 
+def noise(size: int) -> Iterator[np.ndarray]:
+    """Yield pictures of counted electrons, with nothing to be seen in them."""
+    rng = np.random.default_rng(1)
+    for _ in range(DIFFERENT):
+        yield rng.poisson(8, (size, size))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What the detector does."""
+    """What the detector does; ``pictures`` makes its frames before, of their size."""
 
     size: int
     depth: int
     rate_Hz: float
     frames: int
+    pictures: Callable[[int], Iterator[np.ndarray]] = noise
 
 
 def detector(job: Job, ports: "multiprocessing.Queue[object]") -> None:
@@ -82,7 +90,6 @@ def detector(job: Job, ports: "multiprocessing.Queue[object]") -> None:
 
 def _made_before(job: Job) -> Iterator[tuple[bytes, memoryview]]:
     code, dtype = PIXELS_OF_DEPTH[job.depth]
-    rng = np.random.default_rng(1)
     header = mib_header(
         0,
         height=job.size,
@@ -93,8 +100,7 @@ def _made_before(job: Job) -> Iterator[tuple[bytes, memoryview]]:
         exposure_ns=round(1e9 / job.rate_Hz),
         chips=4,
     )
-    for _ in range(DIFFERENT):
-        counts = rng.poisson(8, (job.size, job.size))
+    for counts in job.pictures(job.size):
         yield header, memoryview(np.ascontiguousarray(counts.astype(dtype))).cast("B")
 
 
@@ -115,7 +121,7 @@ def _send(
         if stopped.is_set():
             break
         late_ns.append(time.monotonic_ns() - due_ns)
-        header, pixels = frames[counter % DIFFERENT]
+        header, pixels = frames[counter % len(frames)]
         stamp = stamp_text(START_NS + counter * period_ns).replace(" ", "T").encode()
         head = (b"MQ1,%06d" % counter) + header[10:].replace(first, stamp)
         size = len(head) + len(pixels)
@@ -126,7 +132,8 @@ def _send(
             stream.sendall(rest)
         sent += 1
     used = os.times()
-    told.put((sent, np.percentile(late_ns, [50, 99, 100]) / 1e6, used.user + used.system))
+    late_ms = np.percentile(late_ns, [50, 99, 100]) / 1e6
+    told.put((sent, late_ms, used.user + used.system, begun_ns))
 
 
 async def lag(lags_s: list[float]) -> None:
@@ -200,7 +207,7 @@ def main() -> None:
     ports = told.get()
     before = os.getloadavg()[0]
     asyncio.run(take(job, ports))
-    sent, late_ms, cpu_s = told.get()
+    sent, late_ms, cpu_s, _ = told.get()
     process.join()
     say_in_ms(f"sent {sent}, the sender late", late_ms)
     print(f"sender CPU {cpu_s:.1f} s; load before {before:.1f}, {os.cpu_count()} cores")

@@ -53,7 +53,7 @@ ocv = {{ for = "{length} s" }}
 """
 
 
-def _holder(path: Path) -> None:
+def write_holder(path: Path) -> None:
     """Write terms of a holder that nobody measured: to measure one takes minutes."""
     names = (
         *("capacitance_F", "capacitance_sigma_F", "conductance_S", "conductance_sigma_S"),
@@ -107,11 +107,11 @@ def main() -> None:
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         output = Path(folder) / "merlin.h5"
-        _holder(Path(folder) / "holder.h5")
+        write_holder(Path(folder) / "holder.h5")
         experiment = Experiment.loads(text, folder=Path(folder))
         lags_s = asyncio.run(film(experiment, output))
         tell(output, job)
-    sent, late_ms, _ = told.get()
+    sent, late_ms, *_ = told.get()
     process.join()
     say_in_ms("event loop late", np.percentile(np.array(lags_s) * 1e3, [50, 99, 100]))
     say_in_ms(f"sent {sent}, the sender late", late_ms)
