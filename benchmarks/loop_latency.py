@@ -157,7 +157,9 @@ def main() -> None:
     parser.add_argument("--rule", default="1 of 1 frames")
     parser.add_argument("--folder", type=Path, default=Path())
     asked = parser.parse_args()
-    print(f"load before {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {asked.size} pixels square")
+    print(
+        f"load before {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {asked.size} pixels square"
+    )
     for rate_Hz in asked.rates:
         with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
             measure(rate_Hz, asked.stops, asked.size, asked.rule, Path(folder))

@@ -29,6 +29,7 @@ from runner.messages import (
     Block,
     EndKind,
     Finished,
+    HolderTerms,
     LevelsKnown,
     Passed,
     SegmentEnded,
@@ -142,8 +143,8 @@ class Acquisition:
         The run that died, with which this one goes on.
     tracking
         Entered; None where no rule is on a track.
-    capacitance_F
-        Of the holder; NaN where it was not measured.
+    holder
+        What it takes of the current; None where it was not measured.
     """
 
     def __init__(  # noqa: PLR0913 - one argument for each part that it joins
@@ -161,7 +162,7 @@ class Acquisition:
         before: Continuation | None = None,
         audience: Audience = NOBODY,
         tracking: LiveTracking | None = None,
-        capacitance_F: float = math.nan,
+        holder: HolderTerms | None = None,
     ) -> None:
         self._experiment = experiment
         self._cell = cell
@@ -181,7 +182,7 @@ class Acquisition:
         self._tracking = tracking
         self._images = ImageStops(
             now_ns=clock.now_ns,
-            capacitance_F=capacitance_F,
+            holder=holder,
             frame_rate_Hz=math.nan if camera is None else camera.info.frame_rate_Hz,
         )
         self._image_stop: ImageStop | None = None  # by which the present step ends
@@ -600,7 +601,7 @@ class Acquisition:
             self._images.readings(
                 samples["read_start_ns"],
                 samples["voltage_V"],
-                float(samples["current_A"][-1]),
+                samples["current_A"],
                 rests=block.step < 0 or self._plan[block.step].is_rest,
             )
         self._stop_by(self._images.look())

@@ -1,7 +1,6 @@
 """One experiment from start to report: opens everything, and leaves the cell safe."""
 
 import asyncio
-import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
@@ -349,7 +348,7 @@ async def _play(
             before=before,
             audience=people.audience,
             tracking=tracking,
-            capacitance_F=math.nan if terms is None else terms.capacitance_F,
+            holder=terms,
         )
         async with beside_the_run(
             microscope,

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from potentiostat.calibration import LARGEST_STRAY_F
 from runner.dose_record import dose_of
 from runner.experiment import Experiment
-from runner.image_judge import ImageJudge, Patience, Sight, Watch, after_flow_s, weights
+from runner.image_judge import ImageJudge, Patience, Sight, Watch, weights
 from runner.image_rules import DOSE, ImageRule
-from runner.image_stops import REST_S, patience_for
+from runner.image_stops import patience_for
+from runner.ionic_flow import REST_S, IonicFlow
+from runner.messages import HolderTerms
 from runner.session_holder import holder_of
 from session.reader import Session
 
@@ -166,7 +167,15 @@ class _Seen:
         self.voltage_V = np.asarray(columns["voltage"], np.float64)
         self.current_A = np.asarray(columns["current"], np.float64)
         holder = holder_of(session)
-        self.capacitance_F = LARGEST_STRAY_F if holder is None else holder.capacitance_F
+        self._holder = (
+            None
+            if holder is None
+            else HolderTerms(
+                capacitance_F=holder.capacitance_F,
+                conductance_S=holder.conductance_S,
+                offset_A=holder.offset_A,
+            )
+        )
 
     def sights(self, rule: ImageRule, stretch: _Stretch) -> list[Sight]:
         """Return the frames of a step as a rule sees them.
@@ -226,18 +235,37 @@ class _Seen:
             np.asarray(table["valid"], np.float64),
         )
 
-    def flow_s(self, t_ns: int, stretch: _Stretch) -> float:
+    def flow(self, stretch: _Stretch) -> "_Flow":
+        """Return what follows the ionic current through a step."""
+        return _Flow(IonicFlow(self._holder), self, stretch)
+
+
+class _Flow:
+    """The ionic current of one step, known up to a time that only moves on."""
+
+    def __init__(self, flow: IonicFlow, seen: _Seen, stretch: _Stretch) -> None:
+        self.flow = flow
+        self._seen = seen
+        self._next = int(np.searchsorted(seen.t_ns, stretch.start_ns - REST_S * 1e9))
+        self._take(stretch.start_ns, rests=True)
+        flow.begin()
+
+    def after_s(self, t_ns: int) -> float:
         """Return how long the stray capacitance would feed the cell after a stop at a time."""
-        before = (self.t_ns < stretch.start_ns) & (self.t_ns >= stretch.start_ns - REST_S * 1e9)
-        now = max(int(np.searchsorted(self.t_ns, t_ns, "right")) - 1, 0)
-        if not before.any():
-            return 0.0
-        return after_flow_s(
-            capacitance_F=self.capacitance_F,
-            loaded_V=float(self.voltage_V[now]),
-            rest_V=float(np.mean(self.voltage_V[before])),
-            current_A=float(self.current_A[now]),
-        )
+        self._take(t_ns, rests=False)
+        return self.flow.after_flow_s
+
+    def _take(self, until_ns: int, *, rests: bool) -> None:
+        end = int(np.searchsorted(self._seen.t_ns, until_ns, "right"))
+        if end > self._next:
+            rows = slice(self._next, end)
+            self.flow.take(
+                self._seen.t_ns[rows],
+                self._seen.voltage_V[rows],
+                self._seen.current_A[rows],
+                rests=rests,
+            )
+            self._next = end
 
 
 def _try(
@@ -248,22 +276,27 @@ def _try(
             f"a latency of {latency_s:g} s: frames older than {patience.stale_s:g} s decide "
             "nothing; a shorter one would do"
         )
-    sights = seen.sights(rule, stretch)
-    judge = ImageJudge(rule, begun_ns=stretch.start_ns, patience=patience)
+    sights, flow = seen.sights(rule, stretch), seen.flow(stretch)
+    judge = ImageJudge(
+        rule,
+        begun_ns=stretch.start_ns,
+        patience=patience,
+        seconds=None if rule.quantity == DOSE else flow.flow.seconds,
+    )
     latency_ns = round(latency_s * 1e9)
     watch, fired_ns, decided = Watch.CALM, 0, None
     for sight in [*sights, None]:
         # What a frame that does not come says is said before the next one comes.
         due_ns = stretch.end_ns if sight is None else sight.t_ns + latency_ns
         for silent_ns in range(judge.newest_ns + LOOK_NS, due_ns, LOOK_NS):
-            flow_s = seen.flow_s(silent_ns, stretch)
-            if (watch := judge.look(silent_ns, lookahead_s=flow_s)) is not Watch.CALM:
+            ahead_s = 0.0 if rule.quantity == DOSE else flow.after_s(silent_ns)
+            if (watch := judge.look(silent_ns, lookahead_s=ahead_s)) is not Watch.CALM:
                 fired_ns = silent_ns
                 break
         if watch is not Watch.CALM or sight is None:
             break
-        flow_s = seen.flow_s(sight.t_ns, stretch)
-        watch = judge.take(sight, now_ns=due_ns, lookahead_s=flow_s)
+        ahead_s = 0.0 if rule.quantity == DOSE else flow.after_s(due_ns)
+        watch = judge.take(sight, now_ns=due_ns, lookahead_s=ahead_s)
         if watch is not Watch.CALM:
             fired_ns, decided = due_ns, sight
             break

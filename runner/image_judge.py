@@ -5,15 +5,18 @@ What is compared is not what was seen but what will be when a stop has taken eff
     predicted = value + velocity * (latency + frames that confirm + after-flow)
 
 where the after-flow is the time for which the stray capacitance goes on to feed the cell at
-the present current, and a frame that is not the last of n to say so adds those that must
-still come. It is beyond where the next chance to say so, a frame later, would be too late,
-and a prediction counts as beyond the rule's value when it is within k sigma of it: an error
-of the image stops too early, never too late. Frames that were lost, and frames that do not
-come, are answers of their own.
+the present ionic current (see `runner.ionic_flow`), by whose charge the velocity is taken. A
+frame that is not the last of n to say so adds those that must still come. It is beyond where
+the next chance to say so, a frame later, would be too late, and a prediction counts as beyond
+the rule's value when it is within k sigma of it: an error of the image stops too early, never
+too late. Frames that were lost, and frames that do not come, are answers of their own; and
+where they might be the last ones before the value, the last velocity is believed for as long
+as nothing is seen.
 """
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,6 +30,8 @@ FRAMES_FOR_INTERVAL = 9
 LATE_FRAMES, LATE_S = 2.0, 0.1  # after the last one: the longer of both, then one is missing
 FEW_MISSED = 2  # frames in a row without the object, from which it is reckoned where it is
 MOST_KEPT = 2000
+
+Seconds = Callable[[NDArray[np.int64]], NDArray[np.float64]]
 
 
 class Watch(StrEnum):
@@ -111,6 +116,8 @@ class ImageJudge:
         When the step began: from then on frames are owed.
     patience
         With frames that are lost or late.
+    seconds
+        The clock by which the velocity is taken: times in ns to s; None for plain seconds.
 
     Attributes
     ----------
@@ -122,11 +129,19 @@ class ImageJudge:
         Why frames say nothing, where they do not.
     """
 
-    def __init__(self, rule: ImageRule, *, begun_ns: int, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        rule: ImageRule,
+        *,
+        begun_ns: int,
+        patience: Patience | None = None,
+        seconds: Seconds | None = None,
+    ) -> None:
         self.rule = rule
         self.prediction: Prediction | None = None
         self.reason = ""
         self._patience = Patience() if patience is None else patience
+        self._seconds = (lambda t_ns: t_ns / 1e9) if seconds is None else seconds
         self.newest_ns = self._came_ns = begun_ns
         self._missed = 0
         self._kept: deque[Sight] = deque(maxlen=MOST_KEPT)
@@ -226,7 +241,8 @@ class ImageJudge:
         used = [s for s in self._kept if s.t_ns >= from_ns]
         if len(used) < FEWEST_FOR_VELOCITY:
             return 0.0, math.inf
-        t_s = np.array([s.t_ns - now_ns for s in used]) / 1e9
+        t_s = self._seconds(np.array([s.t_ns for s in used], np.int64))
+        t_s = t_s - t_s[-1]
         value = np.array([s.value for s in used])
         weight = weights(np.array([s.sigma for s in used]))
         middle_s = float(np.average(t_s, weights=weight))
@@ -246,17 +262,3 @@ class ImageJudge:
 def weights(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return inverse variances; all alike where one is exact, as of what is counted."""
     return np.asarray(sigma**-2.0 if np.all(sigma > 0) else np.ones(len(sigma)))
-
-
-def after_flow_s(
-    *, capacitance_F: float, loaded_V: float, rest_V: float, current_A: float
-) -> float:
-    """Return for how long the stray capacitance feeds the cell at its present current.
-
-    At 0 A the terminals fall from the loaded voltage to that at rest, and the charge
-    ``C (V_loaded - V_rest)`` goes through the cell; the time at which the present current
-    moves as much. 0 where there is no current.
-    """
-    if current_A == 0 or not math.isfinite(capacitance_F * (loaded_V - rest_V)):
-        return 0.0
-    return max(capacitance_F * (loaded_V - rest_V) / current_A, 0.0)

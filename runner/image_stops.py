@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from potentiostat.calibration import LARGEST_STRAY_F
 from potentiostat.limits import Action
 from runner.format import scientific, with_sigma
 from runner.image_judge import (
@@ -20,12 +19,12 @@ from runner.image_judge import (
     Prediction,
     Sight,
     Watch,
-    after_flow_s,
 )
 from runner.image_rules import DOSE, KIND_OF, ImageRule
+from runner.ionic_flow import IonicFlow
+from runner.messages import HolderTerms
 from runner.tracking import Found, Seen
 
-REST_S = 5.0  # before a step, over which its rest voltage is taken
 BEATS_KEPT = 20
 FRAMES_TOLD = 10  # before the one that decided, with the event of a stop
 FRAMES_STALE = 3.0  # of a camera slower than the patience: so many of its periods
@@ -105,24 +104,24 @@ class ImageStops:
     ----------
     now_ns
         Reads the host clock.
-    capacitance_F
-        Of the holder; NaN where it was not measured: then that of the worst holder is taken,
-        by which a stop comes too early rather than too late.
+    holder
+        What it takes of the current; None where it was not measured.
     frame_rate_Hz
         Of the camera, nominal; NaN where unknown.
     """
 
     def __init__(
-        self, *, now_ns: Callable[[], int], capacitance_F: float, frame_rate_Hz: float
+        self,
+        *,
+        now_ns: Callable[[], int],
+        holder: HolderTerms | None,
+        frame_rate_Hz: float,
     ) -> None:
         self._now_ns = now_ns
-        self._capacitance_F = capacitance_F if math.isfinite(capacitance_F) else LARGEST_STRAY_F
+        self._flow = IonicFlow(holder)
         self._patience = patience_for(frame_rate_Hz)
         self._watched: list[_Watched] = []
         self._newest: dict[str, tuple[int, Found]] = {}
-        self._rest: deque[tuple[int, float]] = deque()
-        self._rest_V = math.nan
-        self._voltage_V = self._current_A = math.nan
         self._beats_s: deque[float] = deque(maxlen=BEATS_KEPT)
         self._beat_ns: int | None = None
         self._stopped = False
@@ -133,10 +132,15 @@ class ImageStops:
         """Note that a step begins, and by which images it may end."""
         now_ns = self._now_ns()
         self._stopped = False
-        self._rest_V = float(np.mean([v for _, v in self._rest])) if self._rest else math.nan
+        self._flow.begin()
         self._watched = [
             _Watched(
-                ImageJudge(rule, begun_ns=now_ns, patience=self._patience),
+                ImageJudge(
+                    rule,
+                    begun_ns=now_ns,
+                    patience=self._patience,
+                    seconds=None if rule.quantity == DOSE else self._flow.seconds,
+                ),
                 deque(maxlen=FRAMES_TOLD),
             )
             for rule in rules
@@ -150,7 +154,7 @@ class ImageStops:
         self,
         t_ns: NDArray[np.int64],
         voltage_V: NDArray[np.float64],
-        current_A: float,
+        current_A: NDArray[np.float64],
         *,
         rests: bool,
     ) -> None:
@@ -159,15 +163,7 @@ class ImageStops:
         if self._beat_ns is not None:
             self._beats_s.append((now_ns - self._beat_ns) / 1e9)
         self._beat_ns = now_ns
-        finite = np.isfinite(voltage_V)
-        if not np.any(finite):
-            return
-        self._voltage_V, self._current_A = float(voltage_V[finite][-1]), current_A
-        if not rests:
-            return
-        self._rest.extend(zip(t_ns[finite].tolist(), voltage_V[finite].tolist(), strict=True))
-        while self._rest[0][0] < self._rest[-1][0] - REST_S * 1e9:
-            self._rest.popleft()
+        self._flow.take(t_ns, voltage_V, current_A, rests=rests)
 
     def seen(self, seen: Seen) -> ImageStop | None:
         """Take what the trackers saw in a frame."""
@@ -224,12 +220,7 @@ class ImageStops:
     @property
     def flow_s(self) -> float:
         """For how long the stray capacitance would feed the cell after a stop now."""
-        return after_flow_s(
-            capacitance_F=self._capacitance_F,
-            loaded_V=self._voltage_V,
-            rest_V=self._rest_V,
-            current_A=self._current_A,
-        )
+        return self._flow.after_flow_s
 
     def _take(self, watched: _Watched, index: int, sight: Sight) -> ImageStop | None:
         now_ns = self._now_ns()

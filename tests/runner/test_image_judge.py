@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.image_judge import ImageJudge, Patience, Sight, Watch, after_flow_s
+from runner.image_judge import ImageJudge, Patience, Sight, Watch
 from runner.image_rules import parse_image_rule
 
 S = 10**9
@@ -79,22 +79,19 @@ def test_frames_that_come_seldom_are_foreseen_as_seldom():
     assert (seen * 10, watch) == (round((4.5 - 0.5) * S / FRAME_NS), Watch.MET)
 
 
-def test_without_a_look_ahead_the_after_flow_of_100_picofarad_is_200_nm():
-    # A whisker of 86 nm/s at 5 pA with 0.117 V of overpotential.
-    flow_s = after_flow_s(capacitance_F=100e-12, loaded_V=0.117, rest_V=0.0, current_A=5e-12)
-    assert flow_s == pytest.approx(2.34, abs=0.01)
+def test_a_look_ahead_of_an_after_flow_of_100_picofarad_is_200_nm():
     frames = approaching(86e-9)
     late, _ = watched(ImageJudge(RULE, begun_ns=0), frames)
-    early, _ = watched(ImageJudge(RULE, begun_ns=0), frames, lookahead_s=flow_s)
+    early, _ = watched(ImageJudge(RULE, begun_ns=0), frames, lookahead_s=2.34)
     assert (late - early) * FRAME_NS / S * 86e-9 == pytest.approx(200e-9, rel=0.05)
 
 
-def test_after_flow_of_a_discharge_and_of_no_current():
-    falling_s = after_flow_s(capacitance_F=1e-10, loaded_V=-0.1, rest_V=0.0, current_A=-5e-12)
-    assert falling_s == pytest.approx(2.0)
-    assert after_flow_s(capacitance_F=1e-10, loaded_V=0.1, rest_V=0.0, current_A=0.0) == 0.0
-    assert after_flow_s(capacitance_F=1e-10, loaded_V=-0.1, rest_V=0.0, current_A=5e-12) == 0.0
-    assert after_flow_s(capacitance_F=1e-10, loaded_V=math.nan, rest_V=0.0, current_A=5e-12) == 0.0
+def test_the_velocity_goes_by_the_clock_that_it_is_given():
+    """Where a charge moves the tip, and the current has just grown, it is as fast as that."""
+    judge = ImageJudge(RULE, begun_ns=0, seconds=lambda t_ns: (t_ns / S) ** 2 / 20)  # at 10 s
+    shown = [sight(i, 900e-9 - 4e-9 * (i * FRAME_NS / S) ** 2, 1e-9) for i in range(1, 201)]
+    assert watched(judge, shown)[1] is Watch.CALM
+    assert judge.prediction.velocity == pytest.approx(-80e-9, rel=1e-6)
 
 
 def test_noise_far_from_the_value_stops_nothing():

@@ -10,6 +10,7 @@ from potentiostat.technique import chronopotentiometry, open_circuit
 from runner.acquisition import Acquisition
 from runner.control import Control
 from runner.image_rules import parse_image_rule
+from runner.messages import HolderTerms
 from runner.plan import ExitCode, Plan
 from runner.tracking import Found, Seen
 from session.reader import Session
@@ -77,7 +78,7 @@ def play(path, text, says, *, script=(), blocks=300, steps=PLAN, image_step=1):
             control=control,
             watcher=lambda state: states.append((state.held, state.unseen)),
             show=lambda _topic, _message: None,
-            capacitance_F=2e-14,
+            holder=HolderTerms(capacitance_F=2e-14, conductance_S=0.0, offset_A=0.0),
         )
         cell.acquisition, cell.film = acquisition, Film(says)
         ending = asyncio.run(acquisition.run())

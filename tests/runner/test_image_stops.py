@@ -10,6 +10,7 @@ import pytest
 from runner.image_judge import Watch
 from runner.image_rules import parse_image_rule
 from runner.image_stops import ImageStops, patience_for
+from runner.messages import HolderTerms
 from runner.tracking import Found, Seen
 
 S = 10**9
@@ -18,20 +19,25 @@ POSITION = parse_image_rule("front.position > 400 nm")
 DISTANCE = parse_image_rule("distance(whisker.tip, cathode.edge) < 200 nm, 3 of 5 frames")
 
 
+HOLDER = HolderTerms(capacitance_F=100e-12, conductance_S=0.0, offset_A=0.0)
+
+
 class Watching:
     """Image stops, and the time that they are asked at."""
 
-    def __init__(self, *rules, capacitance_F=math.nan, frame_rate_Hz=20.0):
+    def __init__(self, *rules, holder=None, frame_rate_Hz=20.0):
         self.now_ns = 0
         self.stops = ImageStops(
-            now_ns=lambda: self.now_ns, capacitance_F=capacitance_F, frame_rate_Hz=frame_rate_Hz
+            now_ns=lambda: self.now_ns, holder=holder, frame_rate_Hz=frame_rate_Hz
         )
         self.rules = rules
 
     def read(self, volts, amperes, *, rests, count=1):
         for _ in range(count):
             self.now_ns += FRAME_NS
-            self.stops.readings(np.array([self.now_ns]), np.array([volts]), amperes, rests=rests)
+            self.stops.readings(
+                np.array([self.now_ns]), np.array([volts]), np.array([amperes]), rests=rests
+            )
 
     def begin(self):
         self.stops.begin(self.rules)
@@ -74,7 +80,7 @@ def test_the_event_of_a_stop_holds_the_frames_before_and_what_was_foreseen():
 
 def test_the_after_flow_of_the_holder_is_foreseen():
     # 100 pF behind 0.117 V at 5 pA go on for 2.3 s: 200 nm at 86 nm/s.
-    watching = Watching(DISTANCE, capacitance_F=100e-12)
+    watching = Watching(DISTANCE, holder=HOLDER)
     watching.read(3.9, 0.0, rests=True, count=40)
     watching.begin()
     watching.read(4.017, 5e-12, rests=False, count=40)
