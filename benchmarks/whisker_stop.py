@@ -25,7 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from runner import Experiment, run
+from runner.acquisition import LiveState
 from runner.calibrate import calibrate
+from runner.control import Control
 from session import Session
 from session.truth import read_truth
 
@@ -124,9 +126,21 @@ async def play(
     )
     path = folder / "whisker.h5"
     begun = time.monotonic()
-    async with asyncio.timeout(600):
+    operator = Control()
+
+    def look(state: LiveState) -> None:
+        """Let a plan that an image holds go on, which is to a rest."""
+        if state.held:
+            operator.go_on()
+
+    async with asyncio.timeout(900):
         await run(
-            Experiment.loads(text, folder=folder), output=path, overwrite=True, speed=math.inf
+            Experiment.loads(text, folder=folder),
+            output=path,
+            overwrite=True,
+            speed=math.inf,
+            control=operator,
+            watcher=look,
         )
     wall_s = time.monotonic() - begun
     with Session.open(path) as session:
