@@ -7,7 +7,6 @@ the end of the process. Collections are made with the layout of a session and wh
 is added, so both ends of the file are looked through.
 """
 
-import mmap
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,32 +20,31 @@ _SIGNATURE = b"GCOL\x01\0\0\0"
 def has_endless_heap(path: Path) -> bool:
     """Say whether HDF5 would not come to the end of one of a file's heaps."""
     with path.open("rb") as file:
-        if file.seek(0, 2) == 0:
-            return False
-        # Mapped, so that nothing of the file is copied.
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            ends = {(0, _LOOKED_THROUGH), (max(0, len(content) - _LOOKED_THROUGH), len(content))}
-            return any(
-                _is_endless(content, at, min(last, len(content)))
-                for first, last in sorted(ends)
-                for at in _found(content, first, last)
-            )
+        size = file.seek(0, 2)
+        for begin in sorted({0, max(0, size - _LOOKED_THROUGH)}):
+            file.seek(begin)
+            # Not mapped: a page that is not there, on a full disk or where somebody makes the
+            # file shorter meanwhile, would end the process and not be an error.
+            content = file.read(_LOOKED_THROUGH)
+            if any(_is_endless(content, at) for at in _found(content)):
+                return True
+    return False
 
 
-def _found(content: mmap.mmap, first: int, last: int) -> Iterator[int]:
-    at = content.find(_SIGNATURE, first, last)
+def _found(content: bytes) -> Iterator[int]:
+    at = content.find(_SIGNATURE)
     while at >= 0:
         yield at
-        at = content.find(_SIGNATURE, at + 1, last)
+        at = content.find(_SIGNATURE, at + 1)
 
 
-def _is_endless(content: mmap.mmap, begin: int, last: int) -> bool:
-    if begin + _HEAD.size > last:
+def _is_endless(content: bytes, begin: int) -> bool:
+    if begin + _HEAD.size > len(content):
         return False
     end = begin + _HEAD.unpack_from(content, begin)[3]
     at = begin + _HEAD.size
     # A rest that is too small for an object is passed over.
-    while at + _OBJECT.size <= min(end, last):
+    while at + _OBJECT.size <= min(end, len(content)):
         index, _, _, size = _OBJECT.unpack_from(content, at)
         if index == 0 and size == 0:
             return True
