@@ -1,4 +1,4 @@
-"""What HDF5 could not write as Python let go of an object is heard of, before the file is closed."""
+"""What HDF5 could not write as Python let go of an object is heard of before the file ends."""
 
 import os
 import subprocess
