@@ -41,13 +41,18 @@ class CameraRing:
     ----------
     slots
         Frames that it holds; by default as `choose_slots` says.
+    cameras
+        How many cameras share the memory.
     """
 
-    def __init__(self, header: CameraHeader, slots: int | None) -> None:
+    def __init__(self, header: CameraHeader, slots: int | None, cameras: int = 1) -> None:
         capture, rate_Hz = header.capture, header.frame_rate_Hz
         self._held = 0 if capture is None else frames_held(capture, rate_Hz)
         self.ring = FrameRing.create(
-            slots=slots or choose_slots(header.frame_bytes, frame_rate_Hz=rate_Hz, held=self._held),
+            slots=slots
+            or choose_slots(
+                header.frame_bytes, frame_rate_Hz=rate_Hz, held=self._held, cameras=cameras
+            ),
             height=header.height,
             width=header.width,
             dtype=header.dtype,

@@ -73,7 +73,7 @@ class GrowingTable:
         """
         if not self._pending_rows:
             return
-        rows = np.concatenate(self._pending)
+        rows = np.concatenate(self._pending, dtype=self._dtype)  # else found for each row anew
         start, stop = self._stored, self._stored + len(rows)
         for name in reversed(list(self._columns)):
             column = self._columns[name]

@@ -103,8 +103,10 @@ class DirectFile:
 
     def close(self) -> None:
         """Close this way; the file stays open in HDF5."""
-        os.close(self._direct)
-        os.close(self._tails)
+        descriptors, self._direct, self._tails = (self._direct, self._tails), -1, -1
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def write_all(descriptor: int, pixels: NDArray[np.uint8], offset: int) -> None:

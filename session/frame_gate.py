@@ -61,6 +61,8 @@ class FrameGate:
         if self._is_shut:
             self._open(writer, header.t_start_ns)
         gap = self._gaps.pop(camera, 0)
+        if not gap:
+            return header
         return dataclasses.replace(header, dropped_before=header.dropped_before + gap)
 
     def end(self, writer: Writer) -> None:

@@ -95,7 +95,7 @@ class Journal:
 
     def add(self, said: Mapping[str, object], rows: NDArray[np.void] | None = None) -> None:
         """Take an entry; it is not in the file before `write`."""
-        text = json.dumps(said, separators=(",", ":"), default=_plain).encode()
+        text = _JSON.encode(said).encode()
         content = b"" if rows is None else rows.tobytes()
         lengths = _LENGTHS.pack(len(text), len(content))
         check = zlib.crc32(content, zlib.crc32(text, zlib.crc32(lengths)))
@@ -214,6 +214,9 @@ def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{value!r} is not for a journal")
+
+
+_JSON = json.JSONEncoder(separators=(",", ":"), default=_plain)
 
 
 def _is_known(said: Mapping[str, object]) -> bool:

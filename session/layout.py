@@ -150,9 +150,20 @@ def create_layout(file: h5py.File, header: SessionHeader) -> None:
     }
     for name, text in texts.items():
         # A NUL would end the text for every reader of the file.
-        entry.create_dataset(name, data=text.replace("\0", ""))
+        write_now(entry.create_dataset(name, data=text.replace("\0", "")))
     _create_descriptions(entry, header)
     _create_tables(entry, header)
+
+
+def write_now(dataset: h5py.Dataset) -> None:
+    """Have HDF5 write the values of a small dataset, and not when Python forgets the object.
+
+    Raises
+    ------
+    OSError, RuntimeError
+        The disk does not take them. Later nobody would be told, see `session.swallowed`.
+    """
+    dataset.flush()
 
 
 def _own_version() -> str:
@@ -264,6 +275,7 @@ def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
     step, unit = (camera.pixel_size_m, "m") if known else (1.0, "px")
     for dimension, (name, length) in enumerate(zip("yx", size, strict=True), start=1):
         axis = group.create_dataset(name, data=np.arange(length) * step)
+        write_now(axis)
         describe_column(axis, unit, name)
         axis.make_scale(name)
         data.dims[dimension].attach_scale(axis)

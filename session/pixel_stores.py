@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from session.codecs import Codec
 from session.direct import DirectFile, DirectRefused, aligned_copy, allocate, is_aligned
 from session.placed_file import PlacedFile, filters_mask
+from session.spare_cores import SpareCores, spare_cores
 
 STRAIGHT = "straight to the disk"
 _BLOCK_FRAMES = 64
@@ -154,7 +155,7 @@ class CachedStore:
 
 
 class PressedStore:
-    """Compresses frames while a thread for it is free, and stores the others as they are.
+    """Compresses frames while a thread and a core are free; the others are stored as they are.
 
     So cores that do not keep up cost room on the disk and never a frame, and a disk that
     does not keep up gets all frames compressed.
@@ -163,12 +164,21 @@ class PressedStore:
     ----------
     placed
         The file, where frames go past the page cache; HDF5 writes them where it is None.
+    spare
+        Tells whether a core is free.
     """
 
-    def __init__(self, data: h5py.Dataset, codec: Codec, placed: PlacedFile | None) -> None:
+    def __init__(
+        self,
+        data: h5py.Dataset,
+        codec: Codec,
+        placed: PlacedFile | None,
+        spare: SpareCores | None = None,
+    ) -> None:
         self._data = data
         self._codec = codec
         self._placed = placed
+        self._spare = spare or spare_cores()
         self._room = data.shape[0]
         self._frame_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
         self.way = f"compressed, {STRAIGHT if placed else 'through the page cache'}"
@@ -188,7 +198,8 @@ class PressedStore:
             self._data.resize(self._room, axis=0)
         done: Future[Stored] = Future()
         with self._counting:
-            is_free = self._pressing < _PRESSED_AT_ONCE * self._pressers
+            has_thread = self._pressing < _PRESSED_AT_ONCE * self._pressers
+            is_free = has_thread and self._spare.are_there
             self._pressing += is_free
         if is_free:
             self._press.submit(self._compress, done, number, pixels)
@@ -213,8 +224,9 @@ class PressedStore:
 
     def _compress(self, done: "Future[Stored]", number: int, pixels: NDArray[np.generic]) -> None:
         try:
-            pressed = np.frombuffer(self._codec.compress(pixels), np.uint8)
-            checksum = zlib.crc32(_bytes(pixels).data)
+            with self._spare.used():
+                pressed = np.frombuffer(self._codec.compress(pixels), np.uint8)
+                checksum = zlib.crc32(_bytes(pixels).data)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the frame gets it
             done.set_exception(error)
             return

@@ -73,7 +73,7 @@ class Recorder:
         Record on a thread of this process instead.
     slots
         Frames that the ring of each camera holds; by default half a second of them and
-        at least 64, fewer where memory is short.
+        at least 64, fewer where memory is short: all rings take 768 MiB at most.
     finish_timeout_s
         Longest wait for the file to be closed.
     on_trouble
@@ -124,8 +124,9 @@ class Recorder:
         """
         check_header(self._header)
         try:
+            count = len(self._header.cameras)
             for camera in self._header.cameras:
-                ring = await asyncio.to_thread(CameraRing, camera, self._slots)
+                ring = await asyncio.to_thread(CameraRing, camera, self._slots, count)
                 self._cameras[camera.name] = ring
             await self._start()
         except BaseException:

@@ -40,6 +40,7 @@ from session.messages import (
 from session.records import RUNNER_LOST, FrameHeader, SessionHeader
 from session.ring import FrameRing, RingSpec
 from session.space import Space
+from session.swallowed import SwallowedErrors
 from session.writer import SessionWriter, event_json
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def run_recorder(
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, signal.SIG_IGN)
-    record(connection, path, header, rings, leave=lambda: os._exit(1))
+    with SwallowedErrors() as swallowed:
+        record(connection, path, header, rings, leave=lambda: os._exit(1), heard=swallowed.check)
 
 
 def record(
@@ -74,6 +76,7 @@ def record(
     rings: Mapping[str, RingSpec],
     *,
     leave: Callable[[], None] = lambda: None,
+    heard: Callable[[], None] = lambda: None,
 ) -> None:
     """Record until told to finish, or until the pipe ends.
 
@@ -82,6 +85,8 @@ def record(
     leave
         Called when the disk failed, with the file still open: ends the process at
         once, where there is one, since HDF5 would write on as it closes the file.
+    heard
+        Raises what HDF5 could not write and had nobody to tell.
     """
     recorder = _Recording(connection)
     with connection, ExitStack() as stack:
@@ -90,7 +95,7 @@ def record(
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
             recorder.holders = _holders(header)
-            files = stack.enter_context(_Files(path, header))
+            files = stack.enter_context(_Files(path, header, heard))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
         except (SessionRefused, *DISK_ERRORS) as error:
@@ -120,7 +125,7 @@ class _Files:
     Where one of the two fails, the other goes on alone: see `fail_over`.
     """
 
-    def __init__(self, path: Path, header: SessionHeader) -> None:
+    def __init__(self, path: Path, header: SessionHeader, heard: Callable[[], None]) -> None:
         if path.exists():
             raise SessionExists(
                 f"{path} exists already and is not overwritten; another name will do"
@@ -131,6 +136,7 @@ class _Files:
             largest = max((camera.frame_bytes for camera in header.cameras), default=0)
             self.gate = FrameGate(Space(path.parent, largest))
             self.writer: Writer = SessionWriter(path, header, journal=self.journal)
+            heard()
         except BaseException as error:
             with suppress(OSError):
                 self.journal.remove()
@@ -138,6 +144,7 @@ class _Files:
                 with suppress(OSError):  # what there is of it is no session
                     path.unlink(missing_ok=True)
             raise
+        self._heard = heard
         self._journal_works = True
         self.why = ""  # the file failed
         self._file_syncer = Syncer(path)
@@ -166,8 +173,9 @@ class _Files:
         return isinstance(self.writer, SessionWriter)
 
     def check(self) -> None:
-        """Raise the error of a sync that failed: the disk may not have what it had taken."""
+        """Raise what failed and nobody was told of: the disk may not have what it had taken."""
         if self.is_whole:
+            self._heard()
             self._file_syncer.check()
         if self._journal_works:
             try:

@@ -45,6 +45,7 @@ def choose_slots(
     frame_rate_Hz: float = math.nan,
     memory_bytes: int | None = None,
     held: int = 0,
+    cameras: int = 1,
 ) -> int:
     """Return a number of slots: half a second of frames and at least 64, if memory permits.
 
@@ -59,16 +60,19 @@ def choose_slots(
     held
         Frames that wait in the ring for something else than the disk, beside the others;
         with them it takes 768 MiB at most.
+    cameras
+        How many have a ring; they share the 768 MiB.
 
     Raises
     ------
     MemoryError
         Not even four frames fit beside those that are held.
     """
+    most_bytes = min(HOLDING_BYTES // cameras, _free_shared_memory() // 2)
     if held:
-        return held + _slots_beside(held, frame_bytes, frame_rate_Hz)
+        return held + _slots_beside(held, frame_bytes, frame_rate_Hz, most_bytes)
     if memory_bytes is None:
-        memory_bytes = min(_MEMORY_BYTES, _free_shared_memory() // 2)
+        memory_bytes = min(_MEMORY_BYTES, most_bytes)
     wanted = _SLOTS
     if math.isfinite(frame_rate_Hz):
         wanted = max(wanted, math.ceil(frame_rate_Hz * _LONGEST_STALL_S))
@@ -82,8 +86,8 @@ def choose_slots(
     return slots
 
 
-def _slots_beside(held: int, frame_bytes: int, frame_rate_Hz: float) -> int:
-    room_bytes = min(HOLDING_BYTES, _free_shared_memory() // 2) - held * _slot_bytes(frame_bytes)
+def _slots_beside(held: int, frame_bytes: int, frame_rate_Hz: float, most_bytes: int) -> int:
+    room_bytes = most_bytes - held * _slot_bytes(frame_bytes)
     try:
         return choose_slots(
             frame_bytes,
@@ -93,7 +97,7 @@ def _slots_beside(held: int, frame_bytes: int, frame_rate_Hz: float) -> int:
     except MemoryError:
         raise MemoryError(
             f"{held} frames of {frame_bytes} bytes are to be held for an event, and at least"
-            f" {_FEWEST_SLOTS} beside them; {HOLDING_BYTES} bytes may be used: fewer seconds"
+            f" {_FEWEST_SLOTS} beside them; {most_bytes} bytes may be used: fewer seconds"
             " before an event, a lower frame rate or smaller frames will do"
         ) from None
 

@@ -8,7 +8,7 @@ import h5py
 
 from session.codecs import must_be_readable
 from session.errors import HDF5_ERRORS, SessionRefused
-from session.heaps import has_endless_heap
+from session.heaps import has_endless_heap, stated_text_bytes
 from session.records import MAX_FRAME_BYTES, NOT_FINISHED
 from session.schema import ROOT, SCHEMA_NAME, SCHEMA_VERSION
 
@@ -211,6 +211,8 @@ class _Walk:
         text = h5py.check_string_dtype(dtype) is not None
         if dtype.kind not in "biufS" and not text:
             self._refuse(where, f"holds objects of type {dtype}")
+        if text and dtype.kind == "O":
+            self._check_text(where, dataset)
         declared = math.prod(shape) * dtype.itemsize
         is_chunked = layout == h5py.h5d.CHUNKED
         chunk = math.prod(made.get_chunk() if is_chunked else (1,)) * dtype.itemsize
@@ -225,6 +227,12 @@ class _Walk:
         slack = max(_SLACK_BYTES, _SLACK_CHUNKS * chunk if is_stack else 0)
         if declared > stored + slack or chunk > MAX_FRAME_BYTES:
             self._refuse(where, f"declares {declared} bytes of which the file holds {stored}")
+
+    def _check_text(self, where: str, dataset: h5py.h5d.DatasetID) -> None:
+        with self._path.open("rb") as file:
+            stated = stated_text_bytes(file, dataset)
+        if stated > self._file_bytes:
+            self._refuse(where, f"has {stated} bytes of text in a file of {self._file_bytes}")
 
     def _refuse(self, where: str, why: str) -> None:
         raise SessionRefused(

@@ -31,6 +31,7 @@ from session.layout import (
     create_layout,
     create_temperature,
     ensure_group,
+    write_now,
 )
 from session.pixel_stores import PressedStore, Stored
 from session.placed_file import PlacedFile
@@ -285,9 +286,11 @@ class SessionWriter:
         if exit_reason != NOT_FINISHED:
             seal(self._entry)
         for name, text in (("end_time", end_time), ("exit_reason", exit_reason)):
-            self._entry[name][()] = text.replace("\0", "")
+            dataset = self._entry[name]
+            dataset[()] = text.replace("\0", "")
+            write_now(dataset)
             if exit_reason != NOT_FINISHED:
-                seal(self._entry[name])
+                seal(dataset)
         self.close()
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import threading
+import time
 
 import h5py
 import numpy as np
@@ -16,6 +17,7 @@ from session.journal import Journal, journal_path
 from session.journal_words import begin
 from session.pixel_stores import PressedStore
 from session.recover import recover
+from session.spare_cores import SpareCores
 from session.validate import validate
 from session.writer import SessionWriter
 
@@ -30,6 +32,14 @@ WAYS = [
         ),
     ),
 ]
+
+
+@pytest.fixture(autouse=True)
+def cores(monkeypatch):
+    """Whether a core is free does not depend on what else the computer does."""
+    cores = SpareCores(spent_s=time.perf_counter)
+    monkeypatch.setattr("session.pixel_stores.spare_cores", lambda: cores)
+    return cores
 
 
 def frames(dtype="uint16", count=COUNT):
@@ -102,6 +112,19 @@ def test_frames_that_find_no_thread_free_are_stored_as_they_are(
             writer.begin_frame("camera", make.frame_header(index), pixels[index])
         writer.finish("done", "")
     assert store.counters()["compressed"] >= 2
+    assert_there(path, pixels)
+
+
+def test_while_no_core_is_free_frames_are_stored_as_they_are(tmp_path, make, monkeypatch, cores):
+    path, pixels, free = tmp_path / "s.h5", frames(count=9), [True]
+    monkeypatch.setattr(SpareCores, "are_there", property(lambda self: self is cores and free[0]))
+    with SessionWriter(path, header(make, "deflate")) as writer:
+        for index, frame in enumerate(pixels):
+            free[0] = index < 3 or index > 6
+            writer.append_frame("camera", make.frame_header(index), frame)
+        store = writer._camera("camera").store
+        writer.finish("done", "")
+    assert (store.pressed, store.raw) == (5, 4)
     assert_there(path, pixels)
 
 

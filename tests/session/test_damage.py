@@ -1,5 +1,7 @@
 """Damage that the fuzzer found: each kind is refused by name, or verify tells of it."""
 
+import struct
+
 import h5py
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from session import Session
 from session.editor import SessionEditor
 from session.errors import SessionRefused
+from session.heaps import has_endless_heap
 from session.seal import broken_seals, is_sealed
 from session.validate import validate
 from session.writer import SessionWriter
@@ -56,6 +59,34 @@ def test_a_heap_without_an_end_is_refused_and_not_walked(write_session):
     with pytest.raises(SessionRefused, match="heap of text in it has no end"):
         Session.open(path)
     assert "no end" in validate(path)[0].message
+
+
+@pytest.mark.parametrize("name", ["title", "events/kind"])
+def test_text_that_is_longer_than_its_file_is_refused_before_memory_is_taken(write_session, name):
+    """HDF5 fills as much memory as the length says before it looks for the text."""
+    path = write_session()
+    with h5py.File(path) as file:
+        dataset = file["entry"][name].id
+        chunked = dataset.get_create_plist().get_layout() == h5py.h5d.CHUNKED
+        at = dataset.get_chunk_info(0).byte_offset if chunked else dataset.get_offset()
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(struct.pack("<I", 100_000_000))
+    with pytest.raises(SessionRefused, match=f"{name} has 1000000[0-9]+ bytes of text in a file"):
+        Session.open(path)
+    assert "bytes of text" in validate(path)[0].message
+
+
+@pytest.mark.parametrize(("at", "found"), [(100, True), (20_000_000, False), (39_990_000, True)])
+def test_both_ends_of_a_long_file_are_looked_through_for_such_heaps(tmp_path, at, found):
+    path = tmp_path / "long.h5"
+    with path.open("wb") as file:
+        file.truncate(40_000_000)
+        file.seek(at)
+        # One object of 8 bytes, then one of no size.
+        file.write(struct.pack("<4sB3sQ", b"GCOL", 1, b"", 4096))
+        file.write(struct.pack("<HHIQ8x", 1, 1, 0, 8))
+    assert has_endless_heap(path) is found
 
 
 @pytest.mark.parametrize(

@@ -203,3 +203,14 @@ def test_a_disk_too_full_for_a_block_still_takes_frames(tmp_path, make, monkeypa
 def test_a_short_session_leaves_no_long_block_empty(tmp_path, make):
     write_frames(tmp_path / "s.h5", make, 5, 512, 512)
     assert (tmp_path / "s.h5").stat().st_size < 10 * 512 * 512 * 2
+
+
+@PWRITE
+def test_a_way_that_is_closed_twice_closes_no_other_file(tmp_path):
+    path = tmp_path / "s"
+    path.write_bytes(bytes(4096))
+    way = DirectFile(path, 4096)
+    way.close()
+    with path.open("rb") as one, path.open("rb") as another:
+        way.close()
+        assert one.read() == another.read() == bytes(4096)

@@ -237,3 +237,23 @@ def test_a_finished_session_with_a_journal_is_told_from_one_that_lacks_something
         for column in file["entry/samples"].values():
             column.resize(ROWS - 1, axis=0)
     assert "1 rows of samples taken from the journal" in recover(path).done
+
+
+def test_a_file_that_cannot_be_closed_is_told_and_made_whole(tmp_path, make, monkeypatch):
+    """All of it had been told to the journal before."""
+    close = h5py.File.close
+
+    def fail_once(file):
+        monkeypatch.setattr(h5py.File, "close", close)
+        raise RuntimeError("Can't decrement id ref count")
+
+    told = Told(tmp_path / "s.h5", make)
+    for number in range(ROUNDS):
+        assert told.tell(number) == Flushed()
+    monkeypatch.setattr(h5py.File, "close", fail_once)
+    ended = told.finish()
+    assert isinstance(ended, Failed)
+    assert "the run ended, but writing" in ended.text
+    (trouble,) = told.troubles
+    assert "ref count" in trouble
+    assert_all_is_there(recover(tmp_path / "s.h5").path, make)

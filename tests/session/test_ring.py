@@ -71,6 +71,16 @@ def test_slots_are_bounded_by_memory():
     assert choose_slots(1) == 64
 
 
+@pytest.mark.parametrize(("cameras", "frames"), [(1, 512), (2, 384), (3, 256)])
+def test_cameras_share_the_memory_so_that_the_recorder_stays_below_a_gibibyte(
+    monkeypatch, cameras, frames
+):
+    monkeypatch.setattr("session.ring._free_shared_memory", lambda: 2**40)
+    assert choose_slots(2**20, frame_rate_Hz=4_000.0, cameras=cameras) == frames
+    held = choose_slots(2**20, frame_rate_Hz=4_000.0, cameras=cameras, held=200)
+    assert cameras * held <= 768
+
+
 def test_free_shared_memory_bounds_the_slots(monkeypatch):
     usage = type("Usage", (), {"free": 16_000})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
