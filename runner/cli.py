@@ -169,6 +169,7 @@ def run(  # noqa: PLR0913 - one argument for each option
         from runner.experiment import Experiment  # noqa: PLC0415
         from runner.summary import render_summary  # noqa: PLC0415
         from runner.terminal import Screen  # noqa: PLC0415
+        from runner.unattended import Unattended  # noqa: PLC0415
         from runner.view import open_view  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
@@ -183,6 +184,8 @@ def run(  # noqa: PLR0913 - one argument for each option
                     view = await stack.enter_async_context(opened)
                 stack.enter_context(control.on_ctrl_c())
                 watcher = stack.enter_context(screen.watching())
+                if math.isinf(speed) and not sys.stdin.isatty():
+                    watcher = Unattended(control, watcher)
 
                 announced = False
 
