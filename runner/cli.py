@@ -167,7 +167,7 @@ def run(  # noqa: PLR0913 - one argument for each option
         from runner.conduct import run as run_experiment  # noqa: PLC0415
         from runner.control import Control  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
-        from runner.summary import render_summary  # noqa: PLC0415
+        from runner.summary_text import render_summary  # noqa: PLC0415
         from runner.terminal import Screen  # noqa: PLC0415
         from runner.unattended import Unattended  # noqa: PLC0415
         from runner.view import open_view  # noqa: PLC0415
@@ -489,7 +489,8 @@ def correlate(session: Path, post: Path | None, *, as_json: bool) -> None:
         from runner.analysis import correlate_session  # noqa: PLC0415
         from runner.holder_record import HolderRecord  # noqa: PLC0415
         from runner.session_holder import put_holder_after  # noqa: PLC0415
-        from runner.summary import render_summary, summarise  # noqa: PLC0415
+        from runner.summary import summarise  # noqa: PLC0415
+        from runner.summary_text import render_summary  # noqa: PLC0415
 
         if post is not None:
             for alarm in put_holder_after(session, HolderRecord.read(post)):

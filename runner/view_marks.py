@@ -71,11 +71,25 @@ def _seen(found: Found) -> Iterator[Mark]:
 
 
 def _rule(rule: ImageRule, values: Mapping[str, float], pixel_m: float) -> Iterator[Mark]:
+    text = _BRACKETS.sub("", rule.comparison)  # between what: the picture shows it
+    for at in rule_mark(rule, values, pixel_m):
+        yield {"what": "rule", **{f"{axis}_px": place for axis, place in at.items()}, "text": text}
+
+
+def rule_mark(
+    rule: ImageRule, values: Mapping[str, float], pixel_m: float
+) -> Iterator[dict[str, float]]:
+    """Yield where a rule draws its line in a frame, as ``x`` or ``y`` in px of that frame.
+
+    Parameters
+    ----------
+    values
+        Columns, attributes and drift, as `runner.tracking.Found` has them.
+    """
     for axis in "xy":
         place = _rule_place(rule, values, axis, rule.value / pixel_m)
         if math.isfinite(at := place - values.get(f"drift_d{axis}", 0.0)):
-            text = _BRACKETS.sub("", rule.comparison)  # between what: the picture shows it
-            yield {"what": "rule", f"{axis}_px": at, "text": text}
+            yield {axis: at}
 
 
 def _rule_place(rule: ImageRule, values: Mapping[str, float], axis: str, value_px: float) -> float:
