@@ -518,6 +518,45 @@ def report(session: Path, output: Path, *, overwrite: bool, as_json: bool) -> No
 
 @main.command()
 @click.argument("session", type=_path("in"))
+@click.option("-o", "--output", type=_path("out"), required=True, help="An .mp4 or a .gif.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(1, 120),
+    default=25.0,
+    show_default=True,
+    help="Pictures in a second of the movie.",
+)
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="Show one of so many frames of the camera."
+)
+@overwrite_option
+@json_option
+def movie(  # one argument for each option
+    session: Path, output: Path, fps: float, every: int, *, overwrite: bool, as_json: bool
+) -> None:
+    """Write a movie of a SESSION: frames with what was seen in them, beside the traces.
+
+    Example: lamella movie first_charge.h5 -o first_charge.mp4
+    """
+    with _exit_codes():
+        from runner.movie import write_movie  # noqa: PLC0415
+        from runner.terminal import counting  # noqa: PLC0415
+
+        with counting(SCREEN, "drawing") as progress:
+            written = write_movie(
+                session,
+                output,
+                frame_rate_Hz=fps,
+                every=every,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        told = f"{written.frames} frames, {written.times_real:.3g} times as fast as they came"
+        _conclude(written, lambda _: f"wrote {output}: {told}", as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
 @click.option(
     "--to",
     required=True,
