@@ -62,16 +62,17 @@ def quantities_of(table: Table, tracker: str) -> list[str]:
         and not name.endswith(SIGMA)
         and not _MANY.fullmatch(name)
         and name not in declared
-        and _varies(table[name])
+        and _is_measured(table[name], table[f"{name}{SIGMA}"])
     ]
     known = [name for name in [*declared, *others] if name in table]
     return [name for name in known if np.any(np.isfinite(table[name]))]
 
 
-def _varies(values: NDArray[np.generic]) -> bool:
+def _is_measured(values: NDArray[np.generic], sigmas: NDArray[np.generic]) -> bool:
+    """Tell whether a column changes and is known to a sigma: else it is a mere number."""
     known = np.asarray(values, np.float64)
     known = known[np.isfinite(known)]
-    return len(known) > 0 and bool(np.ptp(known) > 0)
+    return len(known) > 0 and bool(np.ptp(known) > 0) and bool(np.any(np.asarray(sigmas) > 0))
 
 
 def valid_column(table: Table, name: str) -> NDArray[np.float64]:
