@@ -12,6 +12,8 @@ Half an hour of it: ``--minutes 30``. CPU shares and memory need Linux.
 """
 
 import argparse
+import http.client
+import ipaddress
 import json
 import os
 import statistics
@@ -22,13 +24,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from session import Session
@@ -119,6 +121,76 @@ def _resident_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
+# --- who is answered, and whom the browser talks to ---------------------------------------
+
+
+def _status(address: str, *, host: str = "") -> int:
+    """Return how a request for a page is answered."""
+    parts = urlsplit(address)
+    link = http.client.HTTPConnection(parts.netloc, timeout=10)
+    link.request("GET", parts.path, headers={"Host": host or parts.netloc})
+    try:
+        return link.getresponse().status
+    finally:
+        link.close()
+
+
+def _socket_status(address: str, origin: str) -> int:
+    """Return how a socket is answered; 101 for one that is taken."""
+    parts = urlsplit(address)
+    try:
+        with connect(f"ws://{parts.netloc}{parts.path}live", origin=origin):
+            return 101
+    except InvalidStatus as error:
+        return error.response.status_code
+
+
+def _tell_refusals(address: str) -> None:
+    parts = urlsplit(address)
+    own = f"http://{parts.netloc}"
+    wrong = f"{own}/{'x' * (len(parts.path) - 2)}/"
+    told = {
+        "right token": _status(address),
+        "wrong token": _status(wrong),
+        "no token": _status(f"{own}/"),
+        "another host": _status(address, host="lamella.example"),
+        "socket": _socket_status(address, own),
+        "its wrong token": _socket_status(wrong, own),
+        "its other origin": _socket_status(address, "http://lamella.example"),
+    }
+    print("  answers: " + ", ".join(f"{name} {status}" for name, status in told.items()))
+
+
+def _sockets_of(profile: Path) -> set[str]:
+    """Return the inodes of all sockets of the browser that has a profile."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(profile).encode() not in (folder / "cmdline").read_bytes():
+                continue
+            links = [str(fd.readlink()) for fd in (folder / "fd").iterdir()]
+        except OSError:
+            continue  # it has ended
+        found |= {link[8:-1] for link in links if link.startswith("socket:[")}
+    return found
+
+
+def _beyond_loopback(profile: Path) -> set[str]:
+    """Return the remote addresses of a browser's sockets that are not this computer."""
+    inodes, found = _sockets_of(profile), set()
+    for table in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{table}").read_text("ascii").splitlines()[1:]:
+            fields = line.split()
+            raw = bytes.fromhex(fields[2].partition(":")[0])
+            # Words of four bytes, each in the order of this computer.
+            words = [raw[i : i + 4][::-1] for i in range(0, len(raw), 4)]
+            remote = ipaddress.ip_address(b"".join(words))
+            mapped = getattr(remote, "ipv4_mapped", None) or remote
+            if fields[9] in inodes and not (mapped.is_loopback or mapped.is_unspecified):
+                found.add(str(mapped))
+    return found
+
+
 def _has_ended(pages: list[Page]) -> bool:
     """Tell whether the run has ended before its time, as far as a page knows."""
     ended = [
@@ -178,26 +250,64 @@ def _rates(before: dict[str, float], after: dict[str, float]) -> str:
     return ", ".join(f"{name} {(after[name] - before[name]) / lasted_s:.1f}/s" for name in names)
 
 
+@dataclass
+class PageRecord:
+    """What is taken of one page, before and half-way."""
+
+    page: Page
+    profile: Path
+    memory: dict[str, float]
+    counted: dict[str, float]
+    half_way: tuple[float, float] = (0.0, 0.0)  # when, and heap in MB
+    beyond: set[str] = field(default_factory=set)
+
+    def look(self, *, is_half_way: bool) -> None:
+        """Take note of its sockets, and once of its memory."""
+        self.beyond |= _beyond_loopback(self.profile)
+        if is_half_way and not self.half_way[0]:
+            self.half_way = time.monotonic(), _memory(self.page)["heap_MB"]
+
+    def tell(self, origin: str) -> None:
+        """Print what it saw, how it grew, and where it asked."""
+        print(f"  a page saw {_rates(self.counted, _counted(self.page))}")
+        now, (half_s, heap) = _memory(self.page), self.half_way
+        print(f"    memory before {_said(self.memory)}; after {_said(now)}")
+        if half_s:
+            per_hour = (now["heap_MB"] - heap) / (time.monotonic() - half_s) * 3600
+            print(f"    heap grew by {per_hour:+.2f} MB an hour in the second half")
+        urls = self.page.value("performance.getEntriesByType('resource').map(e => e.name)")
+        strange = [url for url in urls if not url.startswith(f"{origin}/")]
+        print(f"    fetched {len(urls)} files, from elsewhere: {', '.join(strange) or 'none'}")
+        told = ", ".join(sorted(self.beyond)) or "none"
+        print(f"    addresses beyond loopback that it had a socket to: {told}")
+
+
 def play(folder: Path, name: str, *, minutes: float, viewers: int, browsers: int) -> None:
     """Play the plan with some viewers, and print what was seen."""
     load = os.getloadavg()[0]
     with _running(folder, name, minutes) as (process, address), ExitStack() as stack:
+        if browsers:
+            _tell_refusals(address)
         watchers = [Watcher(address) for _ in range(viewers - browsers)]
         threads = [threading.Thread(target=w.run, daemon=True) for w in watchers]
         for thread in threads:
             thread.start()
-        pages = [
-            stack.enter_context(browsed(address, folder / f"{name}-{n}")) for n in range(browsers)
-        ]
+        profiles = [folder / f"{name}-{n}" for n in range(browsers)]
+        pages = [stack.enter_context(browsed(address, profile)) for profile in profiles]
         for page in pages:
             page.call("Network.disable")  # which would be told of each message that is sent
         time.sleep(WARM_S)
         began_s, cpu_s, rss_mb = time.monotonic(), _cpu_s(process.pid), _resident_mb(process.pid)
         counts = [(w.blocks, w.frames) for w in watchers]
-        before = [(_memory(page), _counted(page)) for page in pages]
+        records = [
+            PageRecord(page, profile, _memory(page), _counted(page))
+            for page, profile in zip(pages, profiles, strict=True)
+        ]
         until_s = began_s + 60 * minutes - WARM_S
         while time.monotonic() < until_s and process.poll() is None and not _has_ended(pages):
             time.sleep(2.0)
+            for record in records:
+                record.look(is_half_way=time.monotonic() > (began_s + until_s) / 2)
         lasted_s = time.monotonic() - began_s
         share = 100 * (_cpu_s(process.pid) - cpu_s) / lasted_s
         print(f"{name}: {lasted_s:.0f} s, load before {load:.1f} on {os.cpu_count()} cores")
@@ -206,9 +316,8 @@ def play(folder: Path, name: str, *, minutes: float, viewers: int, browsers: int
         for watcher, (blocks, frames) in zip(watchers, counts, strict=True):
             seen = (watcher.blocks - blocks) / lasted_s, (watcher.frames - frames) / lasted_s
             print(f"  a socket saw {seen[0]:.1f} blocks/s, {seen[1]:.1f} frames/s")
-        for page, (memory, counted) in zip(pages, before, strict=True):
-            print(f"  a page saw {_rates(counted, _counted(page))}")
-            print(f"    memory before {_said(memory)}; after {_said(_memory(page))}")
+        for record in records:
+            record.tell(f"http://{urlsplit(address).netloc}")
         stack.close()
         summary = json.loads(process.communicate()[0].splitlines()[-1])
     _tell(folder / f"{name}.h5", summary)

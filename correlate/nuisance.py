@@ -25,7 +25,8 @@ class Nuisance:
     def __init__(self, regressors: Floats | None, used: NDArray[np.bool_]) -> None:
         n = len(used)
         extra = np.empty((n, 0)) if regressors is None else np.asarray(regressors, np.float64)
-        columns = np.concatenate([np.ones((n, 1)), _scaled(extra.reshape(n, -1), used)], axis=1)
+        extra = extra.reshape(n, 1 if extra.ndim == 1 else extra.shape[1])
+        columns = np.concatenate([np.ones((n, 1)), _scaled(extra, used)], axis=1)
         self._used = used
         basis, sizes, _ = np.linalg.svd(columns[used], full_matrices=False)
         # Of regressors that do not vary, or repeat each other, one direction is enough.

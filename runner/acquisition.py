@@ -511,7 +511,7 @@ class Acquisition:
         return True
 
     def _heed_operator(self) -> None:
-        self._why_end = self._plan.obey(self._control.wish) or self._why_end
+        self._why_end = self._plan.obey(self._control.wish, self._control.why) or self._why_end
         if self._control.take_next() and self._why_end is None:
             self._why_end = "next step: the operator went on"
         if self._why_end is not None:

@@ -33,13 +33,14 @@ from runner.timebase import fit_time_base
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
 from runner.volumes import PREFIX as VOLUME_PREFIX
-from runner.volumes import volume_balances
+from runner.volumes import UNITS as VOLUME_UNITS
+from runner.volumes import Balance, volume_balances
 from session.editor import SessionEditor
 from session.reader import Session
-from session.records import AttributeValue
 from session.session_link import LINK
 
 CHUNK_FRAMES = 32
+FARADAY_UNITS = {"charge": "C", "position": "m", "position_sigma": "m"}
 VELOCITY_WINDOW_S = 10.0
 END_WINDOW_S = 2.0  # of an end that grows: what a rule on images looks back over, too
 SETTLING_S = 2.0  # left out at the start of a step when its front speed is taken
@@ -162,7 +163,7 @@ def track_session(
             editor.put_table(
                 f"tracks/{track_name}",
                 {"t_ns": t_ns, **track.columns, "valid": track.valid.astype(np.uint8)},
-                {**track.attributes, "tracker": tracker},
+                {**track.attributes, "tracker": tracker, "reasons": _reasons(track)},
                 units=track.units,
             )
     dx = np.asarray(track.drift["dx"], dtype=np.float64)
@@ -176,6 +177,11 @@ def track_session(
         largest_drift_px=float(np.nanmax(np.hypot(dx, dy))),
         attributes=track.attributes,
     )
+
+
+def _reasons(track: Track) -> str:
+    """Say why frames are not valid, and how many; empty where all are."""
+    return "; ".join(f"{count}: {reason}" for reason, count in track.reasons.items())
 
 
 def render_track(summary: TrackSummary) -> Table:
@@ -237,9 +243,9 @@ def correlate_session(path: Path) -> None:
             )
         put_associations(editor, *tested)
         if found.faraday:
-            editor.put_table("correlation/faraday", {}, found.faraday)
+            editor.put_table("correlation/faraday", *found.faraday, units=FARADAY_UNITS)
         for name, balance in found.volumes.items():
-            editor.put_table(f"correlation/{VOLUME_PREFIX}{name}", {}, balance)
+            editor.put_table(f"correlation/{VOLUME_PREFIX}{name}", *balance, units=VOLUME_UNITS)
 
 
 def carried_ionic(session: Session) -> tuple[float, float]:
@@ -280,8 +286,8 @@ class _Findings:
     ledger: Ledger
     shorts: Shorts
     steps: dict[str, list[float]]
-    faraday: dict[str, AttributeValue]
-    volumes: dict[str, dict[str, AttributeValue]]
+    faraday: Balance | None
+    volumes: dict[str, Balance]
     spectra: tuple[Spectrum, ...]
     titrations: tuple[StepTitration, ...]
     codes: tuple[ReadCode, ...]
@@ -310,7 +316,7 @@ class _Findings:
             spectra=_spectra(session, columns, holder, accuracy),
             titrations=_titrations(session, columns, holder, accuracy),
             codes=codes,
-            faraday={} if track is None else _faraday(session, ledger, accuracy, track),
+            faraday=None if track is None else _faraday(session, ledger, accuracy, track),
             volumes=volume_balances(session, columns, ledger, accuracy.delay_s),
         )
 
@@ -512,25 +518,31 @@ def _faraday(
     ledger: Ledger,
     accuracy: Accuracy,
     track: Mapping[str, NDArray[np.generic]],
-) -> dict[str, AttributeValue]:
+) -> Balance | None:
     """Front displacement per ionic charge, beside what the geometry expects."""
     experiment = _experiment_of(session)
     ionic = ledger.columns["ionic"]
     if experiment is None or not np.all(np.isfinite(ionic)):
-        return {}
+        return None
     t_ns = np.asarray(track["t_ns"])
     origin = int(ledger.t_ns[0])
     at_frame = np.interp((t_ns - origin).astype(float), (ledger.t_ns - origin).astype(float), ionic)
     largest = int(np.argmax(np.abs(ionic)))
     scale = ledger.columns["ionic_sigma"][largest] / max(abs(ionic[largest]), 1e-30)
+    position, sigma = np.asarray(track["position"]), np.asarray(track["position_sigma"])
     try:
         balance = faraday_balance(
             at_frame,
-            np.asarray(track["position"]),
-            np.asarray(track["position_sigma"]),
+            position,
+            sigma,
             charge_scale_sigma=float(scale),
             expected_m_C=1.0 / experiment.cell.charge_per_m_C,
         )
     except ValueError:
-        return {}
-    return {name: float(value) for name, value in asdict(balance).items()}
+        return None
+    used = np.isfinite(at_frame) & np.isfinite(position) & (sigma > 0)
+    points = {"charge": at_frame, "position": position, "position_sigma": sigma}
+    return (
+        {name: column[used] for name, column in points.items()},
+        {name: float(value) for name, value in asdict(balance).items()},
+    )

@@ -167,8 +167,9 @@ def run(  # noqa: PLR0913 - one argument for each option
         from runner.conduct import run as run_experiment  # noqa: PLC0415
         from runner.control import Control  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
-        from runner.summary import render_summary  # noqa: PLC0415
+        from runner.summary_text import render_summary  # noqa: PLC0415
         from runner.terminal import Screen  # noqa: PLC0415
+        from runner.unattended import Unattended  # noqa: PLC0415
         from runner.view import open_view  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
@@ -183,6 +184,8 @@ def run(  # noqa: PLR0913 - one argument for each option
                     view = await stack.enter_async_context(opened)
                 stack.enter_context(control.on_ctrl_c())
                 watcher = stack.enter_context(screen.watching())
+                if math.isinf(speed) and not sys.stdin.isatty():
+                    watcher = Unattended(control, watcher)
 
                 announced = False
 
@@ -486,7 +489,8 @@ def correlate(session: Path, post: Path | None, *, as_json: bool) -> None:
         from runner.analysis import correlate_session  # noqa: PLC0415
         from runner.holder_record import HolderRecord  # noqa: PLC0415
         from runner.session_holder import put_holder_after  # noqa: PLC0415
-        from runner.summary import render_summary, summarise  # noqa: PLC0415
+        from runner.summary import summarise  # noqa: PLC0415
+        from runner.summary_text import render_summary  # noqa: PLC0415
 
         if post is not None:
             for alarm in put_holder_after(session, HolderRecord.read(post)):
@@ -510,6 +514,45 @@ def report(session: Path, output: Path, *, overwrite: bool, as_json: bool) -> No
 
         written = write_report(session, output, overwrite=overwrite)
         _conclude(written, lambda _: f"wrote {output}", as_json=as_json)
+
+
+@main.command()
+@click.argument("session", type=_path("in"))
+@click.option("-o", "--output", type=_path("out"), required=True, help="An .mp4 or a .gif.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(1, 120),
+    default=25.0,
+    show_default=True,
+    help="Pictures in a second of the movie.",
+)
+@click.option(
+    "--every", type=click.IntRange(1), default=1, help="Show one of so many frames of the camera."
+)
+@overwrite_option
+@json_option
+def movie(  # one argument for each option
+    session: Path, output: Path, fps: float, every: int, *, overwrite: bool, as_json: bool
+) -> None:
+    """Write a movie of a SESSION: frames with what was seen in them, beside the traces.
+
+    Example: lamella movie first_charge.h5 -o first_charge.mp4
+    """
+    with _exit_codes():
+        from runner.movie import write_movie  # noqa: PLC0415
+        from runner.terminal import counting  # noqa: PLC0415
+
+        with counting(SCREEN, "drawing") as progress:
+            written = write_movie(
+                session,
+                output,
+                frame_rate_Hz=fps,
+                every=every,
+                overwrite=overwrite,
+                progress=progress,
+            )
+        told = f"{written.frames} frames, {written.times_real:.3g} times as fast as they came"
+        _conclude(written, lambda _: f"wrote {output}: {told}", as_json=as_json)
 
 
 @main.command()

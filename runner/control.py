@@ -64,6 +64,7 @@ class Control:
 
     def __init__(self) -> None:
         self.wish = Wish.NOTHING
+        self.why = ""  # of a wish that is not the operator's
         self.is_paused = False  # as the operator wants it; the run follows
         self._go_on = False
         self._next = False
@@ -171,9 +172,16 @@ class Control:
         self._orders.clear()
         return taken
 
-    def ask(self, wish: Wish) -> None:
-        """Ask for a wish; a smaller one than the present is ignored."""
-        self.wish = max(self.wish, wish)
+    def ask(self, wish: Wish, *, why: str = "") -> None:
+        """Ask for a wish; a smaller one than the present is ignored.
+
+        Parameters
+        ----------
+        why
+            Of one that is not the operator's.
+        """
+        if wish > self.wish:
+            self.wish, self.why = wish, why
         if self.wish > Wish.NOTHING:
             self.is_paused = False  # what ends the run is not put off
 

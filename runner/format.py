@@ -10,6 +10,9 @@ _PREFIXES = {
 }  # fmt: skip
 
 
+SMALLEST, LARGEST = 1e-3, 1e5  # that are written without prefix and without a power of ten
+
+
 def prefix_of(size: float) -> tuple[float, str]:
     """Return the power of ten and the SI prefix in which a size reads well."""
     if size == 0 or not math.isfinite(size):
@@ -50,6 +53,17 @@ def scientific(value: float, sigma: float) -> str:
     scaled = sigma / 10.0**power
     places = 2 if scaled == 0 else max(0, 1 - math.floor(math.log10(scaled)))
     return f"({value / 10.0**power:.{places}f} ± {scaled:.{places}f})e{power}"
+
+
+def plain_text(value: float, sigma: float) -> str:
+    """Return ``value ± sigma`` without a prefix, such as ``0.9933 ± 0.0047``."""
+    size = max(abs(value), abs(sigma) if math.isfinite(sigma) else 0.0)
+    if size and not SMALLEST <= size < LARGEST:
+        return scientific(value, sigma)
+    if not math.isfinite(sigma):
+        return f"{value:.4g} (uncertainty unknown)"
+    places = 2 if sigma == 0 else max(0, 1 - math.floor(math.log10(sigma)))
+    return f"{value:.{places}f} ± {sigma:.{places}f}"
 
 
 def level_text(level: Level) -> str:

@@ -50,6 +50,7 @@ _RULE = re.compile(
     r"(?:\s*,\s*(?P<confirm>\d+)\s+of\s+(?P<of>\d+)\s+frames)?"
     r"(?:\s*,\s*then\b\s*(?P<action>.*?))?\s*"
 )
+_BEYOND_COMPARISON = re.compile(r",\s*(?:\d+\s+of\s|then\b)")
 _LOOKS_LIKE = re.compile(r"\s*(?:dose\b|distance\s*\(|[A-Za-z][\w-]*\.[A-Za-z_])")
 
 
@@ -83,6 +84,11 @@ class ImageRule:
     confirm: int = CONFIRM
     of: int = OF_FRAMES
     action: Action = "next"
+
+    @property
+    def comparison(self) -> str:
+        """Its text without the frames that must say so, and without what follows."""
+        return _BEYOND_COMPARISON.split(self.text)[0].strip()
 
 
 class ImageRuleError(ValueError):

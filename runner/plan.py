@@ -170,13 +170,19 @@ class Plan:
             self._written[here + 1 : here + 1] = range(start, written + 1)
         return here + 1
 
-    def obey(self, wish: Wish) -> str | None:
-        """Take the operator's wish; return why the present step must end, or None."""
+    def obey(self, wish: Wish, why: str = "") -> str | None:
+        """Take the operator's wish; return why the present step must end, or None.
+
+        Parameters
+        ----------
+        why
+            Where the wish is not the operator's own.
+        """
         if wish <= self._wish_obeyed:
             return None
         self._wish_obeyed = wish
         names = {Wish.STOP: "stopped", Wish.ABORT: "aborted", Wish.HALT: "halted"}
-        reason = f"{names[wish]} by the operator"
+        reason = why or f"{names[wish]} by the operator"
         self.ending = Ending(code=ExitCode.INTERRUPTED, reason=reason)
         return reason
 

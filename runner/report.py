@@ -11,6 +11,7 @@ from runner.report_data import ReportData, gather, plain
 
 SIZE_LIMIT_BYTES = 20_000_000
 FRAMES_SHARE = 0.68  # of the limit, in bytes before base64
+SCRIPTS = ("report_charts.js", "report_frames.js", "report.js")
 POLICY = (
     "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
@@ -64,7 +65,7 @@ def render(data: ReportData) -> str:
         "title": escape(str(data.content["title"])),
         "style": _asset("uPlot.min.css") + _asset("report.css"),
         "charts": _asset("uPlot.iife.min.js"),
-        "script": _asset("report.js"),
+        "script": "".join(map(_asset, SCRIPTS)),
         # A closing tag inside the data would end the script that holds it.
         "data": json.dumps(plain(data), allow_nan=False).replace("<", "\\u003c"),
     }

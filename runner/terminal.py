@@ -1,7 +1,7 @@
 """What a person sees on the terminal while a run goes on: a live table and a bar."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, Group
@@ -100,3 +100,15 @@ def live_table(state: LiveState) -> Table:
     if state.held:
         table.add_row("[bold yellow]held", f"{state.held}: Enter goes on, Ctrl-C ends the plan")
     return table
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Draw a bar of long work on a terminal, and nothing elsewhere; yields what is told of it."""
+    if not console.is_terminal:
+        yield lambda _done, _all: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, all_: bar.update(task, completed=done, total=all_)

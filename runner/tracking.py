@@ -66,12 +66,14 @@ class StopTracking:
 class Found:
     """What a tracker found in one frame: columns of its track, SI units; NaN where not valid.
 
-    Beside them stand the track's attributes, and its drift as ``drift_dx``, ``drift_dy`` in px.
+    Beside them stand the track's attributes, whose names are kept, too, and its drift as
+    ``drift_dx``, ``drift_dy`` in px.
     """
 
     valid: bool
     values: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,7 @@ class Eye:
         if valid and moving is not None:
             values |= self._velocity(t_ns, values[moving], values[f"{moving}_sigma"])
         reason = "" if valid else next(iter(track.reasons), "not valid")
-        return Found(valid=valid, values=values, reason=reason)
+        return Found(valid=valid, values=values, reason=reason, attributes=tuple(track.attributes))
 
     def _velocity(self, t_ns: int, place: float, sigma: float) -> dict[str, float]:
         """Return the slope of the place over the window that ends with this frame."""

@@ -12,6 +12,10 @@ from session.reader import Session
 from session.records import AttributeValue
 
 PREFIX = "volume_"
+UNITS = {"charge": "C", "volume": "m^3", "volume_sigma": "m^3"}
+
+Balance = tuple[dict[str, NDArray[np.generic]], dict[str, AttributeValue]]
+"""Points that took part, as columns, and what was found."""
 
 
 def volume_balances(
@@ -19,7 +23,7 @@ def volume_balances(
     columns: Mapping[str, NDArray[np.generic]],
     ledger: Ledger,
     delay_s: float,
-) -> dict[str, dict[str, AttributeValue]]:
+) -> dict[str, Balance]:
     """Return the balance of each track that tells a volume and of which metal it is.
 
     Nothing for one of fewer than three valid frames, and none at all where the ionic charge is
@@ -31,7 +35,7 @@ def volume_balances(
         By which readings of the current lag. Of a first-order lag, what the ledger has not
         counted yet is ``delay * I``; 5 pA on a range of 10 pA hide 4 pC.
     """
-    found: dict[str, dict[str, AttributeValue]] = {}
+    found: dict[str, Balance] = {}
     current = np.asarray(columns["current"], np.float64)
     late = delay_s * (current - current[0]) if math.isfinite(delay_s) else 0.0
     ionic = ledger.columns["ionic"] + late
@@ -47,23 +51,31 @@ def volume_balances(
             continue
         at_s = (np.asarray(track["t_ns"], np.int64) - ledger.t_ns[0]).astype(np.float64) / 1e9
         valid = np.asarray(track["valid"]) == 1
+        charge = np.where(valid, np.interp(at_s, seconds, ionic), math.nan)
+        volume = np.asarray(track["volume"], np.float64)
+        sigma = np.asarray(track["volume_sigma"], np.float64)
         width_scale = float(str(track.attributes.get("volume_scale_sigma", math.nan)))
         try:
             balance = volume_balance(
-                np.where(valid, np.interp(at_s, seconds, ionic), math.nan),
-                np.asarray(track["volume"], np.float64),
-                np.asarray(track["volume_sigma"], np.float64),
+                charge,
+                volume,
+                sigma,
                 scale_sigma=math.hypot(charge_scale, width_scale),
                 expected_m3_C=expected,
             )
         except ValueError:
             continue
-        found[name] = {
-            "slope_m3_C": balance.slope,
-            "slope_sigma_m3_C": balance.slope_sigma,
-            "expected_m3_C": balance.expected,
-            "ratio": balance.ratio,
-            "ratio_sigma": balance.ratio_sigma,
-            "n": balance.n,
-        }
+        used = np.isfinite(charge) & np.isfinite(volume) & (sigma > 0)
+        points = {"charge": charge, "volume": volume, "volume_sigma": sigma}
+        found[name] = (
+            {column: values[used] for column, values in points.items()},
+            {
+                "slope_m3_C": balance.slope,
+                "slope_sigma_m3_C": balance.slope_sigma,
+                "expected_m3_C": balance.expected,
+                "ratio": balance.ratio,
+                "ratio_sigma": balance.ratio_sigma,
+                "n": balance.n,
+            },
+        )
     return found

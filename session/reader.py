@@ -218,6 +218,11 @@ class Session:
         """Names of the clocks other than the host's."""
         return self._names("clocks")
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names of the bounded queues whose counters were kept."""
+        return self._names("queues")
+
     def attributes(self, path: str) -> dict[str, AttributeValue]:
         """Return the attributes of a group or dataset below ``/entry``."""
         with self._reading(path):

@@ -480,7 +480,8 @@ GROUPS: tuple[Group, ...] = (
         " `surrogate_band`, and the surrogates' largest r, `surrogates_phase` and"
         " `surrogates_iaaft`; without enough data only `reason` and what would be `enough`."
         " `<track>_switching`: the rate around changes of the set-point, with bands;"
-        " `<track>_steps`: where the rate's level steps",
+        " `<track>_steps`: where the rate's level steps; `faraday` and `volume_<track>`: what"
+        " moved against the ionic `charge`, its slope, and the `ratio` to what is expected",
         results=True,
         free_columns=True,
         free_attributes=True,

@@ -208,6 +208,13 @@ class View:
             x_px = self.shape[1] - 1 - x_px
         return (x_px, y_px) if self._upright else (y_px, x_px)
 
+    def edge_back(self, name: str, x_px: float) -> dict[str, float]:
+        """Return an edge of a name in the frames as they came; nothing where there is none."""
+        if not math.isfinite(x_px):
+            return {}
+        x, y = self.back(np.array(x_px), np.array(math.nan))
+        return {f"{name}_x_px": float(x)} if self._upright else {f"{name}_y_px": float(y)}
+
     def shift_back(self, shift: Shift) -> Shift:
         """Return a shift of the frames as they came."""
         dx = -shift.dx_px if self._root in ("right", "bottom") else shift.dx_px
@@ -342,6 +349,8 @@ def growth_track(
             "root_sigma_px": gap.root.sigma_px,
             "target_px": gap.target.x_px,
             "target_sigma_px": gap.target.sigma_px,
+            **view.edge_back("root", gap.root.x_px),
+            **view.edge_back("target", gap.target.x_px),
             "texture": gap.texture,
             "volume_scale_sigma": _scale_sigma(
                 areas["area"], area("shared_sigma_px"), spread / radius

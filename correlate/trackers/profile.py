@@ -383,7 +383,9 @@ def profile_track(
     for number, name in enumerate(names):
         columns[name] = table[:, number, 0] * scale[name]
         columns[f"{name}_sigma"] = table[:, number, 1] * abs(scale[name])
-    units = {"position": "m", "width": "m", "gradient": "1/m", "drop": "1"}
+    place = "interface_y_px" if flipped else "interface_x_px"
+    columns[place], columns[f"{place}_sigma"] = table[:, 0, 0], table[:, 0, 1]
+    units = {"position": "m", "width": "m", "gradient": "1/m", "drop": "1", place: "px"}
     valid = np.isfinite(table[:, 0, 0])
     return Track(
         columns=columns,

@@ -1,252 +1,179 @@
 "use strict";
-// One page, no network: frames, traces and tables from the JSON beside this script.
+// The report's page: everything it shows is inside this file.
 (() => {
   const D = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const state = { index: 0, time: 0, drawn: -1, playing: false, charts: [] };
-  window.lamella = state;
-
-  const element = (tag, text, className) => {
-    const made = document.createElement(tag);
-    if (text !== undefined) made.textContent = text;
-    if (className) made.className = className;
-    return made;
-  };
-  const table = (target, head, rows) => {
-    const made = element("table"), row0 = element("tr");
-    head.forEach((h) => row0.append(element("th", h)));
-    if (head.length) made.append(row0);
-    rows.forEach((cells) => {
-      const row = element("tr");
-      cells.forEach((c) => row.append(element("td", c)));
-      made.append(row);
-    });
-    target.append(made);
-  };
+  const { element, table, chart, nearest } = report, state = lamella, F = D.frames;
   const absent = (target, text) => target.append(element("p", text, "absent"));
-
-  // --- header ------------------------------------------------------------------------
-  $("title").textContent = D.title;
-  const subtitle = $("subtitle");
-  subtitle.append(element("span", D.simulated ? "simulated hardware" : "measured", "tag"));
-  subtitle.append(`${D.start.slice(0, 19).replace("T", " ")} UTC · ended: ${D.ended}`);
-
-  // --- frames ------------------------------------------------------------------------
-  const F = D.frames, P = D.front, canvas = $("frame"), pen = canvas.getContext("2d");
-  let bytes = null, wanted = -1, busy = false, lastBitmap = null;
-  if (F) {
-    const raw = atob(F.data);
-    bytes = new Uint8Array(raw.length);
-    for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-    F.data = null;
-    const scale = Math.max(1, Math.ceil(900 / F.width));
-    canvas.width = F.width * scale;
-    canvas.height = F.height * scale;
-    $("slider").max = F.t.length - 1;
-  } else {
-    canvas.hidden = true;
-    $("controls").hidden = true;
-    $("no-frames").hidden = false;
-  }
-
-  const nearest = (times, t) => {
-    let low = 0, high = times.length - 1;
-    while (high - low > 1) { const m = (low + high) >> 1; if (times[m] <= t) low = m; else high = m; }
-    return Math.abs(times[low] - t) <= Math.abs(times[high] - t) ? low : high;
-  };
+  const words = (name) => name.replaceAll("_", " ");
+  const file = (name) => name.replace(/[^\w-]+/g, "_");
   const at = (times, values, t) => values[nearest(times, t)];
+  const few = (v, digits = 3) => (v === null || v === undefined ? "–" : String(Number(v.toPrecision(digits))));
+  state.spans = D.spans;
 
-  async function showFrame(i) {
-    wanted = i;
-    if (busy) return; // a fast hand never queues: only the last wish is drawn
-    busy = true;
-    while (wanted !== state.drawn) {
-      const now = wanted;
-      const part = bytes.subarray(F.offsets[now], F.offsets[now + 1]);
-      const bitmap = await createImageBitmap(new Blob([part], { type: "image/jpeg" }));
-      if (lastBitmap) lastBitmap.close();
-      lastBitmap = bitmap;
-      draw(bitmap, now);
-      state.drawn = now;
-    }
-    busy = false;
-  }
+  // --- head ----------------------------------------------------------------------------
+  $("title").textContent = D.title;
+  $("subtitle").append(element("span", D.simulated ? "simulated hardware" : "measured", "tag"), `${D.start.slice(0, 19).replace("T", " ")} UTC · ended: ${D.ended}`);
+  D.warnings.forEach((text) => $("warnings").append(element("p", `Warning: ${text}`)));
 
-  function draw(bitmap, i) {
-    const s = canvas.width / F.width;
-    pen.imageSmoothingEnabled = false;
-    pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    const row = F.row[i];
-    const dx = F.dx[i] ?? 0;
-    if (P && P.x) {
-      const line = (x, colour, dash) => {
-        pen.strokeStyle = colour; pen.lineWidth = Math.max(2, canvas.width / 450);
-        pen.setLineDash(dash); pen.beginPath();
-        pen.moveTo((x - dx + 0.5) * s, 0); pen.lineTo((x - dx + 0.5) * s, canvas.height); pen.stroke();
-      };
-      line(P.x_interface, "#ffd54f", [10, 8]);
-      const x = P.x[row], sigma = P.x_sigma[row];
-      if (x !== null) {
-        pen.fillStyle = "rgba(64,224,170,.30)";
-        pen.fillRect((x - dx + 0.5 - sigma) * s, 0, 2 * sigma * s, canvas.height);
-        line(x, "#40e0aa", []);
-      }
-      state.frontX = x === null ? null : x - dx;
-    }
-    if (F.pixel_nm) scaleBar(s);
-  }
-
-  function scaleBar(s) {
-    const goal = (F.width * F.pixel_nm) / 5;
-    const power = 10 ** Math.floor(Math.log10(goal));
-    const length = [5, 2, 1].map((k) => k * power).find((l) => l <= goal) ?? power;
-    const w = (length / F.pixel_nm) * s, u = canvas.width / 60;
-    pen.setLineDash([]);
-    pen.fillStyle = "rgba(0,0,0,.55)";
-    pen.fillRect(u * 0.6, canvas.height - u * 2.9, w + u * 1.4, u * 2.5);
-    pen.fillStyle = "#fff";
-    pen.fillRect(u * 1.3, canvas.height - u * 0.95, w, u * 0.3);
-    pen.font = `${u * 1.2}px system-ui, sans-serif`;
-    pen.fillText(length >= 1000 ? `${length / 1000} µm` : `${length} nm`, u * 1.3, canvas.height - u * 1.3);
-  }
-
-  // --- charts ------------------------------------------------------------------------
-  const axis = (label) => ({
-    label, labelSize: 16, size: 62, stroke: css("--soft"), font: "12px system-ui", labelFont: "12px system-ui",
-    grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line"), width: 1 },
-  });
-  const shading = {
-    hooks: { drawClear: [(u) => {
-      D.spans.forEach((span) => {
-        if (span.rest) return;
-        const a = u.valToPos(span.from, "x", true), b = u.valToPos(span.to ?? u.scales.x.max, "x", true);
-        u.ctx.fillStyle = css("--shade");
-        u.ctx.fillRect(a, u.bbox.top, b - a, u.bbox.height);
-      });
-    }] },
-  };
-  function chart(target, title, data, series, height, options = {}) {
-    const box = element("div");
-    box.append(element("p", title, "chart-title"));
-    target.append(box);
-    const made = new uPlot({
-      width: Math.max(300, target.clientWidth), height,
-      scales: { x: { time: false } },
-      axes: [{ ...axis(options.x ?? "time (s)"), size: 40 }, axis(options.y)],
-      series: [{}, ...series], bands: options.bands ?? [],
-      cursor: { drag: { x: !options.time, y: false }, points: { size: 6 } },
-      legend: { show: false }, plugins: options.time ? [shading] : [],
-    }, data, box);
-    addEventListener("resize", () => { made.setSize({ width: Math.max(300, target.clientWidth), height }); setCursors(state.time); });
-    if (options.time) linkChart(made);
-    return made;
-  }
-  function linkChart(made) {
-    state.charts.push(made);
-    const move = (event) => {
-      const box = made.over.getBoundingClientRect();
-      goToTime(made.posToVal(event.clientX - box.left, "x"));
-    };
-    made.over.addEventListener("mousemove", move);
-    made.over.addEventListener("click", move);
-    made.over.addEventListener("mouseleave", () => setCursors(state.time));
-  }
-  function setCursors(t) {
-    state.charts.forEach((c) => c.setCursor({ left: c.valToPos(t, "x"), top: 0 }, false));
-    state.cursors = state.charts.map((c) => c.posToVal(c.cursor.left, "x"));
-  }
-
-  function readout(t) {
-    const parts = [`t = ${t.toFixed(3)} s`];
-    if (F) parts.push(`frame ${F.index[state.index]}`);
-    if (D.traces) {
-      const v = at(D.traces.t, D.traces.voltage, t), i = at(D.traces.t, D.traces.current, t);
-      if (v !== null) parts.push(`V = ${v.toFixed(4)} V`);
-      if (i !== null) parts.push(`I = ${Number(i.toPrecision(5))} ${D.traces.current_unit}`);
-    }
-    if (P) {
-      const k = F ? F.row[state.index] : nearest(P.t, t), x = P.position[k];
-      parts.push(x === null ? "front: not found in this frame" : `front ${x.toFixed(1)} ± ${(P.high[k] - x).toFixed(1)} nm`);
-    }
-    if (F && F.dose[state.index] !== null) parts.push(`dose ${F.dose[state.index].toFixed(1)} e/Å²`);
-    $("readout").textContent = parts.join("   ·   ");
-  }
-  function goToTime(t) {
-    if (F) return goTo(nearest(F.t, t), t);
-    state.time = t; setCursors(t); readout(t);
-  }
-  function goTo(i, t) {
-    state.index = Math.min(Math.max(i, 0), F.t.length - 1);
-    state.time = t ?? F.t[state.index];
-    $("slider").value = state.index;
-    showFrame(state.index); setCursors(state.time); readout(state.time);
-  }
-
-  const traces = $("traces");
+  // --- frames and traces -----------------------------------------------------------------
+  const film = F ? report.frames(F, D.marks) : null, traces = $("traces");
+  if (F) $("slider").max = F.t.length - 1;
+  else { $("frame").hidden = true; $("controls").hidden = true; $("no-frames").hidden = false; }
   if (D.traces) {
-    chart(traces, "terminal voltage", [D.traces.t, D.traces.voltage], [{ stroke: css("--voltage"), width: 1.4 }], 190, { y: "V", time: true });
-    chart(traces, "current, positive charges the cell", [D.traces.t, D.traces.current], [{ stroke: css("--current"), width: 1.4 }], 170, { y: D.traces.current_unit, time: true });
+    chart(traces, { title: "terminal voltage", file: "voltage", x: D.traces.t, yLabel: "V", time: true, lines: [{ values: D.traces.voltage, colour: "voltage" }] });
+    chart(traces, { title: "current, positive charges the cell", file: "current", x: D.traces.t, yLabel: D.traces.current_unit, time: true, height: 170, lines: [{ values: D.traces.current, colour: "current" }] });
   } else absent(traces, "This session has no electrical readings.");
-  if (P) {
-    chart(traces, "front, depth from the electrolyte, with ± 1 sigma", [P.t, P.high, P.low, P.position],
-      [{ stroke: "transparent" }, { stroke: "transparent" }, { stroke: css("--front"), width: 1.2 }], 190,
-      { y: "nm", time: true, bands: [{ series: [1, 2], fill: css("--front") + "33" }] });
-  } else if (F && F.drift_known) {
-    const shift = (v) => v.map((d) => d);
-    chart(traces, "drift: x solid, y dashed", [F.t, shift(F.dx), shift(F.dy)],
-      [{ stroke: css("--front"), width: 1.4, points: { show: F.t.length < 60 } },
-       { stroke: css("--voltage"), width: 1.4, dash: [6, 4], points: { show: F.t.length < 60 } }], 210, { y: "px", time: true });
-    absent(traces, "No front was tracked in this session.");
-  } else absent(traces, "Nothing was tracked in this session.");
-  if (P && P.x) {
-    const legend = $("legend");
-    [["#2fbf90", "front ± 1 sigma"], ["#e0b400", "interface with the electrolyte"]].forEach(([colour, text]) => {
-      const key = element("span", "", "key"); key.style.borderColor = colour; legend.append(key, text);
+  const plotted = (target, track, q, height) => chart(target, {
+    title: `${track.name}: ${words(q.name)}`, file: file(`${track.name}_${q.name}`), x: q.t, yLabel: q.unit, time: true, height,
+    lines: [{ label: `${words(q.name)} ± 1 sigma`, values: q.value, low: q.low, high: q.high, colour: "front", width: 1.2, points: q.t.length < 60 }],
+  });
+  // Beside the frames stands the first quantity of each of two tracks; all of them are below.
+  const shown = D.tracks.filter((t) => t.quantities.length).slice(0, 2).map((t) => ({ track: t, q: t.quantities[0] }));
+  shown.forEach(({ track, q }) => plotted(traces, track, q, 190));
+  if (!D.tracks.length) absent(traces, "Nothing was tracked in this session.");
+  report.legend($("legend"), D.marks);
+
+  // --- why it stopped --------------------------------------------------------------------
+  if (D.steps.length) {
+    const terms = Object.keys(D.steps[0].charge), speed = D.steps.some((s) => s.speed !== "unknown");
+    $("steps-note").textContent = `${speed ? "Speeds are fits over the step without its first 2 s; charges" : "Charges"} are those of the step alone.`;
+    table($("steps"), ["step", "held", "lasted", "ended because", ...(speed ? ["front speed"] : []), ...terms],
+      D.steps.map((s) => [s.name, s.held, s.lasted, s.ended, ...(speed ? [s.speed] : []), ...terms.map((t) => s.charge[t])]));
+  } else $("why").hidden = true;
+  D.stops.forEach((stop, number) => {
+    const card = element("div", undefined, "stop"), side = element("div");
+    card.append(element("h3", `Stopped by an image at ${stop.t.toFixed(2)} s: ${stop.rule}`));
+    if (!stop.chart) side.append(element("p", stop.why));
+    const facts = table(side, [], stop.facts.map((f) => [f.name, f.value]));
+    facts.className = "facts";
+    const pair = element("div", undefined, "pair");
+    pair.append(side);
+    card.append(pair);
+    $("stops").append(card);
+    if (!stop.chart) return;
+    const C = stop.chart, beside = element("div");
+    pair.append(beside);
+    chart(beside, {
+      title: C.name, file: file(`stop_${number + 1}_${C.name}`), x: C.t, yLabel: C.unit, height: 250,
+      lines: [
+        { label: "whole recording ± 1 sigma", values: C.value, low: C.low, high: C.high, colour: "front", width: 1.2 },
+        { label: "as it was seen live", x: C.live_t, values: C.live, colour: "voltage", points: "only" },
+        ...(C.foreseen === null ? [] : [{ label: "foreseen", x: [C.foreseen_t], values: [C.foreseen], low: [C.foreseen - C.foreseen_sigma], high: [C.foreseen + C.foreseen_sigma], colour: "cursor", points: "only" }]),
+      ],
+      across: [{ at: C.limit, label: "the rule", colour: "current" }], upright: [{ at: stop.t, label: "stop", colour: "cursor" }],
     });
+    card.append(strip(stop));
+  });
+  function strip(stop) {
+    const row = element("div", undefined, "strip"), S = stop.strip;
+    S.images.forEach((source, i) => {
+      const picture = element("button"), canvas = element("canvas"), image = new Image();
+      picture.type = "button";
+      picture.title = "show this frame above";
+      if (i === S.decided) picture.className = "decided";
+      image.addEventListener("load", () => {
+        const s = Math.max(1, 300 / image.width), pen = canvas.getContext("2d");
+        canvas.width = image.width * s;
+        canvas.height = image.height * s;
+        pen.drawImage(image, 0, 0, canvas.width, canvas.height);
+        report.drawMarks(pen, S.marks, i, canvas.width / F.width, canvas.width, canvas.height);
+        report.drawRule(pen, S.rule[i], canvas.width / F.width, canvas.width, canvas.height);
+      });
+      image.src = source;
+      const since = S.t[i] - stop.t;
+      picture.append(canvas, element("span", `frame ${S.index[i]}${i === S.decided ? ", which decided" : ""} · ${since < 0 ? "−" : "+"}${Math.abs(since).toFixed(2)} s`));
+      picture.addEventListener("click", () => { goToTime(S.t[i]); $("scrub").scrollIntoView({ behavior: "smooth" }); });
+      row.append(picture);
+    });
+    return row;
   }
 
-  // --- results -----------------------------------------------------------------------
-  if (D.steps.length) {
-    const terms = Object.keys(D.steps[0].charge);
-    $("steps-note").textContent = "Speeds are fits over the step without its first 2 s; charges are those of the step alone.";
-    table($("steps"), ["step", "held", "lasted", "ended because", "front speed", ...terms],
-      D.steps.map((s) => [s.name, s.held, s.lasted, s.ended, s.speed, ...terms.map((t) => s.charge[t])]));
-  } else $("why").hidden = true;
+  // --- tracks ----------------------------------------------------------------------------
+  D.tracks.forEach((track) => {
+    const part = element("div"), grid = element("div", undefined, "grid"), beside = shown.find((s) => s.track === track);
+    part.append(element("h3", track.name), element("p", `${track.tracker ? `${track.tracker} tracker, ` : ""}${track.valid} of ${track.count} frames valid${track.reasons ? `; not valid: ${track.reasons}` : ""}`, "absent"), grid);
+    $("tracks-all").append(part);
+    track.quantities.filter((q) => !beside || q !== beside.q).forEach((q) => plotted(grid, track, q, 170));
+    track.many.forEach((m) => chart(grid, {
+      title: `${track.name}: ${words(m.name)}, ${m.names.length} of them`, file: file(`${track.name}_${m.name}`), x: m.t, yLabel: m.unit, time: true, height: 170,
+      lines: m.values.map((values, i) => ({ label: words(m.names[i]), values, colour: ["front", "voltage", "current", "cursor", "violet", "soft"][i % 6], width: 1 })),
+    }));
+  });
+  if (D.drift) {
+    const grid = element("div", undefined, "grid");
+    $("tracks-all").append(element("h3", "drift"), grid);
+    chart(grid, { title: "what brings frames onto the reference", file: "drift", x: D.drift.t, yLabel: "px", time: true, height: 170,
+      lines: [{ label: "x", values: D.drift.dx, colour: "front", points: D.drift.t.length < 60 }, { label: "y", values: D.drift.dy, colour: "voltage", dash: [6, 4], points: D.drift.t.length < 60 }] });
+  }
+  $("tracks").hidden = !D.tracks.length && !D.drift;
 
-  const colours = { instrument: "--ink", ionic: "--front", leak: "--current", capacitive: "--voltage", dielectric: "--soft", beam: "--cursor" };
+  // --- where the charge went -----------------------------------------------------------------
+  const colours = { instrument: "ink", ionic: "front", leak: "current", capacitive: "voltage", dielectric: "violet", beam: "cursor" };
   if (D.ledger) {
     const known = Object.keys(D.ledger.terms).filter((t) => D.ledger.terms[t].value.some((v) => v !== null));
-    const data = [D.ledger.t], series = [], bands = [];
-    known.forEach((t) => {
-      const k = data.length, term = D.ledger.terms[t];
-      data.push(term.high, term.low, term.value);
-      series.push({ stroke: "transparent" }, { stroke: "transparent" }, { stroke: css(colours[t]), width: 1.6 });
-      bands.push({ series: [k, k + 1], fill: css(colours[t]) + "33" });
-    });
-    const legend = element("p", undefined, "chart-title");
-    known.forEach((t) => { const key = element("span", "", "key"); key.style.borderColor = css(colours[t]); legend.append(key, t); });
-    $("ledger").append(legend);
-    chart($("ledger"), "cumulative, with ± 1 sigma", data, series, 260, { y: D.ledger.unit, time: true, bands });
-    if (known.length < Object.keys(D.ledger.terms).length)
-      absent($("ledger"), "No open-holder calibration: what the holder took, and so the ionic charge, is unknown.");
+    chart($("ledger"), { title: "cumulative, with ± 1 sigma", file: "ledger", x: D.ledger.t, yLabel: D.ledger.unit, time: true, height: 280,
+      lines: known.map((t) => ({ label: t, values: D.ledger.terms[t].value, low: D.ledger.terms[t].low, high: D.ledger.terms[t].high, colour: colours[t], width: 1.6 })) });
+    if (known.length < Object.keys(D.ledger.terms).length) absent($("ledger"), "No open-holder calibration: what the holder took, and so the ionic charge, is unknown.");
     table($("ledger-total"), ["term", "whole run"], D.ledger_total.map((r) => [r.term, r.value]));
   } else absent($("ledger"), "No electrical readings, so no ledger.");
+  D.balances.forEach((b) => {
+    const box = element("div");
+    $("balances").append(box);
+    if (b.charge) chart(box, { title: b.what, file: file(b.name), x: b.charge, xLabel: `ionic charge (${b.charge_unit})`, yLabel: b.value_unit, height: 240,
+      lines: [{ label: "each frame ± 1 sigma", values: b.value, low: b.low, high: b.high, colour: "front", points: "only" }, { label: "fit", values: b.fit, colour: "ink" },
+        ...(b.faraday ? [{ label: "expected", values: b.faraday, colour: "cursor", dash: [6, 4] }] : [])] });
+    box.append(element("p", `${b.charge ? "" : `${b.what}: `}${b.slope} of ionic charge${b.expected ? `, ${b.expected} expected of geometry and material` : ""}: ${b.ratio} of it.`));
+  });
+  if (!D.balances.length) absent($("balances"), "Needs a front or a volume that was tracked, a calibrated holder and a known material.");
 
-  if (D.lag && !D.lag.lag) absent($("lag"), D.lag.verdict);
-  else if (D.lag) {
-    const L = D.lag, flat = (v) => L.lag.map(() => v);
-    chart($("lag"), "correlation of front velocity with current; shaded: what chance gives (95 %)",
-      [L.lag, flat(L.band), flat(-L.band), L.r],
-      [{ stroke: css("--soft"), dash: [4, 4], points: { show: false } }, { stroke: css("--soft"), dash: [4, 4], points: { show: false } }, { stroke: css("--front"), width: 1.8 }],
-      230, { x: "lag of the front behind the current (s)", y: "r", bands: [{ series: [1, 2], fill: css("--shade") }] });
-    $("lag-text").textContent = `${L.verdict} r = ${L.r_max.toFixed(3)} at ${L.lag_at_max.toFixed(1)} s, p = ${L.p.toPrecision(2)}, ` +
-      `false-discovery rate ${L.q.toPrecision(2)} (null: ${L.null}); ${L.effect}, 95 %; ${L.n} pairs, ${L.n_effective.toFixed(0)} effective.`;
-  } else absent($("lag"), "Nothing to correlate: a tracked front and a current that varies are needed.");
-  $("faraday").textContent = D.faraday
-    ? `The front moved ${D.faraday.slope} of ionic charge, ${D.faraday.ratio} of what the geometry and the material say.`
-    : "Needs a tracked front, a calibrated holder and a known material.";
-  if (!D.faraday) $("faraday").className = "absent";
+  // --- what goes with what -----------------------------------------------------------------------
+  const tests = D.associations;
+  if (tests.length) {
+    const rows = table($("tests"), ["rate and drive", "r", "lag", "p", "q"], tests.map((t) => [t.what, few(t.r_max), t.lag_at_max_s === null ? "–" : `${few(t.lag_at_max_s)} s`, few(t.p, 2), few(t.q, 2)])).querySelectorAll("tr");
+    const show = (i) => {
+      const t = tests[i], target = $("test");
+      rows.forEach((row, k) => row.classList.toggle("chosen", k === i + 1));
+      target.replaceChildren(element("h3", t.what));
+      // Charts of a test that was looked at before are gone with it.
+      state.figures = state.figures.filter((f) => !f.ofTest);
+      if (t.lag) {
+        const flat = (v) => t.lag.map(() => v), pair = element("div", undefined, "pair");
+        target.append(pair);
+        const one = element("div"), two = element("div"), E = t.surrogates.edges;
+        pair.append(one, two);
+        chart(one, { title: "correlation by lag; shaded: what chance gives (95 %)", file: `${t.name}_lags`, ofTest: true, x: t.lag, xLabel: "lag of the rate behind the drive (s)", yLabel: "r", height: 230, range: [-1, 1],
+          lines: [{ values: flat(0), low: flat(-t.band), high: flat(t.band), colour: "soft", width: 0.5 }, { values: t.r, colour: "front", width: 1.8, points: true }] });
+        chart(two, { title: "largest |r| of surrogates, which know nothing of the drive", file: `${t.name}_surrogates`, ofTest: true, x: E, xLabel: "largest |r| over all lags", yLabel: "surrogates", height: 230,
+          lines: [{ label: "random phases", values: [...t.surrogates.phase, 0], colour: "voltage", bars: true }, { label: "IAAFT", values: [...t.surrogates.iaaft, 0], colour: "current", bars: true }],
+          upright: [{ at: Math.abs(t.r_max), label: "the data", colour: "cursor" }] });
+      }
+      const numbers = t.lag ? ` r = ${few(t.r_max)} at ${few(t.lag_at_max_s)} s, p = ${few(t.p, 2)}, false-discovery rate ${few(t.q, 2)} over ${t.family} tests; ${t.effect}, 95 %; ${t.n} pairs, ${few(t.n_effective)} effective; taken out: ${t.given}.` : "";
+      target.append(element("p", t.verdict + numbers));
+    };
+    rows.forEach((row, k) => { if (k) { row.tabIndex = 0; row.addEventListener("click", () => show(k - 1)); row.addEventListener("keydown", (e) => { if (e.key === "Enter") show(k - 1); }); } });
+    show(0);
+  } else absent($("tests"), "Nothing to correlate: something that was tracked and a current or voltage that varies are needed.");
+  D.switching.forEach((s) => chart($("switching"), { title: `${s.name}: rate around ${s.events} changes of the set-point, p = ${few(s.p, 2)}`, file: `${s.name}_switching`, x: s.offset, xLabel: "time after the change (s)", yLabel: s.unit, height: 210,
+    lines: [{ label: "by chance (95 %)", values: s.chance_low.map(() => 0), low: s.chance_low, high: s.chance_high, colour: "soft", width: 0.5 }, { label: "mean, with its 95 % band", values: s.mean, low: s.low, high: s.high, colour: "front" }] }));
+
+  // --- impedance and titration ----------------------------------------------------------------------
+  D.spectra.forEach((s) => {
+    const title = `impedance ${s.of_cell ? "of the cell" : "with the holder"}, step ${s.step + 1}`, name = `impedance_step_${s.step + 1}`, up = s.frequency_Hz.map((f, i) => i).sort((a, b) => s.frequency_Hz[a] - s.frequency_Hz[b]), across = s.frequency_Hz.map((f, i) => i).sort((a, b) => s.real_ohm[a] - s.real_ohm[b]);
+    const size = Math.max(...s.real_ohm.map(Math.abs), ...s.imag_ohm.map(Math.abs)), [scale, unit] = [[1e12, "TΩ"], [1e9, "GΩ"], [1e6, "MΩ"], [1e3, "kΩ"]].find(([k]) => size >= k) ?? [1, "Ω"];
+    const of = (list, order, sign = 1, by = 0) => order.map((i) => (list[i] === null ? null : (sign * list[i] + by * s.sigma_ohm[i]) / scale));
+    chart($("cell-charts"), { title, file: `${name}_nyquist`, x: of(s.real_ohm, across), xLabel: `real (${unit})`, yLabel: `−imaginary (${unit})`, height: 230,
+      lines: [{ label: "± 1 sigma", values: of(s.imag_ohm, across, -1), low: of(s.imag_ohm, across, -1, -1), high: of(s.imag_ohm, across, -1, 1), colour: "voltage", points: "only" }] });
+    chart($("cell-charts"), { title: `${title}, by frequency`, file: name, x: up.map((i) => Math.log10(s.frequency_Hz[i])), xLabel: "log10 of the frequency in Hz", yLabel: unit, height: 230,
+      lines: [{ label: "real", values: of(s.real_ohm, up), low: of(s.real_ohm, up, 1, -1), high: of(s.real_ohm, up, 1, 1), colour: "voltage", points: true }, { label: "−imaginary", values: of(s.imag_ohm, up, -1), low: of(s.imag_ohm, up, -1, -1), high: of(s.imag_ohm, up, -1, 1), colour: "current", points: true }] });
+  });
+  D.titrations.forEach((t) => {
+    $("cell-tables").append(element("h3", `diffusivity, step ${t.step}`));
+    table($("cell-tables"), ["pulse", "current", "by the formula, m²/s", "by the fit, m²/s", "to be believed"], t.pulses);
+  });
+  $("cell").hidden = !D.spectra.length && !D.titrations.length;
+
+  // --- dose --------------------------------------------------------------------------------------------
   if (D.dose) {
     const dose = D.dose;
     $("dose").hidden = false;
@@ -258,27 +185,65 @@
       scale.style.background = `linear-gradient(90deg, ${dose.colours.join(", ")})`;
       ends.append(element("span", "0"), element("span", dose.largest));
       $("dose-map").append(picture, scale, ends);
-      $("dose-text").textContent = [
-        `${dose.total} to the end of the last frame`,
-        `at most ${dose.largest} on any part of the specimen`,
-        `${dose.size} that the field has reached, ${dose.drift}`,
-        ...(dose.blanked ? [`beam blanked for ${dose.blanked} of the time`] : []),
-      ].join("\n");
+      $("dose-text").textContent = [`${dose.total} to the end of the last frame`, `at most ${dose.largest} on any part of the specimen`, `${dose.size} that the field has reached, ${dose.drift}`,
+        ...(dose.blanked ? [`beam blanked for ${dose.blanked} of the time`] : [])].join("\n");
     } else $("dose-text").textContent = "The dose is unknown.";
   }
+
+  // --- clocks and queues ---------------------------------------------------------------------------------
+  D.clocks.clocks.forEach((c) => {
+    if (c.t) chart($("clock-charts"), { title: `clock of the ${c.name}: exchanges less the fit`, file: `clock_${file(c.name)}`, x: c.t, yLabel: c.unit, height: 190, time: true,
+      lines: [{ label: "exchange ± half its round trip", values: c.left, low: c.low, high: c.high, colour: "voltage", points: "only" }] });
+  });
+  if (D.clocks.frames) chart($("clock-charts"), { title: "1 sigma of the frames' times", file: "frame_time_sigma", x: D.clocks.frames.t, yLabel: D.clocks.frames.unit, height: 190, time: true, lines: [{ values: D.clocks.frames.sigma, colour: "front" }] });
+  const fits = D.clocks.clocks.flatMap((c) => c.rows.map((r) => [c.name, r.from, r.exchanges, r.rate, r.offset, r.bound]));
+  if (fits.length) table($("clock-fits"), ["clock", "fitted over", "exchanges", "host time for its time", "1 sigma of the offset", "hard bound"], fits);
+  else absent($("clock-fits"), "No clock was compared with this computer's.");
+  D.clocks.said.forEach((text) => $("clock-fits").append(element("p", text)));
+  if (D.queues.length) table($("queues"), ["queue", "what passed", "most at once"], D.queues.map((q) => [q.name, q.counts, q.most]));
+
+  // --- what happened, and how it was done ---------------------------------------------------------------------
   D.facts.forEach((f) => { const row = element("tr"); row.append(element("td", f.name), element("td", f.value)); $("facts").append(row); });
   table($("events"), [], D.events.map((e) => [`${e.t.toFixed(2).replace(/^-(0\.00)$/, "$1")} s`, e.text]));
-  const versions = Object.entries(D.versions).map(([k, v]) => `${k} ${v}`).join(", ");
-  $("footer").textContent = [...D.reductions.map((r) => `Reduced: ${r}.`), `Software: ${versions}.`].join(" ");
+  $("methods-text").textContent = D.methods;
+  $("versions").textContent = `Software: ${Object.entries(D.versions).map(([k, v]) => `${k} ${v}`).join(", ") || "not recorded"}.`;
+  $("footer").textContent = D.reductions.map((r) => `Reduced: ${r}.`).join(" ");
 
-  // --- hands ---------------------------------------------------------------------------
+  // --- hands ---------------------------------------------------------------------------------------------------
+  function readout(t) {
+    const parts = [`t = ${t.toFixed(3)} s`];
+    if (F) parts.push(`frame ${F.index[state.index]}`);
+    if (D.traces) {
+      const v = at(D.traces.t, D.traces.voltage, t), i = at(D.traces.t, D.traces.current, t);
+      if (v !== null) parts.push(`V = ${v.toFixed(4)} V`);
+      if (i !== null) parts.push(`I = ${Number(i.toPrecision(5))} ${D.traces.current_unit}`);
+    }
+    shown.forEach(({ track, q }) => {
+      const k = nearest(q.t, F ? F.t[state.index] : t), x = q.value[k], spread = q.high[k] === null ? null : q.high[k] - x, places = spread ? Math.max(0, 1 - Math.floor(Math.log10(spread))) : 3;
+      parts.push(x === null ? `${track.name}: not found in this frame` : `${track.name} ${words(q.name)} ${x.toFixed(places)}${spread === null ? "" : ` ± ${spread.toFixed(places)}`} ${q.unit}`);
+    });
+    if (F && F.dose[state.index] !== null) parts.push(`dose ${F.dose[state.index].toFixed(1)} e/Å²`);
+    $("readout").textContent = parts.join("   ·   ");
+  }
+  function goToTime(t) {
+    if (F) return goTo(nearest(F.t, t), t);
+    state.time = t; report.setCursors(); readout(t);
+  }
+  function goTo(i, t) {
+    state.index = Math.min(Math.max(i, 0), F.t.length - 1);
+    state.time = t ?? F.t[state.index];
+    $("slider").value = state.index;
+    film.show(state.index); report.setCursors(); readout(state.time);
+  }
+  state.go = goToTime;
   if (F) {
     $("slider").addEventListener("input", (e) => goTo(Number(e.target.value)));
+    $("save-frame").addEventListener("click", () => film.save());
     const play = $("play");
     play.addEventListener("click", () => { state.playing = !state.playing; play.textContent = state.playing ? "❚❚" : "▶"; if (state.playing) tick(); });
     const tick = () => {
       if (!state.playing) return;
-      if (!busy) goTo(state.index + 1 >= F.t.length ? 0 : state.index + 1);
+      if (!film.isBusy()) goTo(state.index + 1 >= F.t.length ? 0 : state.index + 1);
       setTimeout(tick, Math.max(30, 15000 / F.t.length));
     };
     addEventListener("keydown", (e) => {

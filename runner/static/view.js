@@ -69,14 +69,14 @@
     box.append(title);
     const axis = { stroke: colour("--soft"), font: "12px system-ui, sans-serif", grid: { stroke: colour("--line"), width: 1 }, ticks: { stroke: colour("--line"), width: 1 } };
     const ticks = (u, values) => {
-      const size = Math.max(...values.map(Math.abs)), [scale, letter] = prefix(size), step = values.length > 1 ? Math.abs(values[1] - values[0]) / scale : 1;
+      const size = Math.max(...values.map(Math.abs)) || Math.abs(u.scales.y.max), [scale, letter] = prefix(size), step = values.length > 1 ? Math.abs(values[1] - values[0]) / scale : 1;
       const digits = Math.min(6, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
       return values.map((v, k) => (v / scale).toFixed(digits) + (k === values.length - 1 ? ` ${letter}${unit}` : ""));
     };
     const plot = new uPlot({
       width: 300, height: 100, padding: [22, 14, 0, 0],
       scales: { x: { time: false }, y: { range: (u, low, high) => padded(low, high, unit) } },
-      axes: [{ ...axis, size: id === "chart-q" ? 26 : 6, space: 90, values: (u, values) => values.map(id === "chart-q" ? duration : () => "") }, { ...axis, size: 70, space: 26, values: ticks }],
+      axes: [{ ...axis, size: id === "chart-q" ? 26 : 6, space: 90, values: (u, values) => values.map(id === "chart-q" ? duration : () => "") }, { ...axis, size: 70, space: 19, values: ticks }],
       series: [{}, ...lines.map((l) => ({ stroke: l.colour, width: l.width ?? 1.6, dash: l.dash, points: { show: false }, pxAlign: 0 }))],
       cursor: { sync: { key: "lamella" }, drag: { x: false, y: false }, points: { size: 6 } }, legend: { show: false },
     }, [[], ...lines.map(() => [])], box);
@@ -144,29 +144,43 @@
     $("frame-range").textContent = `black ${Number(f.low.toPrecision(4))}, white ${Number(f.high.toPrecision(4))} counts${f.binned > 1 ? ` · ${f.binned} × ${f.binned} binned` : ""}`;
   }
   // Where things were seen in the newest frame, and where rules draw their lines.
+  const INK = { seen: "#4cd4ff", edge: "#d0a6ff", rule: "#ffb454" };
   function drawMarks(scale, width, height, u) {
+    let rules = 0;
     for (const m of (state.status && state.status.marks) || []) {
-      const x = m.x_px * scale, y = known(m.y_px) ? m.y_px * scale : null, rule = m.what === "rule";
-      pen.strokeStyle = rule ? "#ffb454" : "#4cd4ff"; pen.lineWidth = u / 8;
-      pen.setLineDash(rule ? [u / 2, u / 3] : []);
+      const at = (px) => (known(px) ? (px + 0.5) * scale : null), x = at(m.x_px), y = at(m.y_px);
+      pen.strokeStyle = INK[m.what]; pen.lineWidth = m.what === "edge" ? u / 13 : u / 8;
+      pen.setLineDash(m.what === "seen" ? [] : [u / 2, u / 3]);
       pen.beginPath();
-      if (y === null) { pen.moveTo(x, 0); pen.lineTo(x, height); } else pen.arc(x, y, u / 2, 0, 2 * Math.PI);
+      if (x !== null && y !== null) pen.arc(x, y, u / 2, 0, 2 * Math.PI);
+      else if (x !== null) { pen.moveTo(x, 0); pen.lineTo(x, height); }
+      else { pen.moveTo(0, y); pen.lineTo(width, y); }
       pen.stroke();
       pen.setLineDash([]);
-      if (rule) label(m.text, Math.min(Math.max(x + u * 0.5, u * 0.6), width - pen.measureText(m.text).width - u), height * 0.5, u);
+      if (m.what === "rule") ruleLabel(m.text, x, y, rules++, width, height, u);
     }
   }
-  function label(text, x, y, u) {
+  // Beside its line, on the side with more room; small enough to fit there.
+  function ruleLabel(text, x, y, count, width, height, u) {
+    const left = x !== null && x > width / 2, room = x === null ? width - 1.4 * u : (left ? x : width - x) - 1.4 * u;
+    const size = Math.max(0.7 * u, Math.min(u, (u * room) / pen.measureText(text).width));
+    pen.save();
+    pen.font = `600 ${size}px system-ui, sans-serif`;
+    const wide = pen.measureText(text).width, down = y === null ? 2.4 * u + 1.8 * size * count : Math.min(y + 0.5 * u, height - 2 * u);
+    label(text, x === null ? width - wide - 0.7 * u : left ? x - wide - 0.7 * u : x + 0.7 * u, down, size, INK.rule);
+    pen.restore();
+  }
+  function label(text, x, y, u, ink = "#fff") {
     const w = pen.measureText(text).width;
     pen.fillStyle = "rgba(5,8,11,.62)"; pen.fillRect(x - u * 0.3, y - u * 0.25, w + u * 0.6, u * 1.5);
-    pen.fillStyle = "#fff"; pen.textBaseline = "top"; pen.fillText(text, x, y);
+    pen.fillStyle = ink; pen.textBaseline = "top"; pen.fillText(text, x, y);
   }
   function scaleBar(pixel_m, fits, width, height, u) {
     const goal = (width / fits) * pixel_m / 4, power = 10 ** Math.floor(Math.log10(goal));
-    const length = [5, 2, 1].map((k) => k * power).find((l) => l <= goal) ?? power, w = (length / pixel_m) * fits;
-    pen.fillStyle = "rgba(5,8,11,.62)"; pen.fillRect(u * 0.3, height - u * 2.6, w + u * 0.8, u * 2.3);
+    const length = [5, 2, 1].map((k) => k * power).find((l) => l <= goal) ?? power, w = (length / pixel_m) * fits, said = si(length, "m", 1);
+    pen.fillStyle = "rgba(5,8,11,.62)"; pen.fillRect(u * 0.3, height - u * 2.6, Math.max(w, pen.measureText(said).width) + u * 0.8, u * 2.3);
     pen.fillStyle = "#fff"; pen.fillRect(u * 0.7, height - u * 0.8, w, u * 0.28);
-    pen.textBaseline = "alphabetic"; pen.fillText(si(length, "m", 1), u * 0.7, height - u * 1.1);
+    pen.textBaseline = "alphabetic"; pen.fillText(said, u * 0.7, height - u * 1.1);
   }
 
   // --- what the run says of itself ---------------------------------------------------------------
@@ -192,8 +206,8 @@
     document.body.dataset.state = kind;
     text("pill", kind === "ended" ? "ended" : word);
     document.title = `${kind === "ended" ? "ended" : word} · ${F.title ?? "Lamella"}`;
-    text("step", s.ended ? `ended: ${s.ended}` : s.step < 0 ? s.stage : `step ${s.step + 1} of ${s.steps} · ${s.name}${s.held ? ` · held: ${s.held}` : s.unseen ? ` · ${s.unseen}` : ""}`);
-    const left = s.step_longest_s - s.step_elapsed_s, lasts = known(s.step_longest_s) && s.step >= 0 && !s.ended;
+    text("step", s.ended ? `ended: ${s.ended}` : s.step < 0 ? s.stage : `step ${s.step + 1} of ${s.steps} · ${s.name}`);
+    const left = s.step_longest_s - s.step_elapsed_s, lasts = known(s.step_longest_s) && s.step >= 0 && !s.ended && !s.held;
     text("left", lasts ? `${duration(Math.max(0, left))} left at most` : "");
     $("step-bar").style.width = lasts ? `${Math.min(100, (100 * s.step_elapsed_s) / s.step_longest_s)}%` : "0";
     text("elapsed", `elapsed ${duration(s.elapsed_s)}`);
@@ -221,6 +235,7 @@
     text("clock", known(s.clock_sigma_s) ? `± ${si(s.clock_sigma_s, "s", 3)}` : "not known");
     $("tracks").hidden = $("tracks-name").hidden = !s.tracks.length;
     text("tracks", s.tracks.join("\n"));
+    text("seen-in", known(s.seen_frame) ? `frame ${s.seen_frame} · ${si(s.seen_took_s, "s", 2)}` : "");
     const asked = s.temperature_K !== null || s.remote;
     $("warm").hidden = $("warm-name").hidden = s.temperature_K === null;
     text("warm", known(s.temperature_K) ? `${s.temperature_K.toFixed(1)} K` : "unknown");
@@ -348,12 +363,19 @@
     state.ready = true;
     fit();
   }
+  // What a person has to know or to decide stands across the page, in full.
+  function tell(s, lost_s) {
+    const lost = lost_s > 0, why = s && !s.ended && (s.held || s.unseen);
+    $("banner").hidden = !lost && !why;
+    $("banner").className = lost ? "lost" : "calm";
+    if (lost) text("banner", `No word from the run for ${lost_s.toFixed(0)} s. It goes on without this page; Ctrl-C at its terminal stops it.`);
+    else if (why) text("banner", s.held ? `The plan is held, at rest at 0 A. ${s.held}. Resume goes on with it, Stop with the plan's ending.` : `The next step waits: ${s.unseen}.`);
+  }
   function watch() {
     const silent_s = (performance.now() - heard) / 1000, over = state.status && state.status.ended;
     const lost = silent_s > 2 && !over && state.connects > 0;
     if (lost) { document.body.dataset.state = "lost"; text("pill", "no link"); }
-    $("banner").hidden = !lost;
-    if (lost) text("banner", `No word from the run for ${silent_s.toFixed(0)} s. It goes on without this page; Ctrl-C at its terminal stops it.`);
+    tell(state.status, lost ? silent_s : 0);
   }
   let last_ms = 0;
   function draw(now_ms) {

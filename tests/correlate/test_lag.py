@@ -100,6 +100,19 @@ def test_too_little_is_an_answer_that_says_what_would_do(rate, drive, more, reas
     assert enough in caught.value.enough
 
 
+@pytest.mark.parametrize("bins", [0, 1])
+def test_a_record_of_no_bins_is_too_little_with_a_nuisance_too(bins):
+    nothing = np.empty(bins)
+    with pytest.raises(NotEnoughData, match="pairs of both rates"):
+        lag_correlation(
+            nothing,
+            nothing,
+            declared(),
+            rng=np.random.default_rng(0),
+            regressors=np.empty((bins, 2)),
+        )
+
+
 def test_memory_as_long_as_the_record_is_too_little():
     slow = np.cos(np.linspace(0, np.pi, 200))
     with pytest.raises(NotEnoughData, match="remember so long") as caught:

@@ -27,6 +27,7 @@ from runner.lab import LabError
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
 from runner.problems import ExperimentError
+from runner.unattended import Unattended
 from session import Session
 from session.calibration_file import write_calibration
 from session.errors import RecorderLost
@@ -215,6 +216,22 @@ async def test_the_operator_may_end_a_plan_that_is_held(plan, tmp_path, wish):
     assert summary.exit_code == ExitCode.INTERRUPTED
     assert [s.index for s in summary.steps] == ([0, 1, 2] if wish is Wish.STOP else [0, 1])
     assert summary.left_in == "S1"
+
+
+async def test_a_plan_that_is_held_where_nobody_can_come_ends_and_says_why(plan, tmp_path):
+    control = Control()
+    summary = await run(
+        plan(HOLD),
+        output=tmp_path / "a.h5",
+        speed=math.inf,
+        control=control,
+        watcher=Unattended(control, lambda _state: None),
+    )
+    assert summary.exit_code == ExitCode.INTERRUPTED
+    assert summary.exit_reason.startswith("held by t > 2 s, then hold; ")
+    assert "nobody can let it go on" in summary.exit_reason
+    assert [s.index for s in summary.steps] == [0, 1, 2]  # with the plan's ending
+    assert 14 < summary.duration_s < 30
 
 
 async def test_a_rule_may_take_the_cell_to_its_safe_state(plan, tmp_path):

@@ -12,7 +12,8 @@ from runner.analysis import correlate_session
 from runner.conduct import run
 from runner.experiment import Experiment
 from runner.plan import ExitCode
-from runner.summary import render_summary, summarise
+from runner.summary import summarise
+from runner.summary_text import render_summary
 from session import Session
 from session.truth import read_truth
 from session.validate import validate

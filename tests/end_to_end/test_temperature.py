@@ -20,7 +20,7 @@ from runner.messages import Block, EndKind, Finish, GuardianSettings, StartStep,
 from runner.outbox import Outgoing
 from runner.plan import ExitCode
 from runner.report_data import gather
-from runner.summary import render_summary
+from runner.summary_text import render_summary
 from session import Session
 from session.calibration_file import write_calibration
 from session.truth import read_truth

@@ -15,7 +15,8 @@ from runner.analysis import correlate_session
 from runner.check import refuse_unfit
 from runner.conduct import run
 from runner.experiment import Experiment, ExperimentError
-from runner.summary import render_summary, summarise
+from runner.summary import summarise
+from runner.summary_text import render_summary
 from runner.titrations import _settled_current
 from session import Session
 from session.truth import read_truth

@@ -9,7 +9,8 @@ from correlate.rates import running_integral
 from runner.analysis import correlate_session
 from runner.associations import SURROGATES
 from runner.report_data import gather
-from runner.summary import render_summary, summarise
+from runner.summary import summarise
+from runner.summary_text import render_summary
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import SESSION_SAMPLE_DTYPE, CameraHeader, FrameHeader, SessionHeader

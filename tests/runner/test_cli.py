@@ -16,7 +16,8 @@ from mocks.instruments import driver_names
 from runner.cli import main
 from runner.errors import exit_code_of, message_of
 from runner.plan import ExitCode
-from runner.summary import render_summary, summarise
+from runner.summary import summarise
+from runner.summary_text import render_summary
 from session import Session
 
 ROOT = Path(__file__).parents[2]

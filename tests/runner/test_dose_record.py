@@ -9,7 +9,8 @@ import pytest
 from runner.analysis import correlate_session
 from runner.dose_record import PATH, dose_of
 from runner.report_data import gather
-from runner.summary import render_summary, summarise
+from runner.summary import summarise
+from runner.summary_text import render_summary
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import CameraHeader, FrameHeader, SessionHeader

@@ -1,6 +1,8 @@
 """The report in a real browser: slider, traces and frames move together, offline."""
 
+import time
 from contextlib import ExitStack
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -26,6 +28,13 @@ def browse(tmp_path):
         yield start
 
 
+@pytest.fixture(scope="module")
+def page_of_finished(finished, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(finished, path)
+    return path
+
+
 def fingerprint(page):
     return page.value(
         "(() => { const c = document.getElementById('frame'); const d = c.getContext('2d')"
@@ -42,10 +51,10 @@ def move_slider(page, index):
     page.settle()
 
 
-def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(finished, tmp_path, browse):
-    path = tmp_path / "report.html"
-    write_report(finished, path)
-    page = browse(path)
+def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(
+    page_of_finished, tmp_path, browse
+):
+    page = browse(page_of_finished)
 
     count = page.value("document.getElementById('slider').max")
     seen = set()
@@ -54,11 +63,12 @@ def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(finished,
         assert page.value("lamella.drawn") == index
         time_s = page.value("lamella.time")
         cursors = page.value("lamella.cursors")
-        assert len(cursors) == 4  # voltage, current, front, ledger
+        # Voltage, current, five of the front, drift, ledger, two clocks and times of frames.
+        assert len(cursors) == 12
         span = page.value("lamella.charts[0].scales.x.max - lamella.charts[0].scales.x.min")
         assert all(abs(c - time_s) < 0.01 * span for c in cursors)
         assert f"t = {time_s:.3f} s" in page.value("document.getElementById('readout').textContent")
-        assert page.value("lamella.frontX") > 0
+        assert page.value("lamella.marksDrawn") == 3  # front, interface, collector
         seen.add(fingerprint(page))
     assert len(seen) == 3
 
@@ -87,10 +97,37 @@ def test_slider_frames_and_traces_move_together_and_nothing_is_fetched(finished,
     assert page.value("lamella.index") == index + 1
 
     requests = [r["request"]["url"] for r in page.of("Network.requestWillBeSent")]
-    assert [u for u in requests if not u.startswith(("data:", "blob:", path.as_uri()))] == []
+    assert [
+        u for u in requests if not u.startswith(("data:", "blob:", page_of_finished.as_uri()))
+    ] == []
     assert page.of("Runtime.exceptionThrown") == []
     assert [e for e in page.of("Log.entryAdded") if e["entry"]["level"] == "error"] == []
     assert [e for e in page.of("Runtime.consoleAPICalled") if e["type"] == "error"] == []
+
+
+def test_every_figure_can_be_saved(page_of_finished, tmp_path, browse):
+    page = browse(page_of_finished)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+    for button in ("#save-frame", "#test figure .save button", "#traces .save button + button"):
+        page.value(f"document.querySelector('{button}').click()")
+        page.settle()
+    wanted = ["frame_*.png", "front_current_lags.svg", "voltage.csv"]
+    until_s = time.monotonic() + 30
+    while not all(list(folder.glob(name)) for name in wanted) and time.monotonic() < until_s:
+        page.settle()
+    saved = {name: next(folder.glob(name)) for name in wanted}
+    assert saved["frame_*.png"].read_bytes().startswith(b"\x89PNG")
+    lines = saved["voltage.csv"].read_text("utf-8").splitlines()
+    assert lines[0] == "time (s),terminal voltage (V)"
+    assert float(lines[1].split(",")[1]) == pytest.approx(3.9, abs=0.1)
+    for number in range(page.value("lamella.figures.length")):
+        figure = ET.fromstring(page.value(f"report.svg(lamella.figures[{number}])"))
+        drawn = figure.findall(".//{*}path") + figure.findall(".//{*}circle")
+        assert len(drawn) > 5
+        assert not [p for p in drawn if "NaN" in p.get("d", "") + p.get("cx", "")]
+    assert page.of("Runtime.exceptionThrown") == []
 
 
 def test_a_page_without_frames_or_front_still_works(tmp_path, browse):
@@ -115,10 +152,8 @@ def test_a_page_without_frames_or_front_still_works(tmp_path, browse):
     assert page.of("Runtime.exceptionThrown") == []
 
 
-def test_playing_goes_on_by_itself(finished, tmp_path, browse):
-    path = tmp_path / "report.html"
-    write_report(finished, path)
-    page = browse(path)
+def test_playing_goes_on_by_itself(page_of_finished, tmp_path, browse):
+    page = browse(page_of_finished)
     move_slider(page, 3)
     page.value("document.getElementById('play').click()")
     page.value(
