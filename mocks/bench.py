@@ -52,6 +52,7 @@ class Bench:
         self._unattended = asyncio.Event()
         self._unattended.set()
         self._servers: list[asyncio.Server] = []
+        self._closing = False
         self._smu_writer: asyncio.StreamWriter | None = None
         self._handling: asyncio.Task[str | bytes | None] | None = None
         self._udp: asyncio.DatagramTransport | None = None
@@ -87,6 +88,7 @@ class Bench:
         trace: TracebackType | None,
     ) -> None:
         """Close all sockets."""
+        self._closing = True
         await self.microscope.__aexit__(kind, error, trace)
         for server in self._servers:
             server.close()
@@ -112,7 +114,12 @@ class Bench:
             task = asyncio.current_task()
             if task is not None:
                 self._keep(task)
-            await serve(reader, writer)
+            try:
+                await serve(reader, writer)
+            except asyncio.CancelledError:
+                # asyncio asks a client's task for its error, which one that is cancelled raises.
+                if not self._closing:
+                    raise
 
         return attend
 

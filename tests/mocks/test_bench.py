@@ -326,6 +326,20 @@ async def test_clock_exchanges_hold_the_truth_between_their_stamps():
         assert await bench.camera.answer_clock(b"short") is None
 
 
+async def test_a_bench_that_closes_parts_from_its_clients_without_a_word(caplog):
+    world, pace, _ = lockstep()
+    async with Bench(world, pace) as bench:
+        camera, camera_writer, _ = await _greeted(bench)
+        smu, smu_writer = await asyncio.open_connection("127.0.0.1", bench.smu_port)
+        smu_writer.write(b"*IDN?\n")
+        assert b"6430" in await smu.readline()
+    assert await camera.read() == await smu.read() == b""
+    for writer in (camera_writer, smu_writer):
+        writer.close()
+    await asyncio.sleep(0)
+    assert not caplog.records
+
+
 async def test_one_client_owns_the_instrument_and_the_source_outlives_it():
     world, pace, _ = lockstep()
     async with Bench(world, pace) as bench:
