@@ -18,6 +18,7 @@ and `write_direct_chunk` of plain h5py, each with the sync at its end.
 
 import argparse
 import asyncio
+import functools
 import mmap
 import multiprocessing
 import os
@@ -53,8 +54,9 @@ SAMPLES_HZ = 50
 BIN = 4
 
 
+@functools.cache
 def patterns(dtype: str) -> NDArray[np.generic]:
-    """Return some frames of counts, as a detector would give them."""
+    """Return some frames of counts, as a detector would give them, always the same ones."""
     counts = np.random.default_rng(1).poisson(8, (PATTERNS, SIDE, SIDE))
     return (counts * (1 if dtype == "uint8" else 25)).astype(dtype)
 

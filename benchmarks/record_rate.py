@@ -367,11 +367,11 @@ def measure_rates(folder: Path, dtype: str, options: argparse.Namespace) -> bool
                 continue
             rates.setdefault(name, []).append(rate)
             others.setdefault(name, []).append(beside.cores())
+            print(f"    {name}: {rate:.0f} ({others[name][-1]:.1f})", flush=True)
             for left in folder.iterdir():
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
     for name, found in rates.items():
-        each = ", ".join(f"{r:.0f} ({o:.1f})" for r, o in zip(found, others[name], strict=True))
-        print(f"  {name:28s} {statistics.median(found):6.0f} frames/s  {each}")
+        print(f"  {name:28s} {statistics.median(found):6.0f} frames/s")
     noise = [max(others[name][number] for name in ours) for number in range(options.rounds)]
     met = [_verdict(name, rates, noise) for name in ours if name.startswith("recorder")]
     return any(met)

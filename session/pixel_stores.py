@@ -178,6 +178,7 @@ class PressedStore:
         self._data = data
         self._codec = codec
         self._placed = placed
+        self._raw_mask = filters_mask(data, raw=True)
         self._spare = spare or spare_cores()
         self._room = data.shape[0]
         self._frame_bytes = data.dtype.itemsize * int(np.prod(data.shape[1:]))
@@ -263,13 +264,13 @@ class PressedStore:
         done.set_result(Stored(place, len(content), checksum, raw=raw))
 
     def _put_somewhere(self, number: int, content: NDArray[np.uint8], *, raw: bool) -> int:
-        data = self._data
+        data, mask = self._data, self._raw_mask if raw else 0
         if self._placed is None:
-            data.id.write_direct_chunk((number, 0, 0), content, filters_mask(data, raw=raw))
+            data.id.write_direct_chunk((number, 0, 0), content, mask)
             place: int = data.id.get_chunk_info_by_coord((number, 0, 0)).byte_offset
             return place
         if not is_aligned(content):
             content = aligned_copy(content).view(np.uint8)
-        place = self._placed.place(data, number, content, raw=raw)
+        place = self._placed.place(data, number, content, mask)
         self._placed.put(place, content)
         return place

@@ -64,7 +64,7 @@ class PlacedFile:
         self._place = -1
 
     def place(
-        self, data: h5py.Dataset, number: int, content: NDArray[np.uint8], *, raw: bool
+        self, data: h5py.Dataset, number: int, content: NDArray[np.uint8], mask: int
     ) -> int:
         """Have HDF5 give a frame a place, and return where in the file that is.
 
@@ -72,13 +72,13 @@ class PlacedFile:
         ----------
         content
             What HDF5 shall believe to have written, shape (n,).
-        raw
-            It did not go through the filters of the dataset.
+        mask
+            Of the filters that it did not go through, as `filters_mask` has it.
         """
         with phil:  # h5py's own lock: no other call may come between
             self._wanted, self._place = address_of(content), -1
             try:
-                data.id.write_direct_chunk((number, 0, 0), content, filters_mask(data, raw=raw))
+                data.id.write_direct_chunk((number, 0, 0), content, mask)
             finally:
                 self._wanted = -1
             place = self._place

@@ -3,6 +3,10 @@
 HDF5 in the format that survives a kill has no checksums: a bit that flips in a column or an
 attribute is a wrong number without a word. So each group and dataset carries one attribute
 of two CRC-32: of its values, and of its attributes. They tell damage, not forgery.
+
+Room for them is made with the layout. HDF5 puts an attribute that has none at the end of the
+file, and writes the object that refers to it before that: killed in between, as it is sealed,
+the file would not open.
 """
 
 import json
@@ -19,6 +23,7 @@ from session.attributes import HELD, SEAL, read_attributes
 NEW = "~new"
 _ROWS_AT_ONCE = 2**18
 _MOST_BYTES = 30_000
+_NO_SUMS = np.zeros(2, np.uint32)
 
 
 def seal(top: h5py.Group | h5py.Dataset) -> None:
@@ -27,18 +32,26 @@ def seal(top: h5py.Group | h5py.Dataset) -> None:
         seal_one(target)
 
 
+def make_room(top: h5py.Group) -> None:
+    """Give all objects of a new session what their checksums will stand in."""
+    for target in _all(top):
+        if isinstance(target, h5py.Group):
+            target.attrs[HELD] = ""
+        target.attrs[SEAL] = _NO_SUMS
+
+
 def seal_one(target: h5py.Group | h5py.Dataset) -> None:
     """Write the checksums of one object; of a group also what it holds."""
     if isinstance(target, h5py.Group):
         # More than fit into an attribute are looked after one by one only.
         held = json.dumps(list(target))
-        target.attrs[HELD] = held if len(held.encode()) < _MOST_BYTES else "[]"
-    target.attrs[SEAL] = _sums(target)
+        target.attrs.modify(HELD, held if len(held.encode()) < _MOST_BYTES else "[]")
+    target.attrs.modify(SEAL, _sums(target))
 
 
 def is_sealed(top: h5py.Group) -> bool:
     """Say whether anything in a group, or the group itself, carries checksums."""
-    return any(SEAL in target.attrs for target in _all(top))
+    return any(SEAL in target.attrs and np.any(target.attrs[SEAL]) for target in _all(top))
 
 
 def broken_seals(top: h5py.Group) -> Iterator[tuple[h5py.HLObject, str]]:

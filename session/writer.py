@@ -48,7 +48,7 @@ from session.records import (
 )
 from session.ring import PAGE_BYTES
 from session.schema import ROOT, find_group
-from session.seal import seal
+from session.seal import make_room, seal
 from session.structure import HOW_TO_OPEN
 from session.superblock import AnnouncedEnd
 
@@ -97,6 +97,7 @@ class SessionWriter:
                 self._placed = PlacedFile(self.path)
         self._file = _create(self.path, self._placed)
         create_layout(self._file, header)
+        make_room(self._file[ROOT])
         self._entry = self._file[ROOT]
         self._samples = GrowingTable(self._entry["samples"], SESSION_SAMPLE_DTYPE)
         self._events = GrowingTable(self._entry["events"], EVENT_DTYPE)

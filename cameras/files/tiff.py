@@ -32,15 +32,22 @@ UNITS = {"s": 0, "ms": -3, "\u00b5s": -6, "\u03bcs": -6, "us": -6, "ns": -9}
 class _Pages:
     """Reads pages that are compressed or in pieces."""
 
-    def __init__(self, path: Path, dtype: np.dtype[Any]) -> None:
-        self._path, self._dtype = path, dtype
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        self._path, self._shape = path, shape
+        self._dtype = dtype.newbyteorder("=")
 
     def __call__(self, number: int, /) -> NDArray[np.generic]:
         try:
             found = tifffile.imread(self._path, key=number)
         except Exception as error:
             raise FrameFileError(f"{frame_in(self._path, number)}: is damaged: {error}") from error
-        return np.ascontiguousarray(found.astype(self._dtype.newbyteorder("=")))
+        kind = found.dtype.newbyteorder("=")
+        if found.shape != self._shape or kind != self._dtype:
+            raise FrameFileError(
+                f"{frame_in(self._path, number)}: is of {kind} {found.shape}, the first one of"
+                f" {self._dtype} {self._shape}: it is damaged, or of another series"
+            )
+        return np.ascontiguousarray(found.astype(self._dtype))
 
 
 def read(paths: Sequence[Path]) -> FrameRecording:
@@ -91,7 +98,7 @@ def _in_file(path: Path, file: tifffile.TiffFile) -> FilePart:
             f"({series.axes}), and no grey levels of (frame, row, column)"
         )
     count, height, width = (int(n) for n in series.shape)
-    load: RawPixels | _Pages = _Pages(path, dtype)
+    load: RawPixels | _Pages = _Pages(path, (height, width), dtype)
     if series.dataoffset is not None:
         stored = dtype.newbyteorder(file.byteorder)
         offsets = series.dataoffset + height * width * dtype.itemsize * np.arange(

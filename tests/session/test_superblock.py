@@ -2,6 +2,7 @@
 
 import struct
 
+import h5py
 import pytest
 
 from session import Session
@@ -50,3 +51,27 @@ def test_a_file_with_another_first_block_is_left_alone(tmp_path):
     end.move_ahead(1_000)
     end.close()
     assert path.read_bytes() == b"something else" * 10
+
+
+def test_as_a_session_is_sealed_no_object_gets_parts_at_the_end_of_the_file(tmp_path, make):
+    """HDF5 writes them after what refers to them: killed in between, the file would not open."""
+
+    def parts(file):
+        found = {"": h5py.h5o.get_info(file["entry"].id).hdr.nchunks}
+        file["entry"].visititems(
+            lambda name, each: found.update({name: h5py.h5o.get_info(each.id).hdr.nchunks})
+        )
+        return found
+
+    path = tmp_path / "s.h5"
+    with SessionWriter(path, make.header()) as writer:
+        writer.append_samples(make.samples(3))
+        writer.append_frame("camera", make.frame_header(0), make.pixels(0))
+        writer.flush()
+        copy = tmp_path / "copy.h5"
+        copy.write_bytes(path.read_bytes())  # HDF5 opens no file twice in one process
+        with h5py.File(copy) as file:
+            before = parts(file)
+        writer.finish("done", "")
+    with h5py.File(path) as file:
+        assert parts(file) == before

@@ -155,3 +155,15 @@ def test_damaged_pages_are_told_when_they_are_read(tmp_path):
     path.write_bytes(content)
     with pytest.raises(FrameFileError, match=r"a\.tif: frame 2 .*is damaged"):
         series.load(2)
+
+
+@pytest.mark.parametrize(("tag", "value"), [("ImageLength", 3), ("BitsPerSample", 8)])
+def test_a_page_that_is_not_as_the_first_is_refused_and_not_passed_on(tmp_path, tag, value):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pictures(3), photometric="minisblack", compression="zlib")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[1].tags[tag].overwrite(value)
+    frames = read([path]).frames()
+    next(frames)
+    with pytest.raises(FrameFileError, match="frame 1 "):
+        next(frames)
