@@ -180,7 +180,7 @@ def lag_correlation(
     rate, drive = np.asarray(rate, np.float64), np.asarray(drive, np.float64)
     known: NDArray[np.bool_] = np.ones(len(rate), dtype=bool)
     if regressors is not None:
-        finite = np.isfinite(np.asarray(regressors).reshape(len(rate), -1))
+        finite = np.atleast_2d(np.isfinite(regressors).T).T  # one alone may come as (n,)
         known = np.asarray(finite.all(axis=1), dtype=bool)
     of_rate = Nuisance(regressors, np.isfinite(rate) & known)
     of_drive = Nuisance(regressors, np.isfinite(drive) & known)

@@ -61,8 +61,8 @@ def _frames(session: Session, summary: RunSummary) -> Iterator[str]:
         rate = f" at {rate_Hz:.4g} frames/s" if math.isfinite(rate_Hz) else ""
         lost = int(table["dropped_before"].sum())
         yield (
-            f"{str(about.get('model', camera)).strip()} took {len(stack)} frames of "
-            f"{stack.shape[2]} x {stack.shape[1]} px{pixel}{rate}; {lost} were lost."
+            f"{len(stack)} frames of {stack.shape[2]} x {stack.shape[1]} px{pixel} were taken"
+            f"{rate} ({str(about.get('model', camera)).strip()}); {lost} were lost."
         )
     if math.isfinite(summary.frame_time_sigma_ns):
         yield (

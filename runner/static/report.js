@@ -31,7 +31,12 @@
   // Beside the frames stands the first quantity of each of two tracks; all of them are below.
   const shown = D.tracks.filter((t) => t.quantities.length).slice(0, 2).map((t) => ({ track: t, q: t.quantities[0] }));
   shown.forEach(({ track, q }) => plotted(traces, track, q, 190));
-  if (!D.tracks.length) absent(traces, "Nothing was tracked in this session.");
+  const drift = (target) => chart(target, { title: "drift: what brings frames onto the reference", file: "drift", x: D.drift.t, yLabel: "px", time: true, height: 170,
+    lines: [{ label: "x", values: D.drift.dx, colour: "front", points: D.drift.t.length < 60 }, { label: "y", values: D.drift.dy, colour: "voltage", dash: [6, 4], points: D.drift.t.length < 60 }] });
+  if (!D.tracks.length) {
+    if (D.drift) drift(traces);
+    absent(traces, `${D.drift ? "Nothing but drift" : "Nothing"} was tracked in this session.`);
+  }
   report.legend($("legend"), D.marks);
 
   // --- why it stopped --------------------------------------------------------------------
@@ -100,13 +105,12 @@
       lines: m.values.map((values, i) => ({ label: words(m.names[i]), values, colour: ["front", "voltage", "current", "cursor", "violet", "soft"][i % 6], width: 1 })),
     }));
   });
-  if (D.drift) {
+  if (D.drift && D.tracks.length) {
     const grid = element("div", undefined, "grid");
     $("tracks-all").append(element("h3", "drift"), grid);
-    chart(grid, { title: "what brings frames onto the reference", file: "drift", x: D.drift.t, yLabel: "px", time: true, height: 170,
-      lines: [{ label: "x", values: D.drift.dx, colour: "front", points: D.drift.t.length < 60 }, { label: "y", values: D.drift.dy, colour: "voltage", dash: [6, 4], points: D.drift.t.length < 60 }] });
+    drift(grid);
   }
-  $("tracks").hidden = !D.tracks.length && !D.drift;
+  $("tracks").hidden = !D.tracks.length;
 
   // --- where the charge went -----------------------------------------------------------------
   const colours = { instrument: "ink", ionic: "front", leak: "current", capacitive: "voltage", dielectric: "violet", beam: "cursor" };
@@ -116,7 +120,7 @@
       lines: known.map((t) => ({ label: t, values: D.ledger.terms[t].value, low: D.ledger.terms[t].low, high: D.ledger.terms[t].high, colour: colours[t], width: 1.6 })) });
     if (known.length < Object.keys(D.ledger.terms).length) absent($("ledger"), "No open-holder calibration: what the holder took, and so the ionic charge, is unknown.");
     table($("ledger-total"), ["term", "whole run"], D.ledger_total.map((r) => [r.term, r.value]));
-  } else absent($("ledger"), "No electrical readings, so no ledger.");
+  } else absent($("ledger"), "No ledger was made of this session: lamella correlate makes it.");
   D.balances.forEach((b) => {
     const box = element("div");
     $("balances").append(box);
@@ -129,6 +133,7 @@
 
   // --- what goes with what -----------------------------------------------------------------------
   const tests = D.associations;
+  $("charge").hidden = $("together").hidden = !D.traces && !tests.length;
   if (tests.length) {
     const rows = table($("tests"), ["rate and drive", "r", "lag", "p", "q"], tests.map((t) => [t.what, few(t.r_max), t.lag_at_max_s === null ? "–" : `${few(t.lag_at_max_s)} s`, few(t.p, 2), few(t.q, 2)])).querySelectorAll("tr");
     const show = (i) => {

@@ -126,8 +126,14 @@ def test_what_happens_at_switches_and_where_the_rate_steps_is_kept(coupled):
 def test_summary_and_report_say_it(coupled):
     summary = summarise(coupled)
     assert summary.correlations[0].name.startswith("front velocity with")
-    shown = gather(coupled, frames_budget_bytes=10**6).content["lag"]
+    content = gather(coupled, frames_budget_bytes=10**6).content
+    shown = next(t for t in content["associations"] if t["name"] == "front_current")
     assert shown["verdict"] == summary.correlations[0].verdict
+    assert [t["p"] for t in content["associations"]] == sorted(
+        t["p"] for t in content["associations"]
+    )
+    (switching,) = content["switching"]
+    assert len(switching["mean"]) == len(switching["offset"])
     assert shown["effect"].startswith("slope ")
     render_summary(summary)
 
@@ -140,5 +146,7 @@ def test_one_switch_is_not_enough_and_the_session_says_what_would_be(tmp_path):
     assert "at least 3" in found["enough"]
     assert math.isnan(found["p"])
     assert "r_max" not in found
-    assert "Not enough data" in gather(path, frames_budget_bytes=10**6).content["lag"]["verdict"]
+    told = {t["name"]: t for t in gather(path, frames_budget_bytes=10**6).content["associations"]}
+    assert "Not enough data" in told["front_current"]["verdict"]
+    assert told["front_current"]["p"] is None
     render_summary(summarise(path))
