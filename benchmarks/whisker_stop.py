@@ -145,12 +145,13 @@ async def play(
     wall_s = time.monotonic() - begun
     with Session.open(path) as session:
         stops = [e for e in session.events() if e.kind == "image_stop"]
+        last = [f"{e.kind}: {e.message}" for e in session.events()][-4:]
     truth = read_truth(folder / "whisker.truth.h5")
     whisker = truth["tracks/whisker"]
     t_ns, distance_m = np.asarray(whisker["t_ns"]), np.asarray(whisker["tip_distance"])
     world_ns = int(np.asarray(truth["cell"]["t_ns"])[0])
     if not stops:
-        raise RuntimeError("no image has stopped it")
+        raise RuntimeError(f"no image has stopped it: {last}; nearest {distance_m.min():.4g} m")
     stop = stops[0]
     told = stop.data["prediction"] or {}
     before = (t_ns < stop.t_ns) & (t_ns > stop.t_ns - 2e9)
@@ -217,7 +218,11 @@ async def whiskers(folder: Path, seeds: int, rate_Hz: float, *, faults_only: boo
     for label, text in FAULTS.items():
         for early_s in (0.05, 0.4):
             fault = text.format(t=plain.stop_s - early_s)
-            ended = await play(folder, 1, stray_F, rate_Hz, faults=fault, calibration=name)
+            try:
+                ended = await play(folder, 1, stray_F, rate_Hz, faults=fault, calibration=name)
+            except RuntimeError as error:
+                print(f"{label}, {early_s:g} s before: MISS: {error}", flush=True)
+                continue
             print(
                 f"{label}, {early_s:g} s before: comes to {ended.nearest_m * 1e9:.1f} nm  "
                 f"[{ended.watch}: {ended.reason}]",

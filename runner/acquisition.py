@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
-from cameras.records import Frame, FrameFault, FrameInfo, StampKind
+from cameras.records import Frame, FrameFault
 from potentiostat.segments import Step
 from potentiostat.technique_data import step_to_data
-from runner.arrivals import Arrivals
 from runner.audience import NOBODY, Audience
 from runner.blanking import RhythmMeter
 from runner.cell import GuardedCell
@@ -22,6 +21,7 @@ from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
 from runner.format import held_text, with_sigma
+from runner.frame_stamper import FrameStamper
 from runner.image_rules import ImageRule
 from runner.image_stops import ImageStop, ImageStops
 from runner.live_tracking import LiveTracking
@@ -51,14 +51,9 @@ from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
 from session.session_link import LINK
-from sync.clockfit import ClockFit
-from sync.live_clock import LiveClock
 from sync.pairs import EXCHANGE_DTYPE
-from sync.shutter import exposure_starts
 
 CAMERA = "camera"
-FIRST_EXCHANGES = 8
-EXCHANGE_INTERVAL_S = 1.0
 SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
 ORDER = "order"  # kind of the event of an operator's word
@@ -109,21 +104,6 @@ Watcher = Callable[[LiveState], None]
 
 Show = Callable[[str, object], None]
 """Shows a message under a topic to whoever listens; must return at once."""
-
-
-def start_by_stamp(
-    fit: ClockFit | LiveClock, info: FrameInfo, marks: StampKind
-) -> tuple[int, float]:
-    """Return the start of an exposure on the host clock by the camera's stamp, and its sigma."""
-    stamp_ns = np.array([info.device_start_ns], np.int64)
-    exposure_ns = np.array([info.exposure_ns], np.int64)
-    starts = exposure_starts(fit.to_host_ns(stamp_ns), exposure_ns, marks.value)
-    sigma_ns = math.hypot(float(fit.sigma_ns(stamp_ns)[0]), float(starts.sigma_ns[0]))
-    return int(starts.start_ns[0]), sigma_ns
-
-
-def _arrivals_of(camera: FrameSource) -> Arrivals | None:
-    return None if camera.has_clock else Arrivals(camera.info)
 
 
 class Acquisition:
@@ -199,11 +179,18 @@ class Acquisition:
         self._cycle = 0
         self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
-        self._camera_clock = LiveClock()  # provisional: the last fit is over the whole session
-        self._arrivals: Arrivals | None = None  # of a camera whose clock cannot be asked
-        self._marks = StampKind.EXPOSURE_START
-        self._first_exposure_ns: int | None = None
         self.rhythm = RhythmMeter()
+        filmed = experiment.camera
+        self._stamper = None
+        if camera is not None:
+            self._stamper = FrameStamper(
+                camera,
+                CAMERA,
+                clock=clock,
+                recorder=recorder,
+                dose_rate_e_m2_s=math.nan if filmed is None else filmed.dose_rate_e_m2_s,
+                rhythm=self.rhythm,
+            )
         self.state = LiveState(
             steps=len(plan),
             planned_s=experiment.longest_s,
@@ -219,21 +206,18 @@ class Acquisition:
             self._control.conclude()
 
     async def _play(self) -> Ending:
-        if self._camera is None:
+        if self._camera is None or self._stamper is None:
             return await self._follow_plan()
-        if self._camera.has_clock:
-            for _ in range(FIRST_EXCHANGES):
-                await self._exchange_with(self._camera)
+        await self._stamper.ask_first()
         await self._camera.start()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._film(self._camera), name="runner.film")
+            group.create_task(self._film(self._camera, self._stamper), name="runner.film")
             keeper = teller = None
             if self._tracking is not None:
                 telling = self._tracking.tell(self._take_seen)
                 teller = group.create_task(telling, name="runner.tell")
             if self._camera.has_clock:
-                keeping = self._keep_time(self._camera, since_ns=self._clock.now_ns())
-                keeper = group.create_task(keeping, name="runner.keep_time")
+                keeper = group.create_task(self._stamper.keep_time(), name="runner.keep_time")
             ending = await self._follow_plan()
             for task in (keeper, teller):
                 if task is not None:
@@ -690,6 +674,8 @@ class Acquisition:
         )
         state.charge_C = float(last["charge"])
         state.samples += len(rows)
+        if self._stamper is not None:
+            state.clock_sigma_ns = self._stamper.sigma_ns
         state.elapsed_s = (now_ns - self._start_ns) / 1e9
         if self._pausing.paused is None:
             state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
@@ -710,14 +696,12 @@ class Acquisition:
 
     # --- frames ------------------------------------------------------------------------
 
-    async def _film(self, camera: FrameSource) -> None:
-        self._arrivals = _arrivals_of(camera)
-        self._marks = camera.info.stamp
+    async def _film(self, camera: FrameSource, stamper: FrameStamper) -> None:
         async for frame in camera.frames(self._recorder.buffers(CAMERA)):
             if isinstance(frame, FrameFault):
                 await self._note_fault(frame)
                 continue
-            stamps = self._stamp(frame)
+            stamps = stamper.stamp(frame)
             if self._tracking is not None:
                 await self._tracking.see(stamps, frame.pixels)
             await self._recorder.frame(CAMERA, stamps, frame.pixels)
@@ -767,53 +751,3 @@ class Acquisition:
             return
         self._why_end = f"dose beyond the limit {limit_e_m2 / 1e20:.4g} e/angstrom^2"
         self._plan.refuse_more(Ending(code=ExitCode.LIMIT, reason=self._why_end))
-
-    def _stamp(self, frame: Frame) -> FrameHeader:
-        info = frame.info
-        if self._first_exposure_ns is None:
-            self._first_exposure_ns = info.device_start_ns
-        self.rhythm.frame(info.index, info.device_start_ns, info.exposure_ns)
-        # The beam stays on between exposures: dropped frames cost dose too.
-        lit_ns = info.device_start_ns + info.exposure_ns - self._first_exposure_ns
-        camera = self._experiment.camera
-        dose_rate = float("nan") if camera is None else camera.dose_rate_e_m2_s
-        t_start_ns, sigma_ns = self._host_time(info)
-        return FrameHeader(
-            t_start_ns=t_start_ns,
-            exposure_ns=info.exposure_ns,
-            t_sigma_ns=sigma_ns,
-            index=info.index,
-            device_start_ns=info.device_start_ns,
-            dropped_before=info.dropped_before,
-            dose_per_m2=dose_rate * lit_ns / 1e9,
-            blanked=info.blanked,
-            arrival_ns=info.arrival_ns,
-        )
-
-    def _host_time(self, info: FrameInfo) -> tuple[int, float]:
-        arrival_ns = self._clock.now_ns() if info.arrival_ns is None else info.arrival_ns
-        if self._arrivals is not None:
-            return self._arrivals.start_of(info, arrival_ns)
-        if self._camera_clock.count < 2:
-            return arrival_ns - info.exposure_ns, float("inf")
-        return start_by_stamp(self._camera_clock, info, self._marks)
-
-    # --- time ----------------------------------------------------------------------------
-
-    async def _keep_time(self, camera: FrameSource, *, since_ns: int) -> None:
-        with self._clock.party():
-            next_ns = since_ns
-            while True:
-                next_ns += int(EXCHANGE_INTERVAL_S * 1e9)
-                await self._clock.sleep_until(next_ns)
-                await self._exchange_with(camera)
-
-    async def _exchange_with(self, camera: FrameSource) -> None:
-        answer = await camera.exchange_clock()
-        row = np.zeros(1, EXCHANGE_DTYPE)
-        row["t0_ns"], row["t1_ns"] = answer.t0_ns, answer.t1_ns
-        row["t2_ns"], row["t3_ns"] = answer.t2_ns, answer.t3_ns
-        await self._recorder.exchanges(CAMERA, row)
-        self._camera_clock.add(row)
-        if self._camera_clock.count >= 2:
-            self.state.clock_sigma_ns = self._camera_clock.offset_sigma_ns
