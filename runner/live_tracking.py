@@ -86,6 +86,7 @@ class LiveTracking:
         self._process: PipedProcess | None = None
         self._changed = asyncio.Condition()
         self._newest_ns = -math.inf  # of the frames that came
+        self._silent_after_ns = math.nan  # the frame after which one was waited for in vain
         self._under_way = 0
         self.counters = TrackingCounters()
         self.lost = ""
@@ -175,9 +176,12 @@ class LiveTracking:
         if not self._waits:
             return
         due_ns = now_ns - LATE_FRAMES * self._period_ns
-        with suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S), self._changed:
-                await self._changed.wait_for(lambda: self.lost or self._newest_ns >= due_ns)
+        if self._newest_ns != self._silent_after_ns:
+            try:
+                async with asyncio.timeout(PATIENCE_S), self._changed:
+                    await self._changed.wait_for(lambda: self.lost or self._newest_ns >= due_ns)
+            except TimeoutError:
+                self._silent_after_ns = self._newest_ns  # until a frame comes again
         async with self._changed:
             await self._changed.wait_for(lambda: self.lost or not self._under_way)
 

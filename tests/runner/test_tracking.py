@@ -179,8 +179,19 @@ async def test_virtual_time_does_not_wait_for_ever_for_a_camera_that_gives_no_fr
     live = LiveTracking(
         (FRONT,), SETTINGS, dtype="uint8", frame_rate_Hz=20.0, waits=True, in_thread=True
     )
-    async with live, asyncio.timeout(10):
+    async with live, asyncio.timeout(10), asyncio.TaskGroup() as group:
         await live.catch_up(100 * FRAME_NS)
+        monkeypatch.setattr("runner.live_tracking.PATIENCE_S", 1000.0)
+        await live.catch_up(101 * FRAME_NS)  # not again for the same frame
+        monkeypatch.setattr("runner.live_tracking.PATIENCE_S", 0.05)
+        telling = group.create_task(live.tell(lambda _seen: None))
+        frame = np.zeros(SETTINGS.shape, np.uint8)
+        await live.see(header(101), frame)
+        waited = asyncio.create_task(live.catch_up(110 * FRAME_NS))  # for the next one, it is
+        await asyncio.sleep(0)
+        assert not waited.done()
+        await waited
+        telling.cancel()
 
 
 async def test_a_camera_that_does_not_say_its_rate_is_not_waited_for(monkeypatch):
