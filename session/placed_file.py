@@ -63,9 +63,7 @@ class PlacedFile:
         self._wanted = -1  # address of what gets a place instead of being written
         self._place = -1
 
-    def place(
-        self, data: h5py.Dataset, number: int, content: NDArray[np.uint8], mask: int
-    ) -> int:
+    def place(self, data: h5py.Dataset, number: int, content: NDArray[np.uint8], mask: int) -> int:
         """Have HDF5 give a frame a place, and return where in the file that is.
 
         Parameters
