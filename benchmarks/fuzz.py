@@ -15,6 +15,8 @@ of them differs without a word is counted apart (``unseen``), by kind of file.
 
 import argparse
 import json
+import math
+import os
 import random
 import subprocess
 import sys
@@ -34,6 +36,9 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 BATCH = 500
 STANDSTILL_S = 120.0
+# A process that was given less of a core than this in that time was starved: it is waited for
+# again, this often.
+STARVED_S, MOST_WAITS = 20.0, 5
 MEMORY_BYTES = 4 << 30
 MOST_GROWTH_BYTES = 400 << 20
 IMPORT_EVERY = 4  # to write a session takes ten times as long as to read a small file
@@ -308,16 +313,22 @@ def watched(seed: int, numbers: list[int]) -> Iterator[dict[str, Any]]:
         lines: Queue[str] = Queue()
         Thread(target=_pass_on, args=(worker, lines), daemon=True).start()
         begun: int | None = None
+        waits, spent_s = 0, 0.0
         while True:
             try:
                 line = lines.get(timeout=STANDSTILL_S)
             except Empty:
+                before_s, spent_s = spent_s, _spent_s(worker.pid)
+                waits += 1
+                if spent_s - before_s < STARVED_S and waits < MOST_WAITS:
+                    continue
                 worker.kill()
                 worker.wait()
                 yield {"case": begun, "came": "HANG", "why": f"nothing for {STANDSTILL_S} s"}
                 break
             if not line:
                 break
+            waits, spent_s = 0, _spent_s(worker.pid)
             told = json.loads(line)
             if "begun" in told:
                 begun = told["begun"]
@@ -333,6 +344,15 @@ def watched(seed: int, numbers: list[int]) -> Iterator[dict[str, Any]]:
             left.remove(begun)
         elif left:
             raise RuntimeError(f"the worker did not begin (exit {code}): {complaint}")
+
+
+def _spent_s(pid: int) -> float:
+    """Return what a process had of a core; endless where nobody says, so that it counts."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _pass_on(worker: "subprocess.Popen[str]", lines: "Queue[str]") -> None:
