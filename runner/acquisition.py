@@ -85,6 +85,7 @@ class LiveState:
     held: str = ""  # the rule that holds the plan until the operator says so
     waits: bool = False  # for the operator's word, as the plan asks
     rules: tuple[ImageRule, ...] = ()  # on images, by which the present step may end
+    untracked: int = 0  # frames that trackers left out, as they were slower than the camera
     unseen: str = ""  # why the next step, whose rules are on images, is not begun yet
     ring_fill: float = 0.0  # share of the recorder's ring that waits for the disk
     paused: str = ""  # "pausing" until the cell rests, then "paused"
@@ -580,6 +581,7 @@ class Acquisition:
         """Heed what images show by now, and that they show nothing."""
         if self._tracking is not None:
             await self._tracking.catch_up(self._clock.now_ns())
+            self.state.untracked = self._tracking.counters.left_out
         samples = block.samples
         if len(samples):
             self._images.readings(

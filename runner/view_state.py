@@ -315,6 +315,7 @@ class ViewState:
             "tracks": track_lines(self._seen, run.rules),
             "seen_frame": None if self._seen is None else self._seen.index,
             "seen_took_s": None if self._seen is None else self._seen.took_ns / 1e9,
+            "untracked": run.untracked,
             "marks": marks(self._seen, run.rules, self._pixel_m),
             "remote": self._remote.get("remote_track") or self._remote.get("remote_frames", ""),
         }

@@ -235,7 +235,7 @@
     text("clock", known(s.clock_sigma_s) ? `± ${si(s.clock_sigma_s, "s", 3)}` : "not known");
     $("tracks").hidden = $("tracks-name").hidden = !s.tracks.length;
     text("tracks", s.tracks.join("\n"));
-    text("seen-in", known(s.seen_frame) ? `frame ${s.seen_frame} · ${si(s.seen_took_s, "s", 2)}` : "");
+    text("seen-in", known(s.seen_frame) ? `frame ${s.seen_frame} · ${si(s.seen_took_s, "s", 2)}${s.untracked ? ` · ${s.untracked} left out` : ""}` : "");
     const asked = s.temperature_K !== null || s.remote;
     $("warm").hidden = $("warm-name").hidden = s.temperature_K === null;
     text("warm", known(s.temperature_K) ? `${s.temperature_K.toFixed(1)} K` : "unknown");

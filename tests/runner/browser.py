@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from contextlib import contextmanager
 
 from websockets.sync.client import connect
@@ -10,6 +11,7 @@ from websockets.sync.client import connect
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
+PATIENCE_S = 120.0  # a page whose condition never comes true still tells of all that it does
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -30,7 +32,9 @@ class Page:
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         self._socket.send(json.dumps(message))
+        until_s = time.monotonic() + PATIENCE_S
         while True:
+            assert time.monotonic() < until_s, f"no answer to {method} {parameters}"
             answer = json.loads(self._socket.recv(timeout=30))
             if answer.get("id") == self._number:
                 assert "error" not in answer, answer

@@ -2,6 +2,7 @@
 
 import pytest
 
+from runner.tracking import Found, Seen
 from tests.runner.browser import BROWSER, browsed
 from tests.runner.live_run import LiveRun
 
@@ -9,6 +10,20 @@ pytestmark = [
     pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
     pytest.mark.timeout(600),
 ]
+
+
+SEEN_PX = 40.0  # of the 128 that the frame is wide
+SEEN = Seen(7, 0, {"front": Found(valid=True, values={"x_front_px": SEEN_PX})}, 12_000_000)
+
+
+def blue_at(x_px):
+    """Return what tells by how much the frame is more blue than red about a column."""
+    return (
+        "(() => { const c = document.getElementById('frame'), s = c.width / 128;"
+        f" const d = c.getContext('2d').getImageData(Math.round({x_px + 0.5} * s) - 1,"
+        " Math.round(c.height / 2), 3, 1).data;"
+        " return Math.max(d[2] - d[0], d[6] - d[4], d[10] - d[8]); })()"
+    )
 
 
 def press(page, word):
@@ -77,3 +92,25 @@ def test_a_run_is_seen_steered_and_seen_again_after_a_reload(tmp_path):
     words = [e.data["word"] for e in run.events() if e.kind == "order"]
     assert words == ["pause", "resume", "stop"]
     assert [e.message for e in run.events() if e.kind == "note"] == ["<b>a note</b>"]
+
+
+def test_what_was_seen_is_drawn_and_a_tablet_shows_all_without_scrolling(tmp_path):
+    with LiveRun(tmp_path / "a.h5") as run, browsed(run.address, tmp_path / "p") as page:
+        page.wait_for("lamella.status && lamella.status.step === 1 && lamella.drawn > 1")
+        run.loop.call_soon_threadsafe(run.view.seen, SEEN)
+        page.wait_for("document.getElementById('tracks').textContent === 'front: followed'")
+        page.wait_for(f"{blue_at(SEEN_PX)} > 60 && {blue_at(SEEN_PX - 9)} < 20")
+        assert text(page, "seen-in") == "frame 7 · 12 ms"
+        for width, height in ((1024, 768), (768, 1024), (1280, 900)):  # a tablet needs no scrolling
+            page.call(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=height,
+                deviceScaleFactor=1,
+                mobile=False,
+            )
+            page.settle()
+            beyond = "(() => { const m = document.querySelector('main');"
+            beyond += " return m.scrollHeight - m.clientHeight; })()"
+            assert page.value(beyond) <= 1, (width, height)
+        refuse_noise(page, run.address.rstrip("/"))
