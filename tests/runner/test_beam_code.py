@@ -12,7 +12,8 @@ from mocks.blanker import Blanker
 from potentiostat.records import Status
 from runner.beam_code import beam_of, code_events, code_table, played_codes, read_codes
 from runner.frame_samples import INSTRUMENT
-from runner.summary import CodeSummary, Measured, _code_sentence
+from runner.summary import CodeSummary, Measured
+from runner.summary_text import _code_sentence
 from sync.code import BlankingCode
 from sync.code_wave import window_mean
 
