@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cameras.records import FrameInfo, StampKind
-from runner.acquisition import start_by_stamp
+from runner.frame_stamper import start_by_stamp
 from sync.clockfit import ClockFit
 
 FIT = ClockFit(
