@@ -1,10 +1,9 @@
-"""How much of a specimen has converted, between how it looked before and how it looks after.
+"""How much of a specimen has converted, by its brightness and by the power of its grains.
 
-Each block of a frame is regressed on its whole change. Where each place is either before or
-after (a front, or a mosaic), the slope is the converted share. Where a block changes evenly,
-the variance of its grains grows with the share, so that their amplitude goes as its root, and
-the slope lies between the two. The power of the grains is as the share in both cases, though
-less well known: all frames together tell by it what a slope stands for.
+Both go as the converted fraction, whether each place is either before or after (a front, a
+mosaic) or all of it changes evenly, so nothing has to be taken for granted of how it
+converts. What the grains look like does not: a pattern that comes evenly has an amplitude
+that goes as the root of its power.
 """
 
 import math
@@ -14,323 +13,139 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.grain_band import Banded
+from correlate.grain_change import GrainChange, GrainsSeen
+from correlate.looks import Look, Noise
+
 Float = NDArray[np.float64]
-Mask = NDArray[np.bool_]
-BLOCK_PX = 16
-MIN_SIGMAS = 6.0  # of the change of a block, against noise
-MIN_SEEN = 0.25  # of a block, that must be in the field
-TOLD = (0.03, 0.97)  # of the power, between which slope and power can be told apart
-NODES = (-(3**0.5), 0.0, 3**0.5), (1 / 6, 2 / 3, 1 / 6)  # of Gauss and Hermite
+MIN_SIGMAS = 6.0  # of the whole change, against noise
+MIN_BLOCKS = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """The mean of some frames that were brought onto the reference.
+class Fraction:
+    """A converted fraction with its sigma; NaN where it cannot be told."""
 
-    Parameters
-    ----------
-    mean
-        Counts, shape (height, width).
-    frames
-        Their numbers in the recording.
-    """
-
-    mean: Float
-    frames: frozenset[int]
-
-
-def in_blocks(image: NDArray[np.generic]) -> Float:
-    """Return square blocks of an image, shape (rows, columns, BLOCK_PX**2); zeros fill the last."""
-    down, right = (-side % BLOCK_PX for side in image.shape)
-    full = np.pad(np.asarray(image, dtype=np.float64), ((0, down), (0, right)))
-    rows, columns = full.shape[0] // BLOCK_PX, full.shape[1] // BLOCK_PX
-    parts = full.reshape(rows, BLOCK_PX, columns, BLOCK_PX).swapaxes(1, 2)
-    return parts.reshape(rows, columns, -1)
+    value: float = math.nan
+    sigma: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """What one frame tells.
+class Converted:
+    """What a frame tells.
 
     Parameters
     ----------
-    share, sigma
-        Slope of blocks, NaN for those that tell nothing, and its sigma of counting.
-    slope
-        Their mean over the field, with the sigma of counting.
-    partly
-        Sigma by blocks that are partly there, if they are a patchwork.
-    pair
-        Slope and power of the grains in blocks whose grains tell, with their sigmas.
+    by_level, by_grains
+        The fraction, by each of two witnesses that share no noise.
+    grains
+        What grains tell of each block; None where they tell nothing.
     """
 
-    share: Float
-    sigma: Float
-    slope: tuple[float, float]
-    partly: float
-    pair: tuple[tuple[float, float], tuple[float, float]]
+    by_level: Fraction
+    by_grains: Fraction
+    grains: GrainsSeen | None = None
+
+    @property
+    def together(self) -> Fraction:
+        """The weighted mean of both witnesses."""
+        known = [w for w in (self.by_level, self.by_grains) if math.isfinite(w.sigma)]
+        if not known:
+            return Fraction()
+        weight = sum(1 / w.sigma**2 for w in known)
+        value = sum(w.value / w.sigma**2 for w in known) / weight
+        return Fraction(value=value, sigma=1 / math.sqrt(weight))
+
+    @property
+    def apart_sigmas(self) -> float:
+        """How far both witnesses are apart, in sigmas; NaN where there is but one."""
+        away = self.by_level.value - self.by_grains.value
+        return away / math.hypot(self.by_level.sigma, self.by_grains.sigma)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
-    """What slopes stand for: ``slope = b f + (1 - b) sqrt(f)`` for a converted fraction f.
+def disagreement(seen: Sequence[Converted]) -> float:
+    """Return the root mean square by which both witnesses are apart, in sigmas; 1 without two.
 
-    Parameters
-    ----------
-    straight, sigma
-        The number b, and its sigma.
-    patchwork
-        1 for a front or a mosaic, 0 for a conversion that is even in each block.
+    Above 1, it widens sigmas (Birge's ratio): a beam that fades, or what else changes the
+    brightness and is no conversion, makes the two differ.
     """
-
-    straight: float
-    sigma: float
-    patchwork: float
-
-    def slope(self, fraction: Float) -> Float:
-        """Return the slope of fractions."""
-        root = np.sign(fraction) * np.sqrt(np.abs(fraction))
-        return np.asarray(self.straight * fraction + (1 - self.straight) * root)
-
-    def fraction(self, slope: float) -> float:
-        """Return the fraction of a slope."""
-        b, size = self.straight, abs(slope)
-        if b < 1e-6:
-            return math.copysign(size**2, slope)
-        root = (-(1 - b) + math.sqrt((1 - b) ** 2 + 4 * b * size)) / (2 * b)
-        return math.copysign(root**2, slope)
+    apart = [s.apart_sigmas for s in seen if math.isfinite(s.apart_sigmas)]
+    return math.sqrt(sum(a * a for a in apart) / len(apart)) if apart else 1.0
 
 
 class WholeChange:
-    """The change from one look to another, with which frames are compared.
-
-    Grains are told by their contrast against the mean brightness of their block.
+    """What changes from one look to the other, and how much of it a frame shows.
 
     Parameters
     ----------
     before, after
-        Looks.
-    gain
-        Variance of counting noise over the mean count.
+        Both looks.
+    noise
+        Of single frames.
+    grains
+        What changes in the grains; None where none stand out.
+    pixels
+        In each block, shape (rows, columns).
     """
 
-    def __init__(self, before: Look, after: Look, gain: float) -> None:
-        self._before, self._after, self._gain = before, after, gain
-        last = in_blocks(after.mean)
-        self._whole = in_blocks(np.ones(before.mean.shape))
-        self._last_level = _level(last, self._whole)
-        self._first = _Parts.of(in_blocks(before.mean), self._whole, self._last_level)
-        whole = _Parts.of(last, self._whole, self._last_level)
-        self._step, self._fine = whole.level - self._first.level, whole.fine - self._first.fine
-        self._noise = (
-            gain
-            * self._last_level
-            * (self._first.scale / len(before.frames) + 1 / len(after.frames))
-        )
-        power, fine_power, n = self._powers(self._whole)
-        own = np.sqrt(2 * n) * self._noise
-        self.used = power > MIN_SIGMAS * own
-        self.grains_tell = fine_power > MIN_SIGMAS * own
-        self.grains_share = float(
-            np.clip(fine_power[self.used].sum() / max(power[self.used].sum(), 1e-30), 0.0, 1.0)
-        )
+    def __init__(
+        self, before: Look, after: Look, noise: Noise, grains: GrainChange | None, pixels: Float
+    ) -> None:
+        self._before, self._after, self._noise = before, after, noise
+        self.grains = grains
+        self._pixels = pixels
+        self._there = there = before.seen.whole & after.seen.whole
+        step = (after.seen.level - before.seen.level)[there]
+        error = noise.of_level(after.seen)[there] / after.count
+        error = error + noise.of_level(before.seen)[there] / before.count
+        if error.size < MIN_BLOCKS:
+            self.level_tells, self._uneven = False, math.nan
+            return
+        mean = float(step.mean())
+        self.level_tells = abs(mean) > MIN_SIGMAS * math.sqrt(float(error.sum())) / error.size
+        uneven = max(float(np.var(step)) - float(error.mean()), 0.0)
+        # Of the field's mean change, by what blocks change differently.
+        self._uneven = uneven / max(mean**2, 1e-30)
 
-    def _powers(self, there: Float) -> tuple[Float, Float, Float]:
-        """Return the power of the change in what is seen of blocks, and that of grains alone."""
-        n = there.sum(axis=2)
-        fine = np.sum(there * self._fine**2, axis=2) - n * self._noise
-        return fine + n * self._step**2, fine, n
-
-    def seen_in(self, image: Float, there: Mask, number: int) -> Seen:
-        """Compare a frame.
+    def seen_in(self, seen: Banded, number: int) -> Converted:
+        """Return how much of the change is there in a frame.
 
         Parameters
         ----------
-        image
-            Counts, brought onto the reference, shape (height, width).
-        there
-            Pixels that are in the frame, same shape.
+        seen
+            The frame, brought onto the reference.
         number
             Of the frame; noise is shared with looks that it is part of.
         """
-        seen = np.asarray(in_blocks(there), dtype=np.float64)
-        power, fine_power, n = self._powers(seen)
-        use = self.used & (n >= MIN_SEEN * BLOCK_PX**2)
-        now = _Parts.of(np.asarray(in_blocks(image), np.float64), seen, self._last_level)
-        away, fine = now.level - self._first.level, seen * (now.fine - self._first.fine)
-        noise = self._noise_of(now.scale, number)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            product = np.sum(fine * self._fine, axis=2) - n * noise.product
-            share = (product + n * away * self._step) / power
-            v = noise.residual(np.clip(share, 0.0, 1.0))
-            sigma = np.sqrt(v * (power + n * self._noise)) / power
-            grains = (np.sum(fine**2, axis=2) - n * noise.frame) / fine_power
-            grains_sigma = (
-                np.sqrt(
-                    2 * n * noise.frame**2 + 4 * np.clip(grains, 0, None) * fine_power * noise.frame
-                )
-                / fine_power
-            )
-        share, sigma = np.where(use, share, np.nan), np.where(use, sigma, np.nan)
-        both = use & self.grains_tell
-        return Seen(
-            share=share,
-            sigma=sigma,
-            slope=_mean(share[use], sigma[use], n[use]),
-            partly=_partly(share[use], sigma[use], power[use] / n[use], n[use]),
-            pair=_pair(share, sigma, grains, grains_sigma, n, both),
+        grains = None if self.grains is None else self.grains.seen_in(seen, number)
+        if grains is None:
+            return Converted(by_level=self._by_level(seen, number, None), by_grains=Fraction())
+        return Converted(
+            by_level=self._by_level(seen, number, grains),
+            by_grains=Fraction(value=grains.fraction, sigma=grains.sigma),
+            grains=grains,
         )
 
-    def _noise_of(self, scale: Float, number: int) -> "_Noise":
-        own = self._gain * self._last_level
-        return _Noise(
-            own=own * scale,
-            before=own * self._first.scale / len(self._before.frames),
-            after=own / len(self._after.frames),
-            in_before=float(number in self._before.frames) / len(self._before.frames),
-            in_after=float(number in self._after.frames) / len(self._after.frames),
+    def _by_level(self, seen: Banded, number: int, grains: GrainsSeen | None) -> Fraction:
+        """Return the fraction by the mean brightness."""
+        whole = seen.whole & self._there
+        size = int(whole.sum())
+        if not self.level_tells or size < MIN_BLOCKS:
+            return Fraction()
+        before, after = self._before, self._after
+        weight = self._pixels[whole] / self._pixels[whole].sum()
+        step = float(weight @ (after.seen.level - before.seen.level)[whole])
+        value = float(weight @ (seen.level - before.seen.level)[whole]) / step
+        now, start, end = (
+            float(weight**2 @ self._noise.of_level(one)[whole]) * self._noise.flicker
+            for one in (seen, before.seen, after.seen)
         )
-
-
-def _level(blocks: Float, there: Float) -> Float:
-    mean = np.sum(blocks * there, axis=2) / np.maximum(there.sum(axis=2), 1)
-    return np.asarray(np.maximum(mean, 1e-9))
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """Level of blocks, and what is finer, as if they were as bright as they will be."""
-
-    level: Float
-    fine: Float
-    scale: Float  # of the variance of counts, by that
-
-    @classmethod
-    def of(cls, blocks: Float, there: Float, last_level: Float) -> "_Parts":
-        level = _level(blocks, there)
-        ratio = last_level / level
-        fine = (blocks - level[..., None]) * ratio[..., None] * (there > 0)
-        return cls(level, fine, ratio)
-
-
-@dataclass(frozen=True, slots=True)
-class _Noise:
-    """Variances of counting noise in blocks, of a frame against looks it may be part of."""
-
-    own: Float
-    before: Float
-    after: Float
-    in_before: float
-    in_after: float
-
-    @property
-    def frame(self) -> Float:
-        """Of the frame less the look before."""
-        return np.asarray(self.own * (1 - 2 * self.in_before) + self.before)
-
-    @property
-    def product(self) -> Float:
-        """Covariance of that with the whole change."""
-        return np.asarray(self.own * (self.in_after - self.in_before) + self.before)
-
-    def residual(self, share: Float) -> Float:
-        """Of a frame less the patchwork of both looks."""
-        v = self.own * (1 - 2 * self.in_before * (1 - share) - 2 * self.in_after * share)
-        return np.maximum(v + (1 - share) ** 2 * self.before + share**2 * self.after, 0.0)
-
-
-def _weights(share: Float, sigma: Float, size: Float) -> tuple[Float, float]:
-    """Return the weights of blocks in a mean over the field, and the variance of their shares.
-
-    By counting noise where blocks are alike, by size where they are not.
-    """
-    w = 1 / sigma**2
-    mean = float(w @ share) / float(w.sum())
-    # The spread of the blocks themselves: DerSimonian and Laird's moment.
-    beyond = float(w @ (share - mean) ** 2) - (len(share) - 1)
-    spread = max(beyond / float(w.sum() - (w**2).sum() / w.sum()), 0.0)
-    even = size / size.sum()
-    if spread == 0:
-        return w / w.sum(), 0.0
-    by_noise = even * spread / (spread + sigma**2)
-    return by_noise / by_noise.sum(), spread
-
-
-def _mean(share: Float, sigma: Float, size: Float) -> tuple[float, float]:
-    if len(share) < 2:
-        return math.nan, math.nan
-    w, spread = _weights(share, sigma, size)
-    variance = float(w**2 @ sigma**2) + spread * float(np.sum((w - size / size.sum()) ** 2))
-    return float(w @ share), math.sqrt(variance)
-
-
-def _partly(share: Float, sigma: Float, power: Float, size: Float) -> float:
-    """Return the sigma by blocks of a patchwork: which part of its change lies in one's share."""
-    if len(share) < 2:
-        return math.nan
-    uneven = float(np.var(power)) / float(np.mean(power)) ** 2
-    partly = float(np.sum((size / size.sum()) ** 2 * (share * (1 - share) + sigma**2)))
-    return math.sqrt(max(uneven * partly, 0.0))
-
-
-def _pair(
-    share: Float, sigma: Float, grains: Float, grains_sigma: Float, size: Float, use: Mask
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return slope and power of the grains over the same blocks."""
-    nothing = (math.nan, math.nan), (math.nan, math.nan)
-    if int(use.sum()) < 4:
-        return nothing
-    # The weights of the slope's own mean, so that both tell of the same places.
-    w, _ = _weights(share[use], sigma[use], size[use])
-    return (
-        (float(w @ share[use]), math.sqrt(float(w**2 @ sigma[use] ** 2))),
-        (float(w @ grains[use]), math.sqrt(float(w**2 @ grains_sigma[use] ** 2))),
-    )
-
-
-def kind_of(seen: Sequence[Seen], grains_share: float) -> Kind:
-    """Return what slopes stand for, by the power of the grains in all frames.
-
-    Parameters
-    ----------
-    seen
-        What frames tell.
-    grains_share
-        Of the power of the whole change. What grains do not carry goes straight in any case,
-        so that b lies between 1 less this share, and 1.
-    """
-    told: list[tuple[float, float, float]] = []
-    for one in seen:
-        (g, g_sigma), (h, h_sigma) = one.pair
-        if not (math.isfinite(g + h) and TOLD[0] + 2 * h_sigma < h < TOLD[1] - 2 * h_sigma):
-            continue
-        root = math.sqrt(h)
-        slope = abs(1 - 0.5 / root) if root > 0 else 1.0
-        told.append((root - h, g - h, math.hypot(g_sigma, (0.3 + slope) * h_sigma)))
-    width = max(grains_share, 1e-3) / math.sqrt(12)
-    weight, total = 1 / width**2, 0.5 * grains_share / width**2
-    for room, bent, sigma in told:
-        weight += (room / sigma) ** 2
-        total += room * bent / sigma**2
-    bend = min(max(total / weight, 0.0), 1.0)
-    own = 1 / math.sqrt(weight)
-    if len(told) > 1:
-        # Frames that agree less than their counts allow: Birge's ratio.
-        chi2 = sum(((bent - bend * room) / sigma) ** 2 for room, bent, sigma in told)
-        own = min(own * math.sqrt(max(chi2 / (len(told) - 1), 1.0)), width)
-    return Kind(
-        straight=1 - bend,
-        sigma=own,
-        patchwork=min(max(1 - bend / max(grains_share, 1e-3), 0.0), 1.0),
-    )
-
-
-def fraction(seen: Seen, kind: Kind) -> tuple[float, float]:
-    """Return the converted fraction of a frame and its sigma."""
-    slope, own = seen.slope
-    value = kind.fraction(slope)
-    root = math.sqrt(abs(value))
-    sigma = math.hypot(own, kind.patchwork * seen.partly, kind.sigma * (root - value))
-    nodes = [kind.fraction(slope + node * sigma) for node in NODES[0]]
-    mean = sum(w * f for w, f in zip(NODES[1], nodes, strict=True))
-    return value, math.sqrt(sum(w * (f - mean) ** 2 for w, f in zip(NODES[1], nodes, strict=True)))
+        rest = 1 - value
+        shared = 2 * rest * before.share_of(number) + 2 * value * after.share_of(number)
+        variance = (
+            now * (1 - shared) + value**2 * end / after.count + rest**2 * start / before.count
+        )
+        # Without grains to tell, places may be either before or after.
+        unlike = max(value * rest, 0.0) if grains is None else grains.unlike
+        chance = self._uneven * unlike / size
+        return Fraction(value=value, sigma=math.sqrt(max(variance, 0.0) / step**2 + chance))

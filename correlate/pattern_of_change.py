@@ -1,67 +1,83 @@
 """Front or bulk: how a converted fraction is spread over blocks."""
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
-SHUFFLES = 199
+LEAST_ROOM = 0.1  # of the field, that must be on the other side
+NOTHING = math.nan, math.nan
 
 
-def segregation(fraction: Float, sigma: Float) -> tuple[float, float]:
-    """Return how far blocks are either pristine or converted, and its sigma.
-
-    The variance between blocks without the noise's, over ``f (1 - f)`` of two phases: 1 for
-    a sharp front, 0 for a conversion that is everywhere the same; NaN near both ends.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pattern:
+    """How converted blocks lie, over ``f (1 - f)`` of two phases; NaN near both ends.
 
     Parameters
     ----------
-    fraction, sigma
-        Of blocks, shape (n,).
+    segregation
+        Variance between blocks, and its sigma: 1 for two phases in patches as large as blocks
+        or larger, 0 for a conversion that is everywhere the same.
+    clustering
+        Covariance of neighbouring blocks: near 1 for a front, near 0 for a mosaic.
     """
-    mean, n = float(fraction.mean()), len(fraction)
-    room = mean * (1 - mean)
-    own = float(sigma.mean()) / math.sqrt(n)
-    if n < 4 or room <= 0 or min(mean, 1 - mean) < 0.1 + 3 * own:
-        return math.nan, math.nan
-    noise = float(np.mean(sigma**2))
-    away = fraction - mean
-    between = float(away @ away) / (n - 1) - noise
+
+    segregation: tuple[float, float] = NOTHING
+    clustering: tuple[float, float] = NOTHING
+
+
+def pattern_of(share: Float, sigma: Float) -> Pattern:
+    """Return how converted blocks lie.
+
+    Parameters
+    ----------
+    share, sigma
+        Of blocks, shape (rows, columns); NaN for those that do not tell.
+    """
+    used = np.isfinite(share)
+    n = int(used.sum())
+    if n < 4:
+        return Pattern()
+    mean = float(share[used].mean())
+    own = math.sqrt(float(np.sum(sigma[used] ** 2))) / n
+    if min(mean, 1 - mean) < LEAST_ROOM + 3 * own:
+        return Pattern()
+    away, noise = np.where(used, share - mean, 0.0), np.where(used, sigma, 0.0) ** 2
+    return Pattern(
+        segregation=_segregation(away[used], noise[used], mean, own),
+        clustering=_clustering(away, noise, used, mean, own),
+    )
+
+
+def _segregation(away: Float, noise: Float, mean: float, own: float) -> tuple[float, float]:
+    n, room = len(away), mean * (1 - mean)
+    between = (float(away @ away) - float(noise.sum()) * (n - 1) / n) / n
     # The blocks' own noise only: where the front is, is no chance.
-    variance = float(np.sum(4 * away**2 * sigma**2 + 2 * sigma**4)) / (n - 1) ** 2
+    signal = np.maximum(away**2 - noise, 0.0)
+    variance = float(np.sum(4 * signal * noise + 2 * noise**2)) / n**2
     of_mean = between / room * abs(1 - 2 * mean) / room * own
     return between / room, math.hypot(math.sqrt(variance) / room, of_mean)
 
 
-def neighbours_alike(fraction: Float, used: NDArray[np.bool_], seed: int) -> tuple[float, float]:
-    """Return Moran's I of neighbouring blocks, and its p among shuffled blocks.
+def _clustering(
+    away: Float, noise: Float, used: NDArray[np.bool_], mean: float, own: float
+) -> tuple[float, float]:
+    pairs = int(np.sum(used[:, 1:] & used[:, :-1]) + np.sum(used[1:] & used[:-1]))
+    if pairs < 4:
+        return NOTHING
+    room = mean * (1 - mean)
+    beside = _beside(away)
+    found = float(np.sum(away * beside)) / 2 / pairs
+    # Of products of neighbours, whose noise is independent.
+    signal = np.where(used, np.maximum(beside**2 - _beside(noise), 0.0), 0.0)
+    variance = float(np.sum(noise * signal) + np.sum(noise * _beside(noise)) / 2) / pairs**2
+    of_mean = found / room * abs(1 - 2 * mean) / room * own
+    return found / room, math.hypot(math.sqrt(variance) / room, of_mean)
 
-    Parameters
-    ----------
-    fraction, used
-        Of blocks, shape (rows, columns).
-    seed
-        Of the shuffles.
-    """
-    at = np.flatnonzero(used)
-    values = fraction.ravel()[at] - fraction.ravel()[at].mean()
-    number = np.full(used.size, -1)
-    number[at] = np.arange(len(at))
-    grid = number.reshape(used.shape)
-    pairs = np.concatenate(
-        [
-            np.column_stack([grid[:, :-1].ravel(), grid[:, 1:].ravel()]),
-            np.column_stack([grid[:-1].ravel(), grid[1:].ravel()]),
-        ]
-    )
-    pairs = pairs[np.all(pairs >= 0, axis=1)]
-    total = float(values @ values)
-    if len(pairs) < 4 or total <= 0:
-        return math.nan, math.nan
-    scale = len(values) / len(pairs) / total
-    seen = float(np.sum(values[pairs[:, 0]] * values[pairs[:, 1]])) * scale
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permuted(np.tile(values, (SHUFFLES, 1)), axis=1)
-    made = np.sum(shuffled[:, pairs[:, 0]] * shuffled[:, pairs[:, 1]], axis=1) * scale
-    return seen, (1 + int(np.sum(made >= seen))) / (1 + SHUFFLES)
+
+def _beside(values: Float) -> Float:
+    """Return the sum of the four neighbours."""
+    around = np.pad(values, 1)
+    return np.asarray(around[:-2, 1:-1] + around[2:, 1:-1] + around[1:-1, :-2] + around[1:-1, 2:])

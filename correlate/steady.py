@@ -9,6 +9,7 @@ from scipy import fft
 from correlate.drift import DriftEstimator, Shift, why_unusable
 
 Float = NDArray[np.float64]
+REFERENCE_FRAMES = 16  # averaged, until the scene has changed
 CHANGED = 0.7  # of the correlation with a perfect copy: below, a later frame is the reference
 
 
@@ -27,7 +28,7 @@ class SteadyEstimator:
 
     def __init__(self, shape: tuple[int, int], *, still: bool = False) -> None:
         self._shape, self._still = shape, still
-        self._estimator = DriftEstimator(shape)
+        self._estimator = DriftEstimator(shape, reference_frames=REFERENCE_FRAMES)
         self._offset = np.zeros(2)
         self._variance = np.zeros(2)
         self._last: tuple[NDArray[np.generic], Shift] | None = None
@@ -62,7 +63,7 @@ class SteadyEstimator:
         return total
 
     def _restart(self, pixels: NDArray[np.generic], shift: Shift) -> None:
-        self._estimator = DriftEstimator(self._shape)
+        self._estimator = DriftEstimator(self._shape, reference_frames=REFERENCE_FRAMES)
         self._estimator.update(pixels)
         self._offset = np.array([shift.dx_px, shift.dy_px])
         self._variance = np.array([shift.sigma_x_px, shift.sigma_y_px]) ** 2

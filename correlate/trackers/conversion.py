@@ -1,106 +1,117 @@
 """Tracks how far a specimen has converted, between how it looks before and after."""
 
-import itertools
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from correlate.converted import (
-    BLOCK_PX,
-    Kind,
-    Look,
-    Seen,
-    WholeChange,
-    fraction,
-    in_blocks,
-    kind_of,
-)
-from correlate.drift import Shift, why_unusable
-from correlate.pattern_of_change import neighbours_alike, segregation
-from correlate.steady import SteadyEstimator, brought_back
-from correlate.texture import grain_scale, ring_powers
+from correlate.converted import Converted, Fraction, WholeChange, disagreement
+from correlate.drift import Shift
+from correlate.grain_band import GrainBand, Modes
+from correlate.grain_change import GrainChange
+from correlate.looks import Look, Noise, noise_in_band, noise_of, shot_gain
+from correlate.pattern_of_change import Pattern, pattern_of
+from correlate.steady import SteadyEstimator
+from correlate.texture import HALF_WIDTH, GrainRings
 from correlate.trackers.drift import drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
 
 Float = NDArray[np.float64]
 LOOK_FRAMES = 10  # of which a look is the mean
-MIN_BLOCKS = 8
-FLAT_SIGMAS = 3.0  # of what goes on changing in the last frames
-NO_LOOK = "the converted look is not known"
+MIN_BLOCKS = 4
+DISAGREE = 1.5  # root mean square, in sigmas, from which two witnesses differ by no chance
+SETTLED_SIGMAS = 4.0
+PLAIN_GRAIN_PX = 1.8  # sigma, of blocks where no grains stand out
 NOTHING = math.nan, math.nan
 OPTIONS = {
     "drift": Option(
         kind="word", default="tracked", words=("tracked", "none"), about="none where it is none"
+    ),
+    "converted_change": Option(
+        kind="number",
+        default=math.nan,
+        about="relative change of brightness of what has converted; found in a recording",
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConversionReading:
-    """What one frame tells; the reason is empty where it was compared with both looks.
+    """What one frame tells; the reason is empty where it was compared.
 
     Parameters
     ----------
     seen
-        The comparison.
-    segregation, grain_px, level_change, texture
-        Each with its sigma: how far blocks are either before or after; the scale of what has
-        come; relative change of the brightness, and relative variance of what has come.
-    moran, moran_p
-        Moran's I of neighbouring blocks, and its p.
+        Against both looks; None where that after is not known.
+    level_change
+        Relative change of the brightness, with its sigma.
+    grain_px
+        Scale of what has come, and its sigma.
+    pattern
+        How it is spread.
     """
 
     shift: Shift
-    seen: Seen | None = None
-    segregation: tuple[float, float] = NOTHING
-    moran: float = math.nan
-    moran_p: float = math.nan
-    grain_px: tuple[float, float] = NOTHING
+    seen: Converted | None = None
     level_change: tuple[float, float] = NOTHING
-    texture: tuple[float, float] = NOTHING
+    grain_px: tuple[float, float] = NOTHING
+    pattern: Pattern = field(default_factory=Pattern)
     reason: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """A frame on the reference."""
+
+    number: int
+    pixels: NDArray[np.generic]
+    shift: Shift
+
+
 class ConversionTracker:
-    """Compares each frame with the looks before and after, pixel by pixel.
+    """Compares each frame with the looks before and after.
 
     Parameters
     ----------
     settings
-        With the pixel size, for the scale of grains in metres.
-    converted
-        Look after; that of the last frames where None. A live tracker needs it.
+        With the pixel size, for the scale of grains in metres; see ``options``.
     """
 
     options = OPTIONS
-    quantities = ("converted_fraction", "grain_scale")
+    quantities = ("converted_fraction", "grain_scale", "level_change")
 
-    def __init__(self, settings: SceneSettings, *, converted: Look | None = None) -> None:
-        self._settings, self._converted = settings, converted
+    def __init__(self, settings: SceneSettings) -> None:
+        self._settings = settings
 
     def track(self, frames: Frames) -> Track:
-        """Go through all frames; the last are the converted look where none was given.
+        """Go through all frames; the last are the converted look.
 
         Raises
         ------
         CannotTrack
             There are too few frames, or nothing has changed.
         """
-        live = self._learn(frames)
-        settled = 1.0
-        if live.change is None:
-            after, settled = _last_look(frames, live)
-            live.compare_with(after)
-            if int(np.sum(WholeChange(live.before, after, live.gain).used)) < MIN_BLOCKS:
-                raise CannotTrack(
-                    "nothing has changed from the first frames to the last, by brightness or "
-                    "texture; film until the specimen has converted"
-                )
-        return live.track(frames, settled=settled)
+        estimator = _estimator(self._settings)
+        first: list[_Frame] = []
+        last: deque[_Frame] = deque(maxlen=LOOK_FRAMES)
+        shifts: list[Shift] = []
+        for number, pixels in enumerate(frames()):
+            shifts.append(shift := estimator.update(pixels))
+            if shift.valid:
+                frame = _Frame(number=number, pixels=np.array(pixels), shift=shift)
+                last.append(frame)
+                if len(first) < LOOK_FRAMES:
+                    first.append(frame)
+        live = LiveConversion(self._settings, first, _why(shifts))
+        live.compare_with(list(last))
+        readings = [
+            live.compared(number, pixels, shift)
+            for number, (pixels, shift) in enumerate(zip(frames(), shifts, strict=True))
+        ]
+        return conversion_track(readings, live)
 
     def begin(self, frames: Frames) -> "LiveConversion":
         """Learn the look before from first frames, and return what goes on from there.
@@ -110,41 +121,17 @@ class ConversionTracker:
         CannotTrack
             There are too few frames.
         """
-        live = self._learn(frames)
-        live.track(frames)
-        return live
-
-    def _learn(self, frames: Frames) -> "LiveConversion":
-        rows, columns = (side // BLOCK_PX for side in self._settings.shape)
-        if rows * columns < MIN_BLOCKS:
-            raise CannotTrack(f"frames hold fewer than {MIN_BLOCKS} blocks of {BLOCK_PX} px")
         estimator = _estimator(self._settings)
-        first: list[Float] = []
-        numbers: list[int] = []
-        why = ""
+        first: list[_Frame] = []
+        shifts: list[Shift] = []
         for number, pixels in enumerate(frames()):
-            if why_unusable(pixels):
-                continue
-            shift = estimator.update(pixels)
+            shifts.append(shift := estimator.update(pixels))
             if shift.valid:
-                first.append(brought_back(pixels, shift)[0])
-                numbers.append(number)
-            why = shift.reason or why
+                first.append(_Frame(number=number, pixels=np.array(pixels), shift=shift))
             if len(first) >= LOOK_FRAMES:
                 break
-        if len(first) < 2:
-            raise CannotTrack(
-                "two frames that can be used are needed to learn the pristine look"
-                + (f", and most are not: {why}" if why else "")
-            )
-        live = LiveConversion(
-            settings=self._settings,
-            estimator=_estimator(self._settings),
-            gain=shot_gain(first),
-            before=Look(mean=np.mean(first, axis=0), frames=frozenset(numbers)),
-        )
-        if self._converted is not None:
-            live.compare_with(self._converted)
+        live = LiveConversion(self._settings, first, _why(shifts))
+        live.track(frames)
         return live
 
 
@@ -155,82 +142,97 @@ def _estimator(settings: SceneSettings) -> SteadyEstimator:
         raise CannotTrack(str(error)) from error
 
 
-def shot_gain(frames: Sequence[Float]) -> float:
-    """Return variance over mean of counting noise, by the differences of successive frames.
-
-    Parameters
-    ----------
-    frames
-        Brought onto each other. The median over blocks lets no block that changes tell.
-    """
-    ratios = []
-    for a, b in itertools.pairwise(frames):
-        both = in_blocks((a + b) / 2).mean(axis=2)
-        away = in_blocks(a / a.mean() - b / b.mean()) * (a.mean() + b.mean()) / 2
-        ratios.append(np.sum(away**2, axis=2) / (away.shape[2] - 1) / 2 / np.maximum(both, 1e-9))
-    return max(float(np.median(np.mean(ratios, axis=0))), 1e-6)
+def _why(shifts: Sequence[Shift]) -> str:
+    """Return the most frequent reason why frames could not be used."""
+    reasons = Counter(s.reason for s in shifts if s.reason)
+    return reasons.most_common(1)[0][0] if reasons else ""
 
 
-def _last_look(frames: Frames, live: "LiveConversion") -> tuple[Look, float]:
-    """Return the look of the last frames, and 1 where it no longer changes, else 0."""
-    estimator = _estimator(live.settings)
-    last: list[tuple[int, Float]] = []
-    for number, pixels in enumerate(frames()):
-        if why_unusable(pixels):
-            continue
-        shift = estimator.update(pixels)
-        if shift.valid:
-            last = [*last[-2 * LOOK_FRAMES + 1 :], (number, brought_back(pixels, shift)[0])]
-    half = len(last) // 2
-    earlier, later = (
-        Look(mean=np.mean([f for _, f in part], axis=0), frames=frozenset(n for n, _ in part))
-        for part in (last[:half] or last, last[half:])
-    )
-    # Against the whole change: a step between the halves that is beyond its noise.
-    change = WholeChange(live.before, later, live.gain)
-    share, sigma = change.seen_in(earlier.mean, np.ones(earlier.mean.shape, dtype=bool), -1).slope
-    # The noise of a mean of frames, not of one.
-    sigma = sigma / math.sqrt(len(earlier.frames)) * math.sqrt(2)
-    settled = not math.isfinite(share) or abs(1 - share) < FLAT_SIGMAS * sigma
-    return later, float(settled)
-
-
-@dataclass(slots=True, kw_only=True)
 class LiveConversion:
     """Goes on with a look before, frame by frame or chunk by chunk.
 
     Parameters
     ----------
-    gain
-        Variance over mean of counting noise.
-    before
-        The pristine look.
+    settings
+        What is known of the scene.
+    first
+        Frames of the look before.
+    why
+        Why others could not be used.
+
+    Raises
+    ------
+    CannotTrack
+        There are fewer than two.
     """
 
-    settings: SceneSettings
-    estimator: SteadyEstimator
-    gain: float
-    before: Look
-    change: WholeChange | None = field(default=None, init=False)
-    _number: int = field(default=0, init=False)
-    _seen: list[Seen] = field(default_factory=list, init=False)
-
-    def compare_with(self, after: Look) -> None:
-        """Take the look after."""
-        self.change = WholeChange(self.before, after, self.gain)
-
-    def track(self, frames: Frames, *, settled: float = 1.0) -> Track:
-        """Go through more frames; each is looked at once."""
-        readings = [self.update(pixels) for pixels in frames()]
-        return conversion_track(readings, self, settled)
+    def __init__(self, settings: SceneSettings, first: Sequence[_Frame], why: str = "") -> None:
+        if len(first) < 2:
+            raise CannotTrack(
+                "two frames that can be used are needed to learn the pristine look"
+                + (f", and most are not: {why}" if why else "")
+            )
+        self.settings = settings
+        self.change: WholeChange | None = None
+        self.settled = 1.0
+        self._estimator = _estimator(settings)
+        self._rings = GrainRings(settings.shape)
+        self._first = list(first)
+        self._number = 0
+        self._take(GrainBand(settings.shape, PLAIN_GRAIN_PX), grains=False)
+        if self._band.blocks.pixels.size < MIN_BLOCKS:
+            raise CannotTrack(f"frames hold fewer than {MIN_BLOCKS} blocks")
 
     @property
-    def kind(self) -> Kind:
-        """What slopes stand for, by all frames so far."""
-        return kind_of(self._seen, self.change.grains_share if self.change is not None else 0.0)
+    def block_px(self) -> float:
+        """Side of a block, in the mean."""
+        return math.sqrt(float(self._band.blocks.pixels.mean()))
+
+    def _take(self, band: GrainBand, *, grains: bool) -> None:
+        """Look at the first frames between the frequencies of a band."""
+        self._band = band
+        seen = [band.seen(f.pixels, f.shift, band.modes(f.pixels, f.shift)) for f in self._first]
+        gain = shot_gain([f.pixels for f in self._first], band.blocks)
+        levels = [float(np.mean(f.pixels)) for f in self._first]
+        self.noise: Noise = noise_of(gain, levels, self._first[0].pixels.size)
+        if grains:
+            self.noise = noise_in_band(self.noise, seen, band)
+        self.before, self._before_modes = self._look(self._first)
+
+    def _look(self, frames: Sequence[_Frame]) -> tuple[Look, Modes]:
+        return look_of(
+            self._band,
+            [(f.number, f.pixels, f.shift) for f in frames],
+        )
+
+    def compare_with(self, last: Sequence[_Frame]) -> None:
+        """Take the look after.
+
+        Raises
+        ------
+        CannotTrack
+            It is as that before.
+        """
+        _, modes = self._look(last)
+        scale, sigma = self._rings.scale(modes - self._before_modes)
+        stands = math.isfinite(sigma)
+        size = scale / HALF_WIDTH if stands else PLAIN_GRAIN_PX
+        self._take(GrainBand(self.settings.shape, size), grains=stands)
+        after, _ = self._look(last)
+        grains = GrainChange(self.before, after, self._band, self.noise) if stands else None
+        self.change = WholeChange(self.before, after, self.noise, grains, self._band.blocks.pixels)
+        if not self.change.level_tells and (grains is None or not np.any(grains.used)):
+            raise CannotTrack(
+                "nothing has changed from the first frames to the last, by brightness or "
+                "grains; film until the specimen has converted"
+            )
+
+    def track(self, frames: Frames) -> Track:
+        """Go through more frames; each is looked at once."""
+        return conversion_track([self.update(pixels) for pixels in frames()], self)
 
     def update(self, pixels: NDArray[np.generic]) -> ConversionReading:
-        """Compare a frame with both looks.
+        """Register a frame and compare it.
 
         Parameters
         ----------
@@ -238,93 +240,120 @@ class LiveConversion:
             Counts or grey levels, shape (height, width).
         """
         number, self._number = self._number, self._number + 1
-        shift = self.estimator.update(pixels)
+        return self.compared(number, pixels, self._estimator.update(pixels))
+
+    def compared(self, number: int, pixels: NDArray[np.generic], shift: Shift) -> ConversionReading:
+        """Compare a registered frame, the so-and-so-many-th of the recording."""
         if not shift.valid:
             return ConversionReading(shift=shift, reason=shift.reason)
-        image, there = brought_back(pixels, shift)
-        away = image - self.before.mean
-        whole = (in_blocks(there) > 0).all(axis=2)
+        modes = self._band.modes(pixels, shift)
+        seen = self._band.seen(pixels, shift, modes)
+        whole = seen.whole
         if int(whole.sum()) < MIN_BLOCKS:
             return ConversionReading(shift=shift, reason="most of the field has been left")
-        level = float(in_blocks(image)[whole].mean())
-        first = float(in_blocks(self.before.mean)[whole].mean())
-        n = int(whole.sum()) * BLOCK_PX**2
-        noise = self.gain * (level + first / len(self.before.frames))
-        if number in self.before.frames:
-            noise -= 2 * self.gain * level / len(self.before.frames)
-        rows, columns = _box(there)
-        texture = float(np.mean(np.var(in_blocks(away)[whole], axis=1, ddof=1))) - noise
-        own = math.sqrt((2 * noise**2 + 4 * max(texture, 0.0) * noise) / n)
-        plain = ConversionReading(
-            shift=shift,
-            grain_px=grain_scale(*ring_powers(away[rows, columns])),
-            level_change=(level / first - 1, math.sqrt(noise / n) / first),
-            texture=(texture / first**2, own / first**2),
-            reason=NO_LOOK if self.change is None else "",
+        found = None if self.change is None else self.change.seen_in(seen, number)
+        weight = self._band.blocks.pixels[whole]
+        start, now = (
+            float(np.average(one.level[whole], weights=weight)) for one in (self.before.seen, seen)
         )
-        if self.change is None:
-            return plain
-        return self._compared(plain, self.change.seen_in(image, there, number), number)
-
-    def _compared(self, plain: ConversionReading, seen: Seen, number: int) -> ConversionReading:
-        self._seen.append(seen)
-        used = np.isfinite(seen.share)
-        moran, p = neighbours_alike(np.where(used, seen.share, 0.0), used, number)
+        own = self.noise.gain * self.noise.flicker / float(seen.pixels[whole].sum())
+        share = self.before.share_of(number)
+        variance = own * now * (1 - 2 * share) / start**2
+        variance += own * now**2 / start**3 / self.before.count
+        reason = ""
+        if found is not None and not math.isfinite(found.together.sigma):
+            reason = "too little of what changes is in the field"
+        grains = None if found is None else found.grains
         return ConversionReading(
-            shift=plain.shift,
-            seen=seen,
-            segregation=segregation(seen.share[used], seen.sigma[used]),
-            moran=moran,
-            moran_p=p,
-            grain_px=plain.grain_px,
-            level_change=plain.level_change,
-            texture=plain.texture,
-            reason="" if math.isfinite(seen.slope[0]) else "too little of it is in the field",
+            shift=shift,
+            seen=found,
+            level_change=(now / start - 1, math.sqrt(max(variance, 0.0))),
+            grain_px=self._rings.scale(modes - self._before_modes),
+            pattern=Pattern() if grains is None else pattern_of(grains.shares, grains.share_sigma),
+            reason=reason,
         )
 
 
-def _box(there: NDArray[np.bool_]) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+def look_of(
+    band: GrainBand, frames: Sequence[tuple[int, NDArray[np.generic], Shift]]
+) -> tuple[Look, Modes]:
+    """Return the mean of frames, and its modes."""
+    modes = [band.modes(pixels, shift) for _, pixels, shift in frames]
+    seen = [
+        band.seen(pixels, shift, mode)
+        for (_, pixels, shift), mode in zip(frames, modes, strict=True)
+    ]
+    mean: Modes = np.mean(modes, axis=0)
+    return (
+        Look(seen=band.mean(seen, mean), frames=frozenset(number for number, _, _ in frames)),
+        mean,
+    )
 
 
-def conversion_track(
-    readings: Sequence[ConversionReading], live: LiveConversion, settled: float
-) -> Track:
+def _fractions(
+    readings: Sequence[ConversionReading], live: LiveConversion
+) -> tuple[list[Fraction], float]:
+    """Return the fraction of each frame, and by how much both witnesses disagree."""
+    seen = [r.seen for r in readings if r.seen is not None]
+    apart = disagreement(seen)
+    wider = apart if apart > DISAGREE else 1.0
+    told = live.settings.number("converted_change", OPTIONS)
+    fractions = []
+    for reading in readings:
+        if reading.reason:
+            fractions.append(Fraction())
+        elif reading.seen is not None:
+            both = reading.seen.together
+            fractions.append(Fraction(value=both.value, sigma=both.sigma * wider))
+        else:
+            value, sigma = reading.level_change
+            fractions.append(Fraction(value=value / told, sigma=abs(sigma / told)))
+    return fractions, apart
+
+
+def _settled(fractions: Sequence[Fraction]) -> float:
+    """Return 1 where the last frames no longer change beyond their noise, else 0."""
+    last = [f for f in fractions if math.isfinite(f.sigma)][-2 * LOOK_FRAMES :]
+    half = len(last) // 2
+    if half < 2:
+        return math.nan
+    parts = np.array([f.value for f in last[:half]]), np.array([f.value for f in last[half:]])
+    # By what the fractions scatter; their sigmas hold what all err by alike.
+    own = math.sqrt(sum(float(np.var(p, ddof=1)) / len(p) for p in parts))
+    return float(abs(parts[1].mean() - parts[0].mean()) <= SETTLED_SIGMAS * own)
+
+
+def conversion_track(readings: Sequence[ConversionReading], live: LiveConversion) -> Track:
     """Return readings as columns."""
     size_m = live.settings.pixel_size_m
-    kind = live.kind
-    fractions = [
-        NOTHING if r.seen is None or r.reason else fraction(r.seen, kind) for r in readings
-    ]
+    fractions, apart = _fractions(readings, live)
+    nothing = Fraction()
+    level = [nothing if r.seen is None or r.reason else r.seen.by_level for r in readings]
+    grains = [nothing if r.seen is None or r.reason else r.seen.by_grains for r in readings]
     pairs: dict[str, list[tuple[float, float]]] = {
-        "converted_fraction": fractions,
-        "segregation": [r.segregation for r in readings],
+        "converted_fraction": [(f.value, f.sigma) for f in fractions],
+        "fraction_by_level": [(f.value, f.sigma) for f in level],
+        "fraction_by_grains": [(f.value, f.sigma) for f in grains],
+        "segregation": [r.pattern.segregation for r in readings],
+        "clustering": [r.pattern.clustering for r in readings],
         "grain_scale": [(r.grain_px[0] * size_m, r.grain_px[1] * size_m) for r in readings],
         "level_change": [r.level_change for r in readings],
-        "texture": [r.texture for r in readings],
     }
     columns: dict[str, Float] = {}
     for name, values in pairs.items():
         both = np.array(values, dtype=np.float64).reshape(-1, 2)
         columns |= {name: both[:, 0], f"{name}_sigma": both[:, 1]}
-    columns["moran"] = np.array([r.moran for r in readings], dtype=np.float64)
-    columns["moran_p"] = np.array([r.moran_p for r in readings], dtype=np.float64)
-    units = dict.fromkeys(columns, "1") | {"grain_scale": "m", "grain_scale_sigma": "m"}
     return Track(
         columns=columns,
-        units=units,
+        units=dict.fromkeys(columns, "1") | {"grain_scale": "m", "grain_scale_sigma": "m"},
         valid=np.array([not r.reason for r in readings], dtype=bool),
         reasons=Counter(r.reason for r in readings if r.reason),
         attributes={
-            "blocks": float(np.sum(live.change.used)) if live.change is not None else 0.0,
-            "block_px": float(BLOCK_PX),
-            "shot_gain": live.gain,
-            "end_settled": settled,
-            "patchwork": kind.patchwork,
-            "patchwork_sigma": kind.sigma / max(live.change.grains_share, 1e-3)
-            if live.change is not None
-            else math.nan,
+            "block_px": live.block_px,
+            "shot_gain": live.noise.gain,
+            "flicker": live.noise.flicker,
+            "witnesses_apart_sigmas": apart,
+            "end_settled": _settled(fractions) if live.change is not None else math.nan,
         },
         drift=drift_columns([r.shift for r in readings]),
     )
