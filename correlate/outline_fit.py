@@ -15,11 +15,12 @@ from scipy import interpolate, sparse, special
 
 from correlate.edge import PIXEL_VARIANCE
 from correlate.outline import Outline
-from correlate.surroundings import Index, Surroundings, surroundings
+from correlate.outline_pixels import Pixels, grouped, plane_of
+from correlate.surroundings import Surroundings, surroundings
 
 Float = NDArray[np.float64]
 STEPS = 10
-SETTLED_SIGMAS = 0.05  # of a last step, root mean square
+SETTLED_SIGMAS, SETTLED_PX = 0.05, 0.002  # of a last step, root mean square
 ROUNDS = 8
 CENTRED_PX = 0.25  # an outline nearer to the edge is not moved again
 REACH_WIDTHS, REACH_PX = 4.5, 2.0
@@ -30,8 +31,6 @@ MIN_LEVELS = 4
 LEVEL_SIGMAS = 8.0  # in which the contrast stands out between two such knots
 HELD_PX = 0.05  # the same where nothing is looked at
 MIN_WIDTH_PX = 0.3
-CELL_PX = 8  # of the field around the object
-ODD_SIGMAS = 6.0  # of a cell that holds something else
 MIN_LEVEL = 1e-3
 
 
@@ -83,10 +82,8 @@ class OutlineFit:
         Levels in the mean.
     contrast_sigma
         Of their difference.
-    around, model
-        The box, and the expected counts of its pixels.
-    share
-        Of the outside in each pixel of the box.
+    around
+        The box.
     parts, inverse
         Derivatives of the model, and the covariance of all numbers.
     settled
@@ -102,8 +99,6 @@ class OutlineFit:
     outside: float
     contrast_sigma: float
     around: Surroundings
-    model: Float
-    share: Float
     parts: "_Parts"
     inverse: Float
     settled: bool
@@ -111,7 +106,17 @@ class OutlineFit:
     @property
     def used(self) -> NDArray[np.bool_]:
         """Which pixels of the box took part."""
-        return self.parts.used
+        return self.parts.pixels.used
+
+    @property
+    def share(self) -> Float:
+        """Of the outside in each pixel of the box."""
+        return self.parts.in_box()
+
+    @property
+    def model(self) -> Float:
+        """Expected counts of the pixels of the box."""
+        return self.parts.model()
 
     @property
     def sigma_px(self) -> Float:
@@ -127,30 +132,46 @@ class OutlineFit:
             Of the quantity, by the outward movement of each point, shape (n,).
         """
         p = self.moves.shape[1]
-        return self.parts.spread(self.inverse[:p].T @ (gradient @ self.moves)) / self.model
+        return self.parts.spread(self.inverse[:p].T @ (gradient @ self.moves)) / self.parts.model()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """Derivatives of the model at the end of a fit."""
+    """The model of a fit, and its derivatives in the band."""
 
     around: Surroundings
+    pixels: Pixels
     moves: Float
     by_place: Float
     by_width: Float
     share: Float
     levels: Float
-    plane: Float
-    used: NDArray[np.bool_]
+    inside: Float
+    outside: Float
+
+    def in_box(self) -> Float:
+        """Return the share of the outside in each pixel of the box."""
+        share = np.zeros(self.around.shape[0] * self.around.shape[1])
+        share[self.around.far] = 1.0
+        share[self.around.band] = self.share
+        return share
+
+    def model(self) -> Float:
+        """Return the expected counts of the pixels of the box."""
+        return np.maximum(self._mixed(self.levels @ self.inside, self.outside), MIN_LEVEL)
 
     def spread(self, numbers: Float) -> Float:
         """Return the change of each pixel's expected counts for a change of all numbers."""
         at, p, k = self.around, self.moves.shape[1], self.levels.shape[1]
-        change = (1 - self.share) * (self.levels @ numbers[p + 1 : p + 1 + k])[at.along]
-        change += self.share * (self.plane @ numbers[p + 1 + k :])
+        change = self._mixed(self.levels @ numbers[p + 1 : p + 1 + k], numbers[p + 1 + k :])
         change[at.band] += self.by_place * (self.moves @ numbers[:p])[at.point]
         change[at.band] += self.by_width * numbers[p]
-        return np.where(self.used, change, 0.0)
+        return np.where(self.pixels.used, change, 0.0)
+
+    def _mixed(self, inside: Float, outside: Float) -> Float:
+        at, share = self.around, self.in_box()
+        plane = plane_of(at, np.arange(len(share))) @ outside
+        return np.asarray((1 - share) * inside[at.along] + share * plane)
 
 
 def level_basis(length: int, knots: int) -> Float:
@@ -190,7 +211,7 @@ def fit_outline(image: NDArray[np.generic], outline: Outline, look: Look) -> Out
             return moved
         fit, away = moved
         outline, width = fit.outline.bridged(look.loose(outline)), fit.width_px
-        if float(np.sqrt(np.mean(away**2))) < CENTRED_PX:
+        if _rms(away) < CENTRED_PX:
             return fit
     return "the fit did not settle"
 
@@ -204,34 +225,18 @@ class _Climb:
         self.counts, self.at, self.outline, self.look = counts, at, outline, look
         self.moves = outline.stretches if look.stretch else outline.spline
         self.width = width
-        x, y = at.xy
-        scale = max(*at.shape) / 2
-        middle_x, middle_y = at.left + at.shape[1] / 2, at.top + at.shape[0] / 2
-        self.plane = np.column_stack(
-            [np.ones(x.size), (x - middle_x) / scale, (y - middle_y) / scale]
-        )
-        self.used = np.ones(x.size, dtype=bool)
-        self.used[at.far] = _alike(counts, at)
-        place = (at.along + 0.5) / at.length
-        for low, high in look.without:
-            self.used &= ((place < low) | (place > high)) | self._is_far()
-        self._start()
-
-    def _is_far(self) -> NDArray[np.bool_]:
-        far = np.zeros(self.counts.size, dtype=bool)
-        far[self.at.far] = True
-        return far
-
-    def _start(self) -> None:
-        at = self.at
-        share = np.zeros(self.counts.size)
-        share[at.far] = 1.0
-        share[at.band] = at.s > 0
+        self.pixels = px = grouped(counts, at, look.without)
+        share = np.zeros(len(px.number))
+        share[px.inside :] = 1.0
+        share[: px.near] = at.s > 0
         self.share = share
-        inside, outside = self.used & (share == 0), self.used & (share == 1)
-        low, high = float(self.counts[inside].mean()), float(self.counts[outside].mean())
+        self.plane, self.along = px.plane, px.along
+        low, high = (
+            float(px.counts[one].sum()) / max(float(px.number[one].sum()), 1.0)
+            for one in (share == 0, share == 1)
+        )
         # As many levels along the axis as the counts can tell.
-        total, contrast = float(self.counts[inside].sum()), abs(high - low) / max(low, MIN_LEVEL)
+        total, contrast = float(px.counts[share == 0].sum()), abs(high - low) / max(low, MIN_LEVEL)
         told = total * (contrast / LEVEL_SIGMAS) ** 2
         knots = int(min(told, at.length / LEVEL_PX, 200))
         self.levels = level_basis(at.length, knots)
@@ -253,8 +258,7 @@ class _Climb:
         rows = np.arange(p + 1, p + 1 + k)
         prior[rows, rows] = 1 / max(float(self.outside[0]), 1.0) ** 2
         inverse = prior
-        fisher = prior
-        for _ in range(STEPS):
+        for taken in range(STEPS):
             fisher, score = self._fisher(d)
             score[p] += (look.width_px - self.width) / look.width_sigma_px**2
             inverse = _inverse(fisher + prior)
@@ -266,18 +270,17 @@ class _Climb:
             self.width = max(self.width + share * float(step[p]), MIN_WIDTH_PX)
             self.inside = self.inside + share * step[p + 1 : p + 1 + k]
             self.outside = self.outside + share * step[p + 1 + k :]
-            sigma = _spread(self.moves, inverse[:p, :p])
-            last = float(np.sqrt(np.mean((share * away / (sigma + 0.02)) ** 2)))
-            settled = last < SETTLED_SIGMAS
-            if settled:
+            # By its own information: how far a step is in sigmas of all that is fitted.
+            far = math.sqrt(max(float(step @ (fisher + prior) @ step), 0.0) / len(step))
+            settled = share * far < SETTLED_SIGMAS or _rms(share * away) < SETTLED_PX
+            gone = self.moves @ d
+            # What has gone far is looked at again from where it stands now.
+            if settled or float(np.abs(gone).max()) > 2 * self.wide:
                 break
-            if float(np.abs(self.moves @ d).max()) > 2 * self.wide:
+            if taken > 0 and _rms(gone) > 2 * CENTRED_PX:
                 break
         away = self.moves @ d
         outline = self.outline.stretched(d) if look.stretch else self.outline.moved(d)
-        fisher, _ = self._fisher(d)
-        inverse = _inverse(fisher + prior)
-        model, parts = self._model, self._parts
         levels = self.levels.mean(axis=0)
         slope = np.concatenate([np.zeros(p + 1), -levels, [1.0, 0.0, 0.0]])
         fit = OutlineFit(
@@ -290,9 +293,7 @@ class _Climb:
             outside=float(self.outside[0]),
             contrast_sigma=math.sqrt(max(float(slope @ inverse @ slope), 0.0)),
             around=at,
-            model=model,
-            share=self.share,
-            parts=parts,
+            parts=self._parts,
             inverse=inverse,
             settled=settled,
         )
@@ -300,50 +301,56 @@ class _Climb:
 
     def _fisher(self, d: Float) -> tuple[Float, Float]:
         """Return the information about all numbers, and the score."""
-        at, n = self.at, len(self.moves)
+        at, n, px = self.at, len(self.moves), self.pixels
+        near = slice(px.near)
         self.wide = math.sqrt(self.width**2 + PIXEL_VARIANCE)
-        inner, outer = (self.levels @ self.inside)[at.along], self.plane @ self.outside
+        inner, outer = (self.levels @ self.inside)[self.along], self.plane @ self.outside
         z = (at.s - (self.moves @ d)[at.point]) / self.wide
         share = self.share
-        share[at.band] = special.ndtr(z)
+        share[near] = special.ndtr(z)
         model = np.maximum(inner + (outer - inner) * share, MIN_LEVEL)
         bell = np.exp(-0.5 * z * z) / (self.wide * math.sqrt(2 * math.pi))
-        by_place = (inner - outer)[at.band] * bell
+        by_place = (inner - outer)[near] * bell
         by_width = by_place * z * (self.width / self.wide)
-        self._model = model
         self._parts = _Parts(
-            at, self.moves, by_place, by_width, share.copy(), self.levels, self.plane, self.used
+            around=at,
+            pixels=px,
+            moves=self.moves,
+            by_place=by_place,
+            by_width=by_width,
+            share=share[near].copy(),
+            levels=self.levels,
+            inside=self.inside,
+            outside=self.outside,
         )
-        sure = np.where(self.used, 1 / model, 0.0)
-        near = sure[at.band]
-        rest = (self.counts - model) * sure
+        everywhere = px.number / model
+        sure = everywhere[near]
+        rest = px.counts / model - px.number
 
         def total(values: Float) -> Float:
             return np.asarray(np.bincount(at.point, values, n), np.float64)
 
-        place_place = self.moves.T @ (self.moves * total(by_place**2 * near)[:, None])
-        place_width = self.moves.T @ total(by_place * by_width * near)
-        self._place_sure = by_place * near
+        place_place = self.moves.T @ (self.moves * total(by_place**2 * sure)[:, None])
+        place_width = self.moves.T @ total(by_place * by_width * sure)
+        self._place_sure = by_place * sure
         in_share, out_share = 1 - share, share
-        place_levels = self.moves.T @ self._by_point(
-            by_place * near * in_share[at.band], at.along[at.band]
-        )
-        outs = self.plane[at.band] * (by_place * near * out_share[at.band])[:, None]
+        place_levels = self.moves.T @ self._by_point(by_place * sure * in_share[near])
+        outs = self.plane[near] * (by_place * sure * out_share[near])[:, None]
         place_plane = self.moves.T @ np.column_stack([total(o) for o in outs.T])
         levels = self.levels
 
-        def along(values: Float, where: Index | None = None) -> Float:
-            which = at.along if where is None else at.along[where]
+        def along(values: Float) -> Float:
+            which = self.along[: len(values)]
             return np.asarray(np.bincount(which, values, at.length), np.float64)
 
-        width_levels = levels.T @ along(by_width * near * in_share[at.band], at.band)
-        weighted = sure * in_share
+        width_levels = levels.T @ along(by_width * sure * in_share[near])
+        weighted = everywhere * in_share
         level_level = levels.T @ (levels * along(weighted * in_share)[:, None])
         mixed = np.column_stack([along(weighted * out_share * c) for c in self.plane.T])
         level_plane = levels.T @ mixed
-        width_plane = self.plane[at.band].T @ (by_width * near * out_share[at.band])
-        plane_plane = self.plane.T @ (self.plane * (sure * out_share**2)[:, None])
-        width_width = float(by_width**2 @ near)
+        width_plane = self.plane[near].T @ (by_width * sure * out_share[near])
+        plane_plane = self.plane.T @ (self.plane * (everywhere * out_share**2)[:, None])
+        width_width = float(by_width**2 @ sure)
         fisher = np.block(
             [
                 [place_place, place_width[:, None], place_levels, place_plane],
@@ -359,18 +366,19 @@ class _Climb:
         )
         score = np.concatenate(
             [
-                self.moves.T @ total(by_place * rest[at.band]),
-                [float(by_width @ rest[at.band])],
+                self.moves.T @ total(by_place * rest[near]),
+                [float(by_width @ rest[near])],
                 levels.T @ along(rest * in_share),
                 self.plane.T @ (rest * out_share),
             ]
         )
         return fisher, score
 
-    def _by_point(self, values: Float, along: Index) -> Float:
+    def _by_point(self, values: Float) -> Float:
         """Return sums over the pixels of each point, of values times the level's basis."""
         shape = len(self.moves), self.at.length
-        table = sparse.csr_array((values, (self.at.point, along)), shape=shape)
+        where = self.at.point, self.along[: self.pixels.near]
+        table = sparse.csr_array((values, where), shape=shape)
         return np.asarray(table @ self.levels)
 
     def _cross(self) -> Float:
@@ -383,9 +391,9 @@ class _Climb:
             return np.asarray(np.bincount(at.point, values * near, n) @ spline)
 
         own = self.moves.T @ (spline * np.bincount(at.point, parts.by_place * near, n)[:, None])
-        share = self.share[at.band]
-        levels = self._by_point(near * (1 - share), at.along[at.band]).T @ spline
-        plane = np.stack([with_knots(share * c) for c in self.plane[at.band].T])
+        share = parts.share
+        levels = self._by_point(near * (1 - share)).T @ spline
+        plane = np.stack([with_knots(share * c) for c in self.plane[: self.pixels.near].T])
         return np.vstack([own, with_knots(parts.by_width)[None], levels, plane])
 
 
@@ -408,17 +416,5 @@ def _inverse(matrix: Float) -> Float:
     return np.asarray(np.linalg.inv(scaled) * np.outer(scale, scale))
 
 
-def _alike(counts: Float, at: Surroundings) -> NDArray[np.bool_]:
-    """Tell which pixels far off belong to cells that are as bright as most."""
-    rows, columns = at.far // at.shape[1] // CELL_PX, at.far % at.shape[1] // CELL_PX
-    cell = rows * (at.shape[1] // CELL_PX + 1) + columns
-    total, pixels = np.bincount(cell, counts[at.far]), np.bincount(cell)
-    full = pixels > CELL_PX**2 / 4
-    mean = total / np.maximum(pixels, 1)
-    if not np.any(full):
-        return np.ones(len(at.far), dtype=bool)
-    middle = float(np.median(mean[full]))
-    spread = 1.4826 * float(np.median(np.abs(mean[full] - middle)))
-    spread = max(spread, math.sqrt(max(middle, 0.0)) / CELL_PX)
-    odd = np.abs(mean - middle) > ODD_SIGMAS * spread * np.sqrt(CELL_PX**2 / np.maximum(pixels, 1))
-    return np.asarray(~odd[cell])
+def _rms(values: Float) -> float:
+    return float(np.sqrt(np.mean(values**2)))

@@ -55,14 +55,6 @@ class Surroundings:
         box = image[self.top : self.top + rows, self.left : self.left + columns]
         return np.asarray(box, dtype=np.float64).ravel()
 
-    @property
-    def xy(self) -> tuple[Float, Float]:
-        """Columns and rows in the frame, flat."""
-        y, x = np.mgrid[
-            self.top : self.top + self.shape[0], self.left : self.left + self.shape[1]
-        ].astype(np.float64)
-        return x.ravel(), y.ravel()
-
 
 def surroundings(outline: Outline, frame: tuple[int, int], reach_px: float) -> Surroundings | None:
     """Return what is around an outline; None where its edge is not in the frame as a whole.

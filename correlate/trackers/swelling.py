@@ -224,8 +224,8 @@ def core_of(pixels: NDArray[np.generic], found: Measured, excess: float) -> Core
     """Return the pixels of an object that was found, along and across its axis."""
     fit, shape = found.fit, found.shape
     inside = np.flatnonzero(fit.share < 0.9)
-    x, y = (values[inside] for values in fit.around.xy)
-    x, y = x - shape.middle[0], y - shape.middle[1]
+    x = inside % fit.around.shape[1] + fit.around.left - shape.middle[0]
+    y = inside // fit.around.shape[1] + fit.around.top - shape.middle[1]
     along = fit.outline.points - np.array(shape.middle)
     start = float(np.min(along @ np.array(shape.axis)))
     return Core(
