@@ -211,7 +211,8 @@ def speed() -> None:
         start = time.thread_time()
         reading = live.update(frame)
         times.append(1e3 * (time.thread_time() - start))
-        off.append((reading.values["diameter"] - 140 - 0.6 * k) / reading.sigmas["diameter"])
+        true = (140 + 0.6 * k) / live.bin_px
+        off.append((reading.values["diameter"] - true) / reading.sigmas["diameter"])
     print(
         f"drift and swelling of {SIDE} x {SIDE} uint16, wire of 600 x 150 px, CPU ms a frame: "
         f"median {np.median(times):.0f}, least {min(times):.0f}; "

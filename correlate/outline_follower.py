@@ -95,6 +95,11 @@ class OutlineFollower:
             self.outline = self.outline.respaced(spacing)
 
     @property
+    def width_px(self) -> float:
+        """Of the edge, as it is expected in the next frame."""
+        return self._look.width_px
+
+    @property
     def excess(self) -> float:
         """Spread of single counts over that of Poisson's."""
         centre = self._inside.lags.shape[0] // 2

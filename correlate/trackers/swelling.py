@@ -4,20 +4,23 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from correlate.cracks import Core, Crack, CrackWatch
-from correlate.drift import DriftEstimator, Shift, why_unusable
-from correlate.object_shape import Shape
+from correlate.drift import DriftEstimator, Shift, no_shift, why_unusable
+from correlate.object_shape import Shape, shape_of
 from correlate.outline_follower import Measured, OutlineFollower, stacked
+from correlate.sums import frame_sums
 from correlate.trackers.drift import drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
 
 Float = NDArray[np.float64]
 FIRST_FRAMES = (10, 40)  # of which the outline is learned; more where it does not stand out
+BINS_PX = (4, 2)
+BIN_EDGE, BIN_DIAMETER_PX = 1.2, 24  # of a sum: width of the edge, and of the object, at least
 CRACK_WIDTHS, CRACK_PX = 3.0, 1.0  # on both sides of a crack, of the outline, not looked at
 NAMES = {"length": 1, "diameter": 1, "area": 2, "volume": 3}
 UNITS = {1: "m", 2: "m^2", 3: "m^3"}
@@ -113,14 +116,35 @@ class SwellingTracker:
             except CannotTrack as failed:
                 error = failed
                 continue
-            return LiveSwelling(self._settings, follower, self._estimator())
+            bin_px = _bin_for(follower)
+            if bin_px > 1:
+                # Once more, in squares that hold all that the edge has to tell.
+                small = [binned(pixels, bin_px) for pixels in first[:count]]
+                moved = [(dx / bin_px, dy / bin_px) for dx, dy in places[:count]]
+                follower = OutlineFollower(stacked(small, moved), dark=dark)
+            return LiveSwelling(self._settings, follower, self._estimator(bin_px), bin_px)
         raise error or CannotTrack("there is no object")
 
-    def _estimator(self) -> DriftEstimator:
+    def _estimator(self, bin_px: int = 1) -> DriftEstimator:
+        height, width = self._settings.shape
         try:
-            return DriftEstimator(self._settings.shape)
+            return DriftEstimator((height // bin_px, width // bin_px))
         except ValueError as error:
             raise CannotTrack(str(error)) from error
+
+
+def _bin_for(follower: OutlineFollower) -> int:
+    """Return how many pixels a side may be summed without a loss for this edge and object."""
+    small = shape_of(follower.outline).values["diameter"]
+    for bin_px in BINS_PX:
+        if follower.width_px >= BIN_EDGE * bin_px and small >= BIN_DIAMETER_PX * bin_px:
+            return bin_px
+    return 1
+
+
+def binned(pixels: NDArray[np.generic], bin_px: int) -> NDArray[np.generic]:
+    """Return the sums of squares of pixels."""
+    return pixels if bin_px == 1 else frame_sums(pixels, bin_px).image(bin_px)
 
 
 class LiveSwelling:
@@ -135,11 +159,18 @@ class LiveSwelling:
     estimator
         Registers the frames: where the object jumps out of reach, its shift is tried. Sizes do
         not depend on drift, and where there is nothing else in the field, growth is taken for it.
+    bin_px
+        Pixels a side that are summed before.
     """
 
     def __init__(
-        self, settings: SceneSettings, follower: OutlineFollower, estimator: DriftEstimator
+        self,
+        settings: SceneSettings,
+        follower: OutlineFollower,
+        estimator: DriftEstimator,
+        bin_px: int = 1,
     ) -> None:
+        self.bin_px = bin_px
         self._settings, self._follower, self._estimator = settings, follower, estimator
         self._watch = CrackWatch()
         self._number = 0
@@ -150,7 +181,7 @@ class LiveSwelling:
     def track(self, frames: Frames) -> Track:
         """Follow the object through more frames; each is looked at once."""
         readings = [self.update(pixels) for pixels in frames()]
-        return swelling_track(readings, self._first, self._settings)
+        return swelling_track(readings, self._first, self._settings, self.bin_px)
 
     def update(self, pixels: NDArray[np.generic]) -> SwellingReading:
         """Fit the outline in a frame.
@@ -161,10 +192,11 @@ class LiveSwelling:
             Counts or grey levels, shape (height, width).
         """
         number, self._number = self._number, self._number + 1
-        shift = self._estimator.update(pixels)
         known = tuple(self._watch.cracks)
         if reason := why_unusable(pixels):
-            return SwellingReading(shift=shift, reason=reason, cracks=known)
+            return SwellingReading(shift=no_shift(reason), reason=reason, cracks=known)
+        pixels = binned(pixels, self.bin_px)
+        shift = self._estimator.update(pixels)
         found = self._fit(pixels, shift)
         if isinstance(found, str):
             return SwellingReading(shift=shift, reason=found, cracks=known)
@@ -270,9 +302,10 @@ def swelling_track(
     readings: Sequence[SwellingReading],
     first: Sequence[SwellingReading],
     settings: SceneSettings,
+    bin_px: int = 1,
 ) -> Track:
     """Return readings as columns, in SI units; changes are against the first readings."""
-    size_m = settings.pixel_size_m
+    size_m = settings.pixel_size_m * bin_px
     columns: dict[str, Float] = {}
     units: dict[str, str] = {}
     ratios: dict[str, tuple[Float, Float]] = {}
@@ -303,7 +336,17 @@ def swelling_track(
             "fracture_place": cracks[0].place if cracks else math.nan,
             "stretched_frames": float(sum(r.stretched for r in readings)),
         },
-        drift=drift_columns([r.shift for r in readings]),
+        drift=drift_columns([_in_pixels(r.shift, bin_px) for r in readings]),
+    )
+
+
+def _in_pixels(shift: Shift, bin_px: int) -> Shift:
+    return replace(
+        shift,
+        dx_px=shift.dx_px * bin_px,
+        dy_px=shift.dy_px * bin_px,
+        sigma_x_px=shift.sigma_x_px * bin_px,
+        sigma_y_px=shift.sigma_y_px * bin_px,
     )
 
 
