@@ -18,9 +18,10 @@ Float = NDArray[np.float64]
 START_WIDTH_PX = 2.0
 SPACING_PX = 8.0  # between knots, at least
 LOOSE = 1.3  # of it, at which knots are spaced anew
-KNOT_WIDTHS = 0.4  # of the edge: a knot's sigma in a frame that is fitted knot by knot
+KNOT_WIDTHS = 0.3  # of the edge: a knot's sigma in a frame that is fitted knot by knot
 MAX_SIGMA_WIDTHS = 0.8  # of the edge: a place's sigma, beyond which it is not found
 ROUND = 0.9  # of the half width: knots that are further apart do not follow round ends
+LENGTH_WIDTHS = 1.0  # of the edge: the sigma of the length, beyond which ends are not found
 MIN_SIGMAS = 6.0  # of the contrast
 WIDTH_CHANGES = 0.05  # of itself, from frame to frame
 ADOPT = 0.2  # of a frame's width, in the one expected next
@@ -39,7 +40,9 @@ class Measured:
     fit
         The outline that they come from.
     sigmas
-        Of the numbers, by name.
+        Of the numbers, by name; NaN for a length whose ends do not stand out.
+    shared
+        Their parts that all frames share: by texture, and by the outline of the first frames.
     stretched
         Whether the outline of the first frames was only moved and stretched.
     """
@@ -47,6 +50,7 @@ class Measured:
     shape: Shape
     fit: OutlineFit
     sigmas: dict[str, float]
+    shared: dict[str, float]
     stretched: bool
 
 
@@ -84,6 +88,10 @@ class OutlineFollower:
         self.outline = fit.outline
         self._first = fit.covariance
         self._inside, self._outside = Correlation(), Correlation()
+        # Texture that one frame's noise hides is seen in the sum of the first.
+        texture = Correlation(), Correlation()
+        _learn_residuals(total, fit, texture)
+        self._texture = texture[0].beyond() / len(first), texture[1].beyond() / len(first)
         self._excess: dict[str, float] = {}
         self._frames = 0
         self.without: tuple[tuple[float, float], ...] = ()
@@ -137,10 +145,16 @@ class OutlineFollower:
         if self._frames < LEARN_FRAMES or self._frames % LEARN_EVERY == 0:
             self._learn(image, fit, shape)
         self._frames += 1
+        sigmas = {name: self._sigma(name, slope, fit) for name, slope in shape.gradients.items()}
+        wide = math.hypot(self._look.width_px, PIXEL_VARIANCE**0.5)
+        if sigmas["length"][0] > LENGTH_WIDTHS * wide:
+            # Beyond its edge's own width, a place is not as it would be by its curvature.
+            sigmas["length"] = math.nan, math.nan
         return Measured(
             shape=shape,
             fit=fit,
-            sigmas={name: self._sigma(name, slope, fit) for name, slope in shape.gradients.items()},
+            sigmas={name: sigma for name, (sigma, _) in sigmas.items()},
+            shared={name: shared for name, (_, shared) in sigmas.items()},
             stretched=self._stretch,
         )
 
@@ -167,37 +181,51 @@ class OutlineFollower:
         apart = self.outline.per_knot * lengths
         return bool(apart.mean() > LOOSE * self._spacing_px or lengths.max() > 2.5 * lengths.min())
 
-    def _sigma(self, name: str, slope: Float, fit: OutlineFit) -> float:
+    def _sigma(self, name: str, slope: Float, fit: OutlineFit) -> tuple[float, float]:
+        """Return the sigma of a number, and its part that all frames share."""
         by_number = slope @ fit.moves
-        variance = float(by_number @ fit.covariance @ by_number)
-        variance *= self._excess.get(name, 1.0) ** 2
+        own = float(by_number @ fit.covariance @ by_number)
+        variance = own * self._excess.get(name, 1.0) ** 2
+        shared = max(variance - own, 0.0)
         if self._stretch:
             # What the first frames did not know of the outline; a stretch puts part of it right.
             left = slope @ fit.outline.spline - by_number @ fit.to_spline
-            variance += float(left @ self._first @ left)
-        return math.sqrt(max(variance, 0.0))
+            first = float(left @ self._first @ left)
+            variance, shared = variance + first, shared + first
+        return math.sqrt(max(variance, 0.0)), math.sqrt(max(shared, 0.0))
 
     def _learn(self, image: NDArray[np.generic], fit: OutlineFit, shape: Shape) -> None:
         """Learn how residuals hang together, and by how much that widens each sigma."""
+        _learn_residuals(image, fit, (self._inside, self._outside))
         at, share, model = fit.around, fit.share, fit.model
-        counts = at.cut(image)
-        residual = ((counts - model) / np.sqrt(model)).reshape(at.shape)
-        used = fit.used.astype(np.float64)
-        self._inside.learn(residual, ((share < CLEAR) * used).reshape(at.shape))
-        self._outside.learn(residual, ((share > 1 - CLEAR) * used).reshape(at.shape))
+        lags = [
+            np.maximum(one.beyond(), texture)
+            for one, texture in zip((self._inside, self._outside), self._texture, strict=True)
+        ]
         kinds = (
-            (self._inside.beyond(), (1 - share) * np.sqrt(max(fit.inside, 1e-9) / model)),
-            (self._outside.beyond(), share * np.sqrt(max(fit.outside, 1e-9) / model)),
+            (lags[0], (1 - share) * np.sqrt(max(fit.inside, 1e-9) / model)),
+            (lags[1], share * np.sqrt(max(fit.outside, 1e-9) / model)),
         )
         for name, slope in shape.gradients.items():
             follows = fit.weights(slope) * np.sqrt(model)
             own = float(follows @ follows)
             more = sum(
-                float(np.sum(lags * autocorrelation((follows * part).reshape(at.shape))))
-                for lags, part in kinds
+                float(np.sum(hang * autocorrelation((follows * part).reshape(at.shape))))
+                for hang, part in kinds
             )
             if own > 0:
                 self._excess[name] = math.sqrt(max(1 + more / own, 0.25))
+
+
+def _learn_residuals(
+    image: NDArray[np.generic], fit: OutlineFit, kinds: tuple[Correlation, Correlation]
+) -> None:
+    """Let two correlations learn from the pixels inside, and from those outside."""
+    at, share, model = fit.around, fit.share, fit.model
+    residual = ((at.cut(image) - model) / np.sqrt(model)).reshape(at.shape)
+    used = fit.used.astype(np.float64)
+    kinds[0].learn(residual, ((share < CLEAR) * used).reshape(at.shape))
+    kinds[1].learn(residual, ((share > 1 - CLEAR) * used).reshape(at.shape))
 
 
 def stacked(

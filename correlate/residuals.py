@@ -12,7 +12,7 @@ from scipy import fft
 
 Float = NDArray[np.float64]
 LAG_PX = 10  # beyond which nothing is taken to hang together
-SEEN_SIGMAS = 2.0  # of a ring of lags; the first that falls short ends the texture
+SEEN_SIGMAS = 3.0  # of all lags up to where they stand out most
 MEMORY = 0.05  # of a frame, once so many have been seen that it is less than its share
 MIN_PIXELS = 200
 
@@ -59,12 +59,14 @@ class Correlation:
         ring = _RING
         extra = self.lags.copy()
         extra[LAG_PX, LAG_PX] -= 1.0
-        count = np.bincount(ring)
-        mean = np.bincount(ring, extra.ravel()) / count
-        noise = np.sqrt(np.bincount(ring, self._noise.ravel() ** 2)) / count * 2**0.5
-        short = np.flatnonzero(mean[1:] < SEEN_SIGMAS * noise[1:])
-        reach = 1 + (int(short[0]) if len(short) else len(mean) - 1)
-        return np.where((ring < reach).reshape(extra.shape), extra, 0.0)
+        # All lags within a radius: grains are seen in their sum before they are seen in any.
+        total = np.cumsum(np.bincount(ring, extra.ravel()))
+        # Lags come in pairs that say the same.
+        noise = np.sqrt(2 * np.cumsum(np.bincount(ring, self._noise.ravel() ** 2)))
+        reach = int(np.argmax(total / noise))
+        if total[reach] < SEEN_SIGMAS * noise[reach]:
+            return np.zeros(extra.shape)
+        return np.where((ring <= reach).reshape(extra.shape), extra, 0.0)
 
 
 def autocorrelation(image: Float) -> Float:

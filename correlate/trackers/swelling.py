@@ -39,6 +39,8 @@ class SwellingReading:
     ----------
     values, sigmas
         Of the object without what is missing in its cracks, px and its powers.
+    shared
+        Parts of the sigmas that all frames share.
     cracks
         Those that are known.
     stretched
@@ -48,6 +50,7 @@ class SwellingReading:
     shift: Shift
     values: dict[str, float] = field(default_factory=dict)
     sigmas: dict[str, float] = field(default_factory=dict)
+    shared: dict[str, float] = field(default_factory=dict)
     cracks: tuple[Crack, ...] = ()
     stretched: bool = False
     reason: str = ""
@@ -211,6 +214,7 @@ class LiveSwelling:
             shift=shift,
             values=values,
             sigmas=sigmas,
+            shared=found.shared,
             cracks=tuple(self._watch.cracks),
             stretched=found.stretched,
         )
@@ -276,6 +280,8 @@ def without_gaps(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return values and sigmas of what is left without the gaps of cracks."""
     values, sigmas = dict(found.shape.values), dict(found.sigmas)
+    if math.isnan(sigmas["length"]):
+        values["length"] = math.nan
     for crack in cracks:
         if not math.isfinite(crack.gap_px):
             continue
@@ -315,8 +321,7 @@ def swelling_track(
         columns |= {name: value * size_m**power, f"{name}_sigma": sigma * size_m**power}
         units |= dict.fromkeys([name, f"{name}_sigma"], UNITS[power])
         if first:
-            start = float(np.mean([r.values[name] for r in first]))
-            own = float(np.sqrt(np.sum([r.sigmas[name] ** 2 for r in first]))) / len(first)
+            start, own = _start_of(name, first)
             ratio = value / start
             ratios[name] = ratio, np.hypot(sigma / start, ratio * own / start)
     if ratios:
@@ -338,6 +343,16 @@ def swelling_track(
         },
         drift=drift_columns([_in_pixels(r.shift, bin_px) for r in readings]),
     )
+
+
+def _start_of(name: str, first: Sequence[SwellingReading]) -> tuple[float, float]:
+    """Return the mean of the first readings of a number, and its sigma."""
+    known = [r for r in first if math.isfinite(r.sigmas[name])]
+    if not known:
+        return math.nan, math.nan
+    alone = sum(r.sigmas[name] ** 2 - r.shared[name] ** 2 for r in known) / len(known) ** 2
+    shared = sum(r.shared[name] ** 2 for r in known) / len(known)
+    return float(np.mean([r.values[name] for r in known])), math.sqrt(alone + shared)
 
 
 def _in_pixels(shift: Shift, bin_px: int) -> Shift:
