@@ -50,6 +50,11 @@ class Crack:
     gap_sigma_px: float = math.nan
     apart: bool = False
 
+    def reach(self, length_px: float) -> float:
+        """Return how far along the object this crack is what is seen, on both sides."""
+        wide = self.gap_px if math.isfinite(self.gap_px) else 0.0
+        return max(SAME_PLACE, (0.5 * wide + SIDE_PX + APART_PX) / length_px)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
@@ -122,7 +127,9 @@ class CrackWatch:
                 at, contrast, sigma = _lines(total, pixels, line_px, core)
                 if not len(at):
                     continue
-                found = self._new(number, (line_px, slant), at / core.length_px, contrast, sigma)
+                found = self._new(
+                    number, (line_px, slant), at / core.length_px, contrast, sigma, core.length_px
+                )
                 if found is not None and found[1] > best_sigmas:
                     best, best_sigmas = found
         self.pending = ()
@@ -139,7 +146,13 @@ class CrackWatch:
             self.pending = (measured(best, core),)
 
     def _new(
-        self, number: int, kind: tuple[int, float], place: Float, contrast: Float, sigma: Float
+        self,
+        number: int,
+        kind: tuple[int, float],
+        place: Float,
+        contrast: Float,
+        sigma: Float,
+        length_px: float,
     ) -> tuple[Crack, float] | None:
         """Return the line that stands out most against those remembered, and its sigmas."""
         places = (np.arange(PLACES) + 0.5) / PLACES
@@ -150,7 +163,7 @@ class CrackWatch:
         # A dark line that was there and has gone leaves none that is bright.
         new = contrast - np.maximum(np.interp(place, places, own), 0.0)
         for crack in self.cracks:
-            new = np.where(np.abs(place - crack.place) < SAME_PLACE, 0.0, new)
+            new = np.where(np.abs(place - crack.place) < crack.reach(length_px), 0.0, new)
         i = int(np.argmax(new / sigma))
         if new[i] > max(MIN_SIGMAS * sigma[i], MIN_CONTRAST):
             return Crack(frame=number, place=float(place[i]), slant=kind[1]), float(
@@ -226,8 +239,8 @@ def measured(crack: Crack, core: Core) -> Crack:
     gap = size * (mean - base) / room
     own = mean / max(float(pixels[left:right].sum()), 1)
     sides = sum(m / max(s, 1) for m, (_, s) in zip(means, sums, strict=True)) / 4
-    # The sides differ: what lies between them is known to a third of that.
-    uneven = (means[0] - means[1]) / math.sqrt(12)
+    # The sides differ: a level that bends in between errs by a sixth of that.
+    uneven = (means[0] - means[1]) / 6
     share = gap / size
     sigma = size * math.sqrt(core.excess**2 * (own + (1 - share) ** 2 * sides) + uneven**2)
     middle = float(np.sum(np.arange(left, right) * np.maximum(missing[left:right], 0)))

@@ -271,7 +271,7 @@ class _Climb:
             self.inside = self.inside + share * step[p + 1 : p + 1 + k]
             self.outside = self.outside + share * step[p + 1 + k :]
             # By its own information: how far a step is in sigmas of all that is fitted.
-            far = math.sqrt(max(float(step @ (fisher + prior) @ step), 0.0) / len(step))
+            far = math.sqrt(max(float(step @ fisher @ step), 0.0) / len(step))
             settled = share * far < SETTLED_SIGMAS or _rms(share * away) < SETTLED_PX
             gone = self.moves @ d
             # What has gone far is looked at again from where it stands now.

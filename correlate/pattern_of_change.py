@@ -55,8 +55,8 @@ def _segregation(away: Float, noise: Float, mean: float, own: float) -> tuple[fl
     n, room = len(away), mean * (1 - mean)
     between = (float(away @ away) - float(noise.sum()) * (n - 1) / n) / n
     # The blocks' own noise only: where the front is, is no chance.
-    signal = np.maximum(away**2 - noise, 0.0)
-    variance = float(np.sum(4 * signal * noise + 2 * noise**2)) / n**2
+    signal = max(float(np.sum(4 * (away**2 - noise) * noise)), 0.0)
+    variance = (signal + 2 * float(np.sum(noise**2))) / n**2
     of_mean = between / room * abs(1 - 2 * mean) / room * own
     return between / room, math.hypot(math.sqrt(variance) / room, of_mean)
 
@@ -71,8 +71,8 @@ def _clustering(
     beside = _beside(away)
     found = float(np.sum(away * beside)) / 2 / pairs
     # Of products of neighbours, whose noise is independent.
-    signal = np.where(used, np.maximum(beside**2 - _beside(noise), 0.0), 0.0)
-    variance = float(np.sum(noise * signal) + np.sum(noise * _beside(noise)) / 2) / pairs**2
+    signal = max(float(np.sum(noise * (beside**2 - _beside(noise)))), 0.0)
+    variance = (signal + float(np.sum(noise * _beside(noise))) / 2) / pairs**2
     of_mean = found / room * abs(1 - 2 * mean) / room * own
     return found / room, math.hypot(math.sqrt(variance) / room, of_mean)
 

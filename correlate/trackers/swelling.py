@@ -337,6 +337,7 @@ def swelling_track(
         reasons=Counter(r.reason for r in readings if r.reason),
         attributes={
             "first_frames": float(len(first)),
+            "summed_px": float(bin_px),
             "fracture_frame": float(cracks[0].frame) if cracks else -1.0,
             "fracture_place": cracks[0].place if cracks else math.nan,
             "stretched_frames": float(sum(r.stretched for r in readings)),

@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+from scipy import special
 
 from correlate.object_shape import shape_of
 from correlate.outline import Outline
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from correlate.trackers.swelling import SwellingTracker
 from mocks.camera import new_scene
+from mocks.nanowire import WireShape
 from mocks.scenario import load
 
-BLANK, SATURATED, CRACKED = 12, 13, 21
+BLANK, SATURATED, CORRUPT, CRACKED = 12, 13, 15, 21
 SIZES = ("length", "diameter", "area", "volume")
 
 
@@ -26,23 +28,61 @@ def movie(name, shares, *, seed=1, drift=(0.05, -0.03), **overrides):
     return frames, true, settings
 
 
+def pulls(track, true, name):
+    """Return errors over claimed sigmas."""
+    error = (track.columns[name] - true[name]) / track.columns[f"{name}_sigma"]
+    return error[track.valid & np.isfinite(error)]
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(values))))
+
+
 @pytest.fixture(scope="module")
 def cracking():
     shares = np.concatenate([np.full(10, 0.1), np.linspace(0.1, 0.9, 22)])
     opens = float(shares[CRACKED]) - 1e-6
     frames, true, settings = movie("si_nanowire", shares, width=256.0, fracture_share=opens)
     frames[BLANK] = np.zeros_like(frames[BLANK])
-    frames[SATURATED] = np.full_like(frames[SATURATED], 255)
+    frames[SATURATED] = np.where(np.arange(256) < 128, 255, frames[SATURATED]).astype(np.uint8)
+    frames[CORRUPT] = np.where(frames[CORRUPT] > 150, np.nan, frames[CORRUPT]).astype(np.float32)
     return frames, true, settings, SwellingTracker(settings).track(lambda: frames)
 
 
-def test_sizes_are_true_within_their_sigmas(cracking):
-    _, true, _, track = cracking
-    for name in SIZES:
-        error = (track.columns[name] - true[name])[track.valid]
-        pull = error / track.columns[f"{name}_sigma"][track.valid]
-        assert 0.6 < np.sqrt(np.mean(pull**2)) < 1.4, name
-    assert track.columns["diameter_sigma"][5] < 0.15 * 2e-9
+@pytest.fixture(scope="module")
+def reacting():
+    frames, true, settings = movie("sno2_nanowire", np.linspace(0.2, 0.3, 16), seed=2)
+    return true, SwellingTracker(settings).track(lambda: frames)
+
+
+@pytest.fixture(scope="module")
+def faint():
+    found = []
+    for seed in (1, 2):
+        frames, true, settings = movie(
+            "si_nanowire",
+            np.full(12, 0.1),
+            seed=seed,
+            wire_transmission=0.8,
+            lithiated_transmission=0.8,
+            dose_rate_e_m2_s=1.25e19,
+        )
+        found.append((true, SwellingTracker(settings).track(lambda frames=frames: frames)))
+    return found
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_errors_are_as_large_as_sigmas_say(cracking, reacting, faint, name):
+    kinds = [(cracking[1], cracking[3]), reacting, *faint]
+    found = [pulls(track, true, name) for true, track in kinds]
+    assert 0.85 < rms(np.concatenate(found)) < 1.15
+
+
+def test_sigmas_are_small(cracking):
+    # A thirteenth of a pixel, and a third: at 117 e/px and 55 %.
+    _, _, _, track = cracking
+    assert track.columns["diameter_sigma"][5] < 0.08 * 2e-9
+    assert track.columns["length_sigma"][5] < 0.3 * 2e-9
 
 
 def test_changes_are_against_the_first_frames_and_the_volume_is_bounded(cracking):
@@ -59,10 +99,14 @@ def test_changes_are_against_the_first_frames_and_the_volume_is_bounded(cracking
 
 def test_unusable_frames_are_gaps_and_counted(cracking):
     _, _, _, track = cracking
-    assert not track.valid[[BLANK, SATURATED]].any()
-    assert track.valid.sum() == 30
-    assert np.isnan(track.columns["diameter"][[BLANK, SATURATED]]).all()
-    assert track.reasons["blank: all pixels are alike"] == 2
+    unusable = [BLANK, SATURATED, CORRUPT]
+    assert np.flatnonzero(~track.valid).tolist() == unusable
+    assert np.isnan(track.columns["diameter"][unusable]).all()
+    assert track.reasons == {
+        "blank: all pixels are alike": 1,
+        "saturated": 1,
+        "pixels that are not numbers": 1,
+    }
 
 
 def test_the_crack_is_told_with_its_frame(cracking):
@@ -81,14 +125,12 @@ def test_a_live_tracker_goes_on_with_the_same_numbers(cracking):
     assert row.values["length"] * 2e-9 == pytest.approx(whole.columns["length"][24], rel=1e-9)
 
 
-def test_a_reacting_wire_grows_longer_and_does_not_crack():
-    frames, true, settings = movie("sno2_nanowire", np.linspace(0.2, 0.3, 14))
-    track = SwellingTracker(settings).track(lambda: frames)
+def test_a_reacting_wire_grows_longer_and_does_not_crack(reacting):
+    _, track = reacting
     assert track.valid.all()
     assert track.attributes["fracture_frame"] == -1
-    for name in SIZES:
-        pull = (track.columns[name] - true[name]) / track.columns[f"{name}_sigma"]
-        assert np.sqrt(np.mean(pull**2)) < 1.8, name
+    grown = track.columns["length_change"][-1] / track.columns["length_change_sigma"][-1]
+    assert grown > 10
 
 
 def test_an_object_that_jumps_is_found_again_and_one_that_is_gone_is_not_made_up():
@@ -137,17 +179,46 @@ def test_a_wire_that_breaks_in_two_keeps_its_size_and_the_gap_is_told():
     track = SwellingTracker(settings).track(lambda: frames)
     assert track.valid.all()
     assert track.columns["parts"][-1] == 2
+    assert track.columns["cracks"].max() == 1
     for name in ("length", "gap"):
         error, sigma = track.columns[name] - true[name], track.columns[f"{name}_sigma"]
         assert np.nanmax(np.abs(error / sigma)) < 4.5, name
 
 
-def test_where_a_frame_says_little_the_first_outline_is_stretched():
-    changes = {"wire_transmission": 0.8, "lithiated_transmission": 0.8}
+def test_where_a_frame_says_little_the_first_outline_is_stretched(faint):
+    for _, track in faint:
+        assert track.attributes["stretched_frames"] == track.valid.sum() >= 10
+
+
+def test_ends_that_do_not_stand_out_have_no_length():
     frames, true, settings = movie(
-        "si_nanowire", np.full(12, 0.1), dose_rate_e_m2_s=1.25e19, **changes
+        "si_nanowire",
+        np.full(12, 0.1),
+        seed=4,
+        wire_transmission=0.8,
+        lithiated_transmission=0.8,
+        dose_rate_e_m2_s=3.75e18,
     )
     track = SwellingTracker(settings).track(lambda: frames)
-    assert track.attributes["stretched_frames"] == 12
-    pull = (track.columns["diameter"] - true["diameter"]) / track.columns["diameter_sigma"]
-    assert np.sqrt(np.mean(pull**2)) < 2.0
+    seen = track.valid
+    assert seen.sum() >= 6
+    assert np.isnan(track.columns["length"][seen]).mean() > 0.5
+    assert rms(pulls(track, true, "diameter")) < 1.4
+
+
+def test_large_pixels_are_made_of_those_that_an_edge_does_not_need():
+    y, x = np.mgrid[:160, :240] - np.array([80.0, 120.0])[:, None, None]
+    rng = np.random.default_rng(3)
+    frames = []
+    for k in range(12):
+        shape = WireShape(left_px=-80.0, right_px=80.0, radius_px=30.0)
+        inside = special.ndtr(-shape.outside(x - 0.1 * k, y) / 3.0)
+        frames.append(rng.poisson(20 * (1 - 0.4 * inside)).astype(np.uint16))
+    settings = SceneSettings(shape=(160, 240), pixel_size_m=1e-9)
+    track = SwellingTracker(settings).track(lambda: frames)
+    assert track.attributes["summed_px"] == 2
+    true = {name: np.full(12, value) for name, value in shape.truth(1e-9).items()}
+    for name in SIZES:
+        found = pulls(track, true, name)
+        assert abs(found.mean()) < 1.2, name
+        assert 0.5 < found.std() < 1.5, name
