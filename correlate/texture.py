@@ -13,7 +13,7 @@ TAPER = 4  # parts of a side, of which the first and the last fade
 MOST_WIDENED = 0.3  # of a spectrum's variance, by the window
 FIRST_RING = 4  # beyond what changes over the field
 MIN_SIGMAS = 5.0  # of the grains' power, below which no scale is told
-STARTS_PX = (0.7, 1.0, 1.5, 2.2, 3.3, 5.0)
+STARTS_PX = (0.9, 2.2, 5.0)
 HALF_WIDTH = 4 * math.sqrt(math.log(2))  # of the autocorrelation, in full, by a grain's sigma
 
 

@@ -94,14 +94,17 @@ def test_a_front_and_bulk_are_told_apart(converting):
             seen = track.columns[name][20:26]
             sigma = track.columns[f"{name}_sigma"][20:26]
             if by_front:
-                assert np.all(seen - 4 * sigma > 0.3), name
+                assert np.all(seen > 5 * sigma), name
+                assert np.median(seen) > 0.5, name
             else:
                 assert rms(seen / sigma) < 1.8, name
                 assert np.nanmax(np.abs(seen)) < 0.1, name
 
 
 def test_a_beam_that_is_not_steady_makes_both_witnesses_differ():
-    frames, true, settings = movie(by_front=0.0, beam=1 + 0.04 * np.sin(np.arange(54) / 5))
+    frames, true, settings = movie(
+        by_front=0.0, beam=1 + 0.04 * np.sin(np.clip(np.arange(54) - 9, 0, None) / 5)
+    )
     track = ConversionTracker(settings).track(lambda: frames)
     assert track.attributes["witnesses_apart_sigmas"] > 1.5
     assert rms(pulls(track, true, "fraction_by_level")) > 3
@@ -181,7 +184,7 @@ def test_sigmas_of_a_pattern_are_as_large_as_its_errors():
     ]
     for name in ("segregation", "clustering"):
         pair = np.array([getattr(one, name) for one in found])
-        assert 0.9 < rms(pair[:, 0] / pair[:, 1]) < 1.12, name
+        assert 0.85 < rms(pair[:, 0] / pair[:, 1]) < 1.1, name
 
 
 def test_grains_of_any_size_are_measured_within_their_sigma():
