@@ -143,7 +143,7 @@ class GrainBand:
 
     def modes(self, pixels: NDArray[np.generic], shift: Shift) -> Modes:
         """Return the modes of a frame, turned to where it stands on the reference."""
-        modes: Modes = fft.rfft2(np.asarray(pixels, dtype=np.float32))
+        modes: Modes = np.asarray(fft.rfft2(np.asarray(pixels, np.float32)), dtype=np.complex64)
         modes *= np.exp(np.complex64(-2j * np.pi * shift.dy_px) * self._fy)[:, None]
         modes *= np.exp(np.complex64(-2j * np.pi * shift.dx_px) * self._fx)[None, :]
         return modes

@@ -82,8 +82,9 @@ def shot_gain(frames: Sequence[NDArray[np.generic]], blocks: Blocks) -> float:
     ratios = []
     for one, other in itertools.pairwise(frames):
         a, b = (np.asarray(f, dtype=np.float32) for f in (one, other))
-        a, b = a / a.mean(), b / b.mean()
-        level = 0.5 * float(np.mean(one, dtype=np.float64) + np.mean(other, dtype=np.float64))
+        first, second = float(a.mean(dtype=np.float64)), float(b.mean(dtype=np.float64))
+        level = 0.5 * (first + second)
+        a, b = a / np.float32(first), b / np.float32(second)
         # Neighbours' differences, as what does not change but drifts is left in frames' own.
         away = np.diff(a - b, axis=1, append=0)
         mean = blocks.total(a + b) / 2

@@ -69,7 +69,7 @@ def grouped(counts: Float, at: Surroundings, without: Sequence[tuple[float, floa
     cell = at.far // at.shape[1] // CELL_PX * columns + at.far % at.shape[1] // CELL_PX
     number = np.bincount(cell)
     total = np.bincount(cell, counts[at.far])
-    alike = _alike(total, number)
+    alike = _alike(total, np.asarray(number, dtype=np.intp))
     kept[at.far] = alike[cell]
     cells = np.flatnonzero(alike & (number > 0))
     far_plane = [np.bincount(cell, p)[cells] / number[cells] for p in plane_of(at, at.far).T]

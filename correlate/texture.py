@@ -53,7 +53,7 @@ class GrainRings:
         self._count = count[self._full]
         # Neighbouring modes of a window share what they tell.
         own = float(np.sum(window**2) ** 2 / np.sum(window**4) / window.size)
-        self._modes = self._count * own
+        self._modes: Float = np.asarray(self._count * own, dtype=np.float64)
 
     def powers(self, modes: NDArray[np.complex64]) -> tuple[Float, Float, Float]:
         """Return frequency in cycles per px, mean power, and number of modes, by rings.

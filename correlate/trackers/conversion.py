@@ -193,7 +193,7 @@ class LiveConversion:
         self._band = band
         seen = [band.seen(f.pixels, f.shift, band.modes(f.pixels, f.shift)) for f in self._first]
         gain = shot_gain([f.pixels for f in self._first], band.blocks)
-        levels = [float(np.mean(f.pixels)) for f in self._first]
+        levels = [float(np.asarray(f.pixels, dtype=np.float64).mean()) for f in self._first]
         self.noise: Noise = noise_of(gain, levels, self._first[0].pixels.size)
         if grains:
             self.noise = noise_in_band(self.noise, seen, band)
@@ -226,6 +226,24 @@ class LiveConversion:
                 "nothing has changed from the first frames to the last, by brightness or "
                 "grains; film until the specimen has converted"
             )
+
+    def learn_after(self, frames: Sequence[NDArray[np.generic]]) -> None:
+        """Take frames of the same specimen, all of it converted, for the look after.
+
+        Raises
+        ------
+        CannotTrack
+            None can be used, or they look as before.
+        """
+        seen = []
+        for number, pixels in enumerate(frames):
+            shift = self._estimator.update(pixels)
+            if shift.valid:
+                # Numbers of no frame that is compared.
+                seen.append(_Frame(number=-1 - number, pixels=np.array(pixels), shift=shift))
+        if not seen:
+            raise CannotTrack("no frame of the converted specimen can be used")
+        self.compare_with(seen)
 
     def track(self, frames: Frames) -> Track:
         """Go through more frames; each is looked at once."""
