@@ -68,7 +68,7 @@ def grouped(counts: Float, at: Surroundings, without: Sequence[tuple[float, floa
     columns = at.shape[1] // CELL_PX + 1
     cell = at.far // at.shape[1] // CELL_PX * columns + at.far % at.shape[1] // CELL_PX
     number = np.bincount(cell)
-    total = np.bincount(cell, counts[at.far])
+    total: Float = np.asarray(np.bincount(cell, counts[at.far]), dtype=np.float64)
     alike = _alike(total, np.asarray(number, dtype=np.intp))
     kept[at.far] = alike[cell]
     cells = np.flatnonzero(alike & (number > 0))
