@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from scipy import interpolate, sparse, special
 
 from correlate.edge import PIXEL_VARIANCE
+from correlate.edge_model import MIN_LEVEL, EdgeModel
 from correlate.outline import Outline
-from correlate.outline_pixels import Pixels, grouped, plane_of
+from correlate.outline_pixels import grouped
 from correlate.surroundings import Surroundings, surroundings
 
 Float = NDArray[np.float64]
@@ -31,7 +32,6 @@ MIN_LEVELS = 4
 LEVEL_SIGMAS = 8.0  # in which the contrast stands out between two such knots
 HELD_PX = 0.05  # the same where nothing is looked at
 MIN_WIDTH_PX = 0.3
-MIN_LEVEL = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class OutlineFit:
     outside: float
     contrast_sigma: float
     around: Surroundings
-    parts: "_Parts"
+    parts: EdgeModel
     inverse: Float
     settled: bool
 
@@ -133,45 +133,6 @@ class OutlineFit:
         """
         p = self.moves.shape[1]
         return self.parts.spread(self.inverse[:p].T @ (gradient @ self.moves)) / self.parts.model()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Parts:
-    """The model of a fit, and its derivatives in the band."""
-
-    around: Surroundings
-    pixels: Pixels
-    moves: Float
-    by_place: Float
-    by_width: Float
-    share: Float
-    levels: Float
-    inside: Float
-    outside: Float
-
-    def in_box(self) -> Float:
-        """Return the share of the outside in each pixel of the box."""
-        share = np.zeros(self.around.shape[0] * self.around.shape[1])
-        share[self.around.far] = 1.0
-        share[self.around.band] = self.share
-        return share
-
-    def model(self) -> Float:
-        """Return the expected counts of the pixels of the box."""
-        return np.maximum(self._mixed(self.levels @ self.inside, self.outside), MIN_LEVEL)
-
-    def spread(self, numbers: Float) -> Float:
-        """Return the change of each pixel's expected counts for a change of all numbers."""
-        at, p, k = self.around, self.moves.shape[1], self.levels.shape[1]
-        change = self._mixed(self.levels @ numbers[p + 1 : p + 1 + k], numbers[p + 1 + k :])
-        change[at.band] += self.by_place * (self.moves @ numbers[:p])[at.point]
-        change[at.band] += self.by_width * numbers[p]
-        return np.where(self.pixels.used, change, 0.0)
-
-    def _mixed(self, inside: Float, outside: Float) -> Float:
-        at, share = self.around, self.in_box()
-        plane = plane_of(at, np.arange(len(share))) @ outside
-        return np.asarray((1 - share) * inside[at.along] + share * plane)
 
 
 def level_basis(length: int, knots: int) -> Float:
@@ -312,7 +273,7 @@ class _Climb:
         bell = np.exp(-0.5 * z * z) / (self.wide * math.sqrt(2 * math.pi))
         by_place = (inner - outer)[near] * bell
         by_width = by_place * z * (self.width / self.wide)
-        self._parts = _Parts(
+        self._parts = EdgeModel(
             around=at,
             pixels=px,
             moves=self.moves,

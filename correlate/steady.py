@@ -4,11 +4,9 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from correlate.drift import DriftEstimator, Shift, why_unusable
 
-Float = NDArray[np.float64]
 REFERENCE_FRAMES = 16  # averaged, until the scene has changed
 CHANGED = 0.7  # of the correlation with a perfect copy: below, a later frame is the reference
 
@@ -80,27 +78,3 @@ def _still(reason: str) -> Shift:
         valid=not reason,
         reason=reason,
     )
-
-
-def brought_back(pixels: NDArray[np.generic], shift: Shift) -> tuple[Float, NDArray[np.bool_]]:
-    """Return a frame where the first stands, and which pixels of that it has seen.
-
-    Every frequency is turned by its phase, so that counting noise stays white.
-
-    Parameters
-    ----------
-    pixels
-        Counts or grey levels, shape (height, width).
-    shift
-        A valid one.
-    """
-    height, width = pixels.shape
-    modes = fft.rfft2(np.asarray(pixels, dtype=np.float64))
-    dy, dx = shift.dy_px, shift.dx_px
-    turn = fft.fftfreq(height)[:, None] * dy + fft.rfftfreq(width)[None, :] * dx
-    image = fft.irfft2(modes * np.exp(-2j * np.pi * turn), s=(height, width))
-    seen = np.zeros((height, width), dtype=bool)
-    top, left = (max(math.ceil(d), 0) for d in (dy, dx))
-    bottom, right = (max(math.ceil(-d), 0) for d in (dy, dx))
-    seen[top : height - bottom, left : width - right] = True
-    return np.asarray(image), seen
