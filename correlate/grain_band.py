@@ -179,8 +179,15 @@ class GrainBand:
 
     def mean_product(self, a: Image, b: Image, box: Box) -> Float:
         """Return the mean product of two images in what is seen of each block."""
-        product = np.zeros(self._shape, dtype=np.float32)
-        np.multiply(a[box], b[box], out=product[box])
+        product = a * b
+        rows, columns = box
+        for outside in (
+            product[: rows.start],
+            product[rows.stop :],
+            product[:, : columns.start],
+            product[:, columns.stop :],
+        ):
+            outside[...] = 0.0
         return self.blocks.total(product) / np.maximum(self.blocks.inside(box), 1.0)
 
     def _banded(self, level: Float, modes: Modes, box: Box) -> Banded:

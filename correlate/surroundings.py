@@ -89,7 +89,12 @@ def surroundings(outline: Outline, frame: tuple[int, int], reach_px: float) -> S
     near, s, point = near[inside], s[inside], point[inside]
     ring = np.zeros(shape, dtype=bool)
     ring.ravel()[near] = True
-    filled = ndimage.binary_fill_holes(ring)
+    labels, count = ndimage.label(~ring)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    is_far = np.zeros(count + 1, dtype=bool)
+    is_far[rim] = True
+    is_far[0] = False  # the band itself
+    far = is_far[labels]
     axis, middle = outline.axis
     along = (points - middle) @ axis
     start = float(along.min())
@@ -103,8 +108,8 @@ def surroundings(outline: Outline, frame: tuple[int, int], reach_px: float) -> S
         band=near,
         s=s,
         point=point,
-        deep=np.flatnonzero(filled & ~ring),
-        far=np.flatnonzero(~filled),
+        deep=np.flatnonzero(~(far | ring)),
+        far=np.flatnonzero(far),
         along=np.clip(np.floor(place), 0, length - 1).astype(np.intp).ravel(),
         length=length,
     )
