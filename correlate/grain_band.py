@@ -113,6 +113,9 @@ class GrainBand:
     noise_modes, grain_modes
         Independent modes for each pixel, of white noise in the band, and of its product with
         grains.
+    block_share
+        Of the variance of a block's mean that these modes tell: the rest is what neighbouring
+        blocks have in common.
     """
 
     def __init__(self, shape: tuple[int, int], grain_px: float) -> None:
@@ -140,6 +143,13 @@ class GrainBand:
             * one
             / float(((through**2 * grains) @ weight).sum())
         )
+
+        hang = fft.irfft2(through, s=shape) * fft.irfft2(through * grains, s=shape)
+        rows, columns = (
+            np.clip(1 - np.abs(fft.fftfreq(n)) * n / (n / count), 0, None)
+            for n, count in zip(shape, self.blocks.shape, strict=True)
+        )
+        self.block_share = float(rows @ hang @ columns) / float(hang.sum())
 
     def modes(self, pixels: NDArray[np.generic], shift: Shift) -> Modes:
         """Return the modes of a frame, turned to where it stands on the reference."""

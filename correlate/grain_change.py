@@ -97,17 +97,18 @@ class GrainChange:
         patchwork = _patchwork(
             share, variance, slope, noise.frame / power / n / self._band.grain_modes
         )
+        own = variance * self._band.block_share
         # Unbiased, where the shares themselves are noisy.
-        mixed = patchwork * max(float(weight @ (share - share**2 + variance)), 0.0)
+        mixed = patchwork * max(float(weight @ (share - share**2 + own)), 0.0)
         fraction = float(weight @ share)
-        between = max(float(weight @ ((share - fraction) ** 2 - variance)), 0.0)
+        between = max(float(weight @ ((share - fraction) ** 2 - own)), 0.0)
         part = min(max(fraction, 0.0), 1.0)
         bent = (1 - patchwork) * (math.sqrt(part) - part) ** 2
         common = self._noise.in_band_error * float(np.mean(noise.frame / power))
         # In a part of a block's area there is not the same part of its grains.
         variance = variance + self._uneven * mixed
         shares, sigmas = np.full(use.shape, math.nan), np.full(use.shape, math.nan)
-        shares[use], sigmas[use] = share, np.sqrt(variance)
+        shares[use], sigmas[use] = share, np.sqrt(own + self._uneven * mixed)
         return GrainsSeen(
             fraction=fraction,
             sigma=math.hypot(math.sqrt(float(weight**2 @ variance)), common),
