@@ -34,7 +34,7 @@ CASES: tuple[tuple[str, dict[str, float]], ...] = (
     ("as it is", {}),
     ("half the dose", {"dose_rate_e_m2_s": 1e20}),
     ("twice the dose", {"dose_rate_e_m2_s": 4e20}),
-    ("as bright after as before", {"converted_transmission": 0.6}),
+    ("no brighter", {"converted_transmission": 0.6}),
     ("brighter after", {"converted_transmission": 0.66}),
     ("faint grains", {"grain_ratio": 0.06}),
     ("coarse grains", {"grain_m": 12e-9}),
