@@ -26,6 +26,7 @@ MIN_SIGMAS = 6.0  # of the contrast
 WIDTH_CHANGES = 0.05  # of itself, from frame to frame
 ADOPT = 0.2  # of a frame's width, in the one expected next
 LEARN_FRAMES, LEARN_EVERY = 10, 10
+MEMORY = 0.1  # of a frame, in how well ends are told
 CLEAR = 0.02  # of the other side, in pixels that are all inside or all outside
 
 
@@ -94,6 +95,10 @@ class OutlineFollower:
         self._texture = texture[0].beyond() / len(first), texture[1].beyond() / len(first)
         self._excess: dict[str, float] = {}
         self._frames = 0
+        # How ill the ends are told in a frame, by the width of the edge.
+        slope = shape_of(fit.outline).gradients["length"] @ fit.moves
+        alone = math.sqrt(float(slope @ fit.covariance @ slope) * len(first))
+        self._blur = alone / math.hypot(fit.width_px, PIXEL_VARIANCE**0.5)
         self.without: tuple[tuple[float, float], ...] = ()
         spacing = self._spacing(fit, len(first))
         half = min(fit.moves.shape[0], shape_of(fit.outline).values["diameter"]) / 2
@@ -147,7 +152,10 @@ class OutlineFollower:
         self._frames += 1
         sigmas = {name: self._sigma(name, slope, fit) for name, slope in shape.gradients.items()}
         wide = math.hypot(self._look.width_px, PIXEL_VARIANCE**0.5)
-        if sigmas["length"][0] > LENGTH_WIDTHS * wide:
+        # In the mean of frames: one by one, those would be left whose ends seem near.
+        share = max(1 / (self._frames + 1), MEMORY)
+        self._blur += share * (sigmas["length"][0] / wide - self._blur)
+        if self._blur > LENGTH_WIDTHS:
             # Beyond its edge's own width, a place is not as it would be by its curvature.
             sigmas["length"] = math.nan, math.nan
         return Measured(
