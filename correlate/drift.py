@@ -66,7 +66,8 @@ class Shift:
     reason: str = ""
 
 
-def _invalid(reason: str) -> Shift:
+def no_shift(reason: str) -> Shift:
+    """Return what is said of a frame that is not registered."""
     nan = math.nan
     return Shift(
         dx_px=nan,
@@ -203,7 +204,7 @@ class DriftEstimator:
     def update_sums(self, sums: FrameSums, pixels: NDArray[np.generic]) -> Shift:
         """Register one frame of which the sums over ``bin_px`` rows are there already."""
         if reason := _why_unusable(sums, pixels):
-            return _invalid(reason)
+            return no_shift(reason)
         if self._first is None:
             return self._begin(pixels)
         image = sums.image(self.bin_px) if sums.bin_px <= self.bin_px else None
@@ -367,16 +368,16 @@ class DriftEstimator:
     def _register(self, image: Power) -> Shift:
         weights = self._known_weights(float(image.mean()) / self.bin_px**2)
         if not math.isfinite(weights.sigma_x_px + weights.sigma_y_px):
-            return _invalid("there is too little contrast to tell a shift")
+            return no_shift("there is too little contrast to tell a shift")
         spectrum, dx, dy, quality = self._follow(image, weights, *self._last)
         if quality < MIN_QUALITY:
             cross = self._cross(self._modes.of(image, 0.0, 0.0), weights)
             dx, dy, significance = self._look_everywhere(cross)
             if significance < MIN_SIGNIFICANCE:
-                return _invalid("the correlation has no clear peak")
+                return no_shift("the correlation has no clear peak")
             spectrum, dx, dy, quality = self._follow(image, weights, dx, dy)
             if quality < MIN_QUALITY:
-                return _invalid("what is seen is no longer what the reference shows")
+                return no_shift("what is seen is no longer what the reference shows")
         far = max(abs(dx), abs(dy))
         if far > self._modes.margin_px and self._modes.margin_px < self.max_shift_px:
             self._restart(min(2 * far, self.max_shift_px))

@@ -7,10 +7,13 @@ import numpy as np
 from mocks.layers import LayersScene
 from mocks.scenario import CameraSettings, Scenario
 from mocks.scene_parameters import (
+    ConversionParameters,
     FringesParameters,
     GrowthParameters,
+    NanowireParameters,
     ParticlesParameters,
     ProfilesParameters,
+    ReactingNanowireParameters,
 )
 
 if TYPE_CHECKING:
@@ -19,25 +22,39 @@ if TYPE_CHECKING:
 
 def new_scene(scenario: Scenario, seed: int) -> "Scene":
     """Return the scene that a scenario's parameters describe; no other's maths is loaded."""
+    scene: Scene
     match scenario.scene:
+        case ConversionParameters() as converts:
+            from mocks.conversion import ConversionScene  # noqa: PLC0415
+
+            scene = ConversionScene(scenario, converts, seed)
         case FringesParameters() as fringes:
             from mocks.fringes import FringesScene  # noqa: PLC0415
 
-            return FringesScene(scenario, fringes, seed)
+            scene = FringesScene(scenario, fringes, seed)
         case GrowthParameters() as growth:
             from mocks.growths import GrowthScene  # noqa: PLC0415
 
-            return GrowthScene(scenario, growth, seed)
+            scene = GrowthScene(scenario, growth, seed)
+        case NanowireParameters() as wire:
+            from mocks.nanowire import NanowireScene  # noqa: PLC0415
+
+            scene = NanowireScene(scenario, wire, seed)
         case ParticlesParameters() as mosaic:
             from mocks.particles import ParticlesScene  # noqa: PLC0415
 
-            return ParticlesScene(scenario, mosaic, seed)
+            scene = ParticlesScene(scenario, mosaic, seed)
         case ProfilesParameters() as profiles:
             from mocks.profiles import ProfilesScene  # noqa: PLC0415
 
-            return ProfilesScene(scenario, profiles, seed)
+            scene = ProfilesScene(scenario, profiles, seed)
+        case ReactingNanowireParameters() as reacting:
+            from mocks.reacting_nanowire import ReactingNanowireScene  # noqa: PLC0415
+
+            scene = ReactingNanowireScene(scenario, reacting, seed)
         case _:
-            return LayersScene(scenario, seed)
+            scene = LayersScene(scenario, seed)
+    return scene
 
 
 def camera_time_ns(camera: CameraSettings, start_ns: int, host_ns: int) -> int:

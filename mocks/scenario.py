@@ -8,6 +8,7 @@ from mocks.cell import CellParameters
 from mocks.film import FilmParameters
 from mocks.film_faults import FilmFaults
 from mocks.scene_parameters import (
+    ConversionParameters,
     DamagedParameters,
     DendriteParameters,
     FringesParameters,
@@ -15,8 +16,10 @@ from mocks.scene_parameters import (
     GrowingParameters,
     GrowthParameters,
     LayersParameters,
+    NanowireParameters,
     ParticlesParameters,
     ProfilesParameters,
+    ReactingNanowireParameters,
     SceneParameters,
     WhiskerParameters,
 )
@@ -320,10 +323,67 @@ def _li_dendrite_liquid() -> Scenario:
     )
 
 
+def _wire_cell(volume_m3: float, length_m: float, lithium_mol_m3: float) -> CellParameters:
+    """Return a cell with a nanowire for its film: its front is at the length it has converted.
+
+    Resistances of the lamella row of a scale table for thin-film cells. A twentieth of
+    the wire has lithium to begin with.
+    """
+    return CellParameters(
+        area_m2=volume_m3 / length_m,
+        film_thickness_m=length_m,
+        front_start_m=0.05 * length_m,
+        concentration_step_mol_m3=lithium_mol_m3,
+        electrolyte_ohm=8.7e9,
+        exchange_current_A=2.6 * 0.5e-12,
+        stray_F=100e-12,
+        leak_ohm=1e14,
+        dielectric_F=1e-12,
+        dielectric_tau_s=15.0,
+    )
+
+
+def _si_nanowire() -> Scenario:
+    """Silicon nanowire that takes lithium from a LiCoO2 source: Si to Li3.75Si, + 280 %."""
+    scene = NanowireParameters()
+    return Scenario(
+        name="si_nanowire",
+        cell=_wire_cell(scene.volume_m3, scene.length_m, 311_000.0),
+        scene=scene,
+        camera=CameraSettings(height=128, width=256),
+    )
+
+
+def _sno2_nanowire() -> Scenario:
+    """SnO2 nanowire with a reaction front that runs along it: SnO2 to Li2O and Li4.4Sn."""
+    scene = ReactingNanowireParameters()
+    return Scenario(
+        name="sno2_nanowire",
+        cell=_wire_cell(scene.volume_m3, scene.length_m, 387_000.0),
+        scene=scene,
+        camera=CameraSettings(height=128, width=256),
+    )
+
+
+def _fef2_conversion() -> Scenario:
+    """Film of FeF2, 256 nm, that takes 2 Li for each Fe, and turns into grains of Fe in LiF.
+
+    4.09 g/cm3 and 93.84 g/mol are 43 600 mol/m3 of FeF2. The block is 2 um by 50 nm.
+    """
+    wire = _wire_cell(2e-6 * 50e-9 * 256e-9, 256e-9, 2 * 43_600.0)
+    return Scenario(
+        name="fef2_conversion",
+        cell=wire,
+        scene=ConversionParameters(),
+        camera=CameraSettings(height=128, width=256, pixel_size_m=1e-9, dose_rate_e_m2_s=2e20),
+    )
+
+
 # Whose numbers can be replaced.
 PARTS = ("cell", "scene", "camera", "smu", "blanker", "heat", "faults")
 
 _SCENARIOS = {
+    "fef2_conversion": _fef2_conversion,
     "lco_lipon_li": _lco_lipon_li,
     "lco_nasicon_potential": _lco_nasicon_potential,
     "li_lipon_interface": _li_lipon_interface,
@@ -337,6 +397,8 @@ _SCENARIOS = {
     "lfp_state_map": _lfp_state_map,
     "lco_solid_solution": _lco_solid_solution,
     "lco_thin_film": _lco_thin_film,
+    "si_nanowire": _si_nanowire,
+    "sno2_nanowire": _sno2_nanowire,
 }
 
 

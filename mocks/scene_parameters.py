@@ -3,6 +3,7 @@
 Apart from the scenes themselves: who names a scenario need not load what draws it.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -207,3 +208,97 @@ class DendriteParameters(GrowthParameters):
     branches: int = 5
     spacing_m: float = 260e-9
     dead_branches: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NanowireParameters(SceneParameters):
+    """A wire that swells evenly over its length.
+
+    Parameters
+    ----------
+    length_m, diameter_m
+        Of the wire without lithium.
+    volume_growth, length_growth
+        By how much of themselves they grow until all is lithiated.
+    fracture_share
+        Lithiated share at which a crack opens across the wire; more than 1 for never.
+    crack_m, opening_m
+        Width of the crack when it opens, and by how much it is wider at the end: both parts
+        of the wire move apart.
+    wire_transmission, lithiated_transmission
+        Of the wire before and after.
+    """
+
+    length_m: float = 360e-9
+    diameter_m: float = 60e-9
+    volume_growth: float = 2.8
+    length_growth: float = 0.03
+    fracture_share: float = 2.0
+    crack_m: float = 8e-9
+    opening_m: float = 0.0
+    wire_transmission: float = 0.45
+    lithiated_transmission: float = 0.55
+
+    @property
+    def volume_m3(self) -> float:
+        """Of the wire without lithium, a cylinder."""
+        return math.pi * self.diameter_m**2 / 4 * self.length_m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReactingNanowireParameters(SceneParameters):
+    """A wire that stands on its electrode at the left, from where it reacts.
+
+    Parameters
+    ----------
+    length_m, diameter_m
+        Of the pristine wire.
+    length_growth, diameter_growth
+        By how much of itself what has reacted is longer and wider.
+    front_width_m
+        Over which the wire widens (Gaussian sigma).
+    wire_transmission, reacted_transmission
+        Before and behind the front.
+    """
+
+    length_m: float = 240e-9
+    diameter_m: float = 60e-9
+    length_growth: float = 0.6
+    diameter_growth: float = 0.45
+    front_width_m: float = 10e-9
+    wire_transmission: float = 0.55
+    reacted_transmission: float = 0.40
+
+    @property
+    def volume_m3(self) -> float:
+        """Of the pristine wire, a cylinder."""
+        return math.pi * self.diameter_m**2 / 4 * self.length_m
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversionParameters(SceneParameters):
+    """How a film looks before and after, and how it gets there.
+
+    Parameters
+    ----------
+    by_front
+        1 for a front from the left, 0 for everywhere at once.
+    front_width_m
+        Of the front (Gaussian sigma).
+    grain_m
+        Grain scale after: half width, in full, of the texture's autocorrelation.
+    grain_ratio
+        Relative spread of the transmission by the grains.
+    pristine_transmission, converted_transmission
+        Before and after, in the mean.
+    pristine_texture
+        Relative spread of the transmission before, on the scale of the camera's own grains.
+    """
+
+    by_front: float = 1.0
+    front_width_m: float = 8e-9
+    grain_m: float = 6e-9
+    grain_ratio: float = 0.15
+    pristine_transmission: float = 0.60
+    converted_transmission: float = 0.52
+    pristine_texture: float = 0.04

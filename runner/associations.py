@@ -35,7 +35,7 @@ SEED = 20_001
 SIGNIFICANCE = 0.05
 LEAST_LIT = 0.01  # by which the lit share must vary to be taken out
 BEFORE_S, AFTER_S = 5.0, 15.0  # of a switching event
-QUANTITIES = ("position", "tip_distance", "length", "area", "volume")
+QUANTITIES = ("position", "tip_distance", "length", "area", "volume", "converted_fraction")
 METHOD = (
     "largest |r| over the lags against surrogates of the rate (half with random phases, half"
     " IAAFT); intervals of 95 %: slope and r with Bartlett's effective number, lag by the"
@@ -230,7 +230,8 @@ def _tested(
 
 
 def _unit(quantity: str) -> str:
-    return {"area": "m^2", "volume": "m^3"}.get(quantity, "m")
+    known = {"area": "m^2", "volume": "m^3", "converted_fraction": "1"}
+    return known.get(quantity, "m")
 
 
 def _clock_sigma_s(session: Session, columns: Columns) -> float:

@@ -32,6 +32,7 @@ KIND_OF: Mapping[str, str] = {
     "area_swept": "area",
     "residual_area": "area",
     "thickness": "length",
+    "grain_scale": "length",
     "strain": "fraction",
     "mean_state": "fraction",
     "active_fraction": "fraction",
@@ -40,6 +41,7 @@ KIND_OF: Mapping[str, str] = {
     "diameter_change": "fraction",
     "length_change": "fraction",
     "volume_change": "fraction",
+    "level_change": "fraction",
 }
 _ACTIONS: dict[str, Action] = {"next step": "next", "hold": "hold", "safe state": "safe"}
 _NAME = r"[A-Za-z][\w-]*"
