@@ -249,9 +249,10 @@ class Keeper:
     async def _exchange(self, recorder: Recorder) -> None:
         answer = await self._camera.exchange_clock()
         row = self._time.add(answer)
-        await recorder.exchanges(CAMERA, row)
         stamps = [answer.t0_ns, answer.t1_ns, answer.t2_ns, answer.t3_ns]
+        # Told before it is written: a node that ends meanwhile keeps nothing that it did not tell.
         self._put("clock", {"clock": CAMERA, "exchanges": [stamps]})
+        await recorder.exchanges(CAMERA, row)
 
     # --- tracks -----------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Soft shorts from the simulated cell to the summary, and to the guardian that stops."""
 
+import asyncio
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -63,9 +64,9 @@ async def test_soft_shorts_are_events_and_widen_the_ionic_charge(tmp_path):
     assert abs(error_C) < 2 * table["ionic_sigma"][-1]
     assert table["ionic_sigma"][-1] > 0.5 * taken_C
     console = Console(width=200, record=True)
-    console.print(render_summary(summarise(path)))
+    console.print(render_summary(await asyncio.to_thread(summarise, path)))
     assert "soft shorts: the voltage fell at once" in console.export_text()
-    correlate_session(path)
+    await asyncio.to_thread(correlate_session, path)
     with Session.open(path) as session:
         assert len([e for e in session.events() if e.kind == "soft_short"]) == len(events)
     assert validate(path) == []

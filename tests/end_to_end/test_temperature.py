@@ -1,5 +1,6 @@
 """From a plan that asks for the temperature to its session, over a heated simulated holder."""
 
+import asyncio
 import math
 from dataclasses import replace
 
@@ -111,7 +112,8 @@ async def test_a_rule_ends_its_step_and_a_limit_the_run(plan, tmp_path):
     console = Console(width=200, record=True, file=None, quiet=False)
     console.print(render_summary(summary))
     assert "K (1 sigma, common to all)" in console.export_text()
-    facts = gather(tmp_path / "a.h5", frames_budget_bytes=0).content["facts"]
+    gathered = await asyncio.to_thread(gather, tmp_path / "a.h5", frames_budget_bytes=0)
+    facts = gathered.content["facts"]
     assert "temperature" in [fact["name"] for fact in facts]
 
 

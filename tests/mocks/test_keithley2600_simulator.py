@@ -8,7 +8,8 @@ import pytest
 
 from mocks.cell import Source
 from mocks.smu import OPEN
-from tests.potentiostat.tsp_bench import FILM, DirectLink, world_of
+from tests.potentiostat.served import world_of
+from tests.potentiostat.tsp_bench import FILM, DirectLink
 
 
 @pytest.fixture
