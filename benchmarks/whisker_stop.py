@@ -86,7 +86,7 @@ FAULTS = {
     "frames 2 s late": "late_after_s = {t}",
     "whisker not to be seen": "hidden_after_s = {t}",
     "stage jumps by 300 nm": "jump_after_s = {t}",
-    "stage jumps back by 300 nm": "jump_after_s = {t}\\njump_m = -300e-9",
+    "stage jumps back by 300 nm": "jump_after_s = {t}\njump_m = -300e-9",
 }
 
 

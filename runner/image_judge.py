@@ -28,6 +28,7 @@ from runner.image_rules import CONFIDENCE_SIGMAS, ImageRule
 FEWEST_FOR_VELOCITY = 4
 FRAMES_FOR_INTERVAL = 9
 LATE_FRAMES, LATE_S = 2.0, 0.1  # after the last one: the longer of both, then one is missing
+LOOK_BACK, FARTHEST_BACK = 0.5, 3.0  # for a velocity: of the look-ahead, and of the usual window
 FEW_MISSED = 2  # frames in a row without the object, from which it is reckoned where it is
 MOST_KEPT = 2000
 
@@ -75,7 +76,7 @@ class Patience:
     lost_frames
         Frames in a row without the object, from which it is lost.
     velocity_s
-        Over which the velocity is fitted.
+        Over which the velocity is fitted, at least; longer for a long look-ahead.
     """
 
     stale_s: float = 0.5
@@ -170,7 +171,7 @@ class ImageJudge:
         self._missed = 0
         self._kept.append(sight)
         ahead_s = (now_ns - sight.t_ns) / 1e9 + lookahead_s + self._missing() * self._interval_s()
-        velocity = self._velocity(sight.t_ns)
+        velocity = self._velocity(sight.t_ns, ahead_s)
         self.prediction = self._predict(sight, velocity, ahead_s)
         at_next = self._predict(sight, velocity, ahead_s + self._interval_s())
         self._votes.append(self._is_beyond(at_next))
@@ -207,7 +208,7 @@ class ImageJudge:
             return False
         last = self._kept[-1]
         ahead_s = (now_ns - last.t_ns) / 1e9 + lookahead_s
-        return self._is_beyond(self._predict(last, self._velocity(last.t_ns), ahead_s))
+        return self._is_beyond(self._predict(last, self._velocity(last.t_ns, ahead_s), ahead_s))
 
     def _missing(self) -> int:
         """Return how many frames must say so after this one, if it does."""
@@ -235,9 +236,14 @@ class ImageJudge:
             lookahead_s=lookahead_s,
         )
 
-    def _velocity(self, now_ns: int) -> tuple[float, float]:
-        """Return the slope of a weighted straight line through the last frames, and its sigma."""
-        from_ns = now_ns - self._patience.velocity_s * 1e9
+    def _velocity(self, now_ns: int, ahead_s: float) -> tuple[float, float]:
+        """Return the slope of a weighted straight line through the last frames, and its sigma.
+
+        The farther ahead it is to be believed, the farther back it is looked for.
+        """
+        least_s = self._patience.velocity_s
+        window_s = min(max(ahead_s * LOOK_BACK, least_s), FARTHEST_BACK * least_s)
+        from_ns = now_ns - window_s * 1e9
         used = [s for s in self._kept if s.t_ns >= from_ns]
         if len(used) < FEWEST_FOR_VELOCITY:
             return 0.0, math.inf

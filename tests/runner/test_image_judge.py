@@ -86,6 +86,18 @@ def test_a_look_ahead_of_an_after_flow_of_100_picofarad_is_200_nm():
     assert (late - early) * FRAME_NS / S * 86e-9 == pytest.approx(200e-9, rel=0.05)
 
 
+def test_a_long_look_ahead_is_surer_by_a_longer_look_back():
+    sigmas = []
+    for ahead_s in (1.0, 3.0, 8.0, 30.0):
+        judge = ImageJudge(RULE, begun_ns=0)
+        shown = approaching(1e-9, count=201, from_m=5e-6)
+        assert watched(judge, shown, lookahead_s=ahead_s)[1] is Watch.CALM
+        sigmas.append(judge.prediction.velocity_sigma)
+    assert sigmas[0] == sigmas[1]  # 2 s
+    assert sigmas[1] / sigmas[2] == pytest.approx(2**1.5, rel=0.05)
+    assert sigmas[1] / sigmas[3] == pytest.approx(3**1.5, rel=0.05)  # of 6 s at most
+
+
 def test_the_velocity_goes_by_the_clock_that_it_is_given():
     """Where a charge moves the tip, and the current has just grown, it is as fast as that."""
     judge = ImageJudge(RULE, begun_ns=0, seconds=lambda t_ns: (t_ns / S) ** 2 / 20)  # at 10 s
