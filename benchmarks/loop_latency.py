@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from merlin_400fps import START_NS, Job, detector
-from merlin_run import write_holder
+from merlin_run import SETUP, write_holder
 
 from mocks.camera import new_scene
 from mocks.scenario import load
@@ -35,29 +35,9 @@ BEFORE_S = 4.0  # until the tracker has learned
 CHARGE_S, REST_S = 0.25, 0.35  # at most, and between
 CHARGE_A = 5e-12
 
-PLAN = """
-title = "the loop"
-[cell]
-stack = "Au | LiCoO2 | LiPON | Li | Cu"
-width = "5 um"
-depth = "2 um"
-working = {{ material = "LiCoO2", thickness = "500 nm" }}
-window = ["2.8 V", "4.2 V"]
-[potentiostat]
-driver = "keithley6430"
-resource = "mock"
-calibration = "holder.h5"
-[camera]
-driver = "merlin"
-control_port = {control}
-data_port = {data}
-frame_rate = "{rate:g} Hz"
-pixel_size = "0.8 nm"
-dose_rate = "0.01 e/angstrom^2/s"
-[limits]
-voltage = ["2.5 V", "4.3 V"]
-current = "100 pA"
-charge = "8 nC"
+PLAN = (
+    SETUP
+    + """
 [record]
 on = ["image_stop"]
 before = "0.2 s"
@@ -69,6 +49,7 @@ tracker = "front"
 [[step]]
 ocv = {{ for = "{before_s} s" }}
 """
+)
 CHARGE = f"""
 [[step]]
 cp = {{{{ current = "5 pA" }}}}

@@ -25,7 +25,7 @@ from session.calibration_file import write_calibration
 
 BEFORE_S, AFTER_S = 0.5, 1.5  # of the plan, beside the time in which the detector sends
 
-PLAN = """
+SETUP = """
 title = "frames of a Merlin"
 [cell]
 stack = "Au | LiCoO2 | LiPON | Li | Cu"
@@ -48,9 +48,14 @@ dose_rate = "0.01 e/angstrom^2/s"
 voltage = ["2.5 V", "4.3 V"]
 current = "100 pA"
 charge = "8 nC"
+"""
+PLAN = (
+    SETUP
+    + """
 [[step]]
 ocv = {{ for = "{length} s" }}
 """
+)
 
 
 def write_holder(path: Path) -> None:

@@ -159,7 +159,8 @@ class ImageJudge:
             From now to the end of the after-flow, if a stop is asked for now.
         """
         if sight.t_ns <= self.newest_ns and self._kept:
-            return self.look(now_ns)  # repeated, or out of order: it says nothing new
+            # Repeated, or out of order: it says nothing new.
+            return self.look(now_ns, lookahead_s=lookahead_s)
         self.newest_ns = max(sight.t_ns, self.newest_ns)
         self._came_ns = now_ns
         if self._age_s(now_ns) > self._patience.stale_s:

@@ -163,6 +163,14 @@ def test_the_after_flow_counts_for_what_is_not_seen():
     assert judge.look(last_ns + S // 5, lookahead_s=1.4) is Watch.STALE
 
 
+def test_a_frame_that_comes_again_is_no_news_of_a_tip_that_may_be_there():
+    judge = ImageJudge(RULE, begun_ns=0)
+    last_ns = film_until(judge, left_m=300e-9, speed_m_s=200e-9)
+    again = sight(last_ns // FRAME_NS, 1e-6)
+    assert judge.take(again, now_ns=last_ns + S // 5, lookahead_s=1.0) is Watch.CALM
+    assert judge.take(again, now_ns=last_ns + S // 5, lookahead_s=1.4) is Watch.STALE
+
+
 def test_what_moves_away_is_not_looked_ahead_for():
     away = [sight(i, 250e-9 + 10e-9 * i * FRAME_NS / S) for i in range(1, 200)]
     assert watched(ImageJudge(RULE, begun_ns=0), away, lookahead_s=3.0)[1] is Watch.CALM
