@@ -23,7 +23,8 @@ from runner.experiment import Experiment
 from runner.format import held_text, with_sigma
 from runner.frame_stamper import FrameStamper
 from runner.image_rules import ImageRule
-from runner.image_stops import ImageStop, ImageStops
+from runner.image_stops import ImageStop
+from runner.image_watch import ImageWatch
 from runner.live_tracking import LiveTracking
 from runner.messages import (
     Block,
@@ -58,6 +59,7 @@ SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a thi
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
 ORDER = "order"  # kind of the event of an operator's word
 IMAGE_STOP = "image_stop"  # kind of the event of a step's end by an image
+MODERATED = "moderated"  # kind of the event of another share of a step's current
 SIGHT_S = 60.0  # for which a step whose rules are on images waits until its tracks are followed
 SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
 
@@ -86,6 +88,7 @@ class LiveState:
     waits: bool = False  # for the operator's word, as the plan asks
     rules: tuple[ImageRule, ...] = ()  # on images, by which the present step may end
     untracked: int = 0  # frames that trackers left out, as they were slower than the camera
+    moderated: str = ""  # by what the step's current is less than the plan's
     unseen: str = ""  # why the next step, whose rules are on images, is not begun yet
     ring_fill: float = 0.0  # share of the recorder's ring that waits for the disk
     paused: str = ""  # "pausing" until the cell rests, then "paused"
@@ -161,7 +164,9 @@ class Acquisition:
         self._waiting = Waiting()
         self.previews = Previews()
         self._tracking = tracking
-        self._images = ImageStops(
+        self._images = ImageWatch(
+            experiment,
+            plan,
             now_ns=clock.now_ns,
             holder=holder,
             frame_rate_Hz=math.nan if camera is None else camera.info.frame_rate_Hz,
@@ -368,7 +373,7 @@ class Acquisition:
         message = self._plan.next_step()
         if message is None:
             return
-        if why := self._images.not_seen(self._image_rules(message.index)):
+        if why := self._images.not_seen(message.index):
             self._unseen, self.state.unseen = (message, self._clock.now_ns()), why
             return
         await self._begin(message)
@@ -398,20 +403,15 @@ class Acquisition:
                 "current_A": None if math.isnan(step.current_A) else step.current_A,
                 "until": [
                     *(condition.text for condition in step.until),
-                    *(rule.text for rule in self._image_rules(message.index)),
+                    *(rule.text for rule in self._images.rules(message.index)),
                 ],
                 "technique": step_to_data(step) if _is_small(step) else None,
                 "passed": None if passed is None else asdict(passed),
             },
         )
-        self.state.rules = self._image_rules(message.index)
-        self._images.begin(self.state.rules)
-        self._cell.start(message)
+        self.state.rules = self._images.rules(message.index)
+        self._cell.start(replace(message, share=self._images.begin(message)))
         self._pausing.begun(message)
-
-    def _image_rules(self, index: int) -> tuple[ImageRule, ...]:
-        rules, place = self._experiment.image_rules, self._plan.in_file(index)
-        return rules[place] if place < len(rules) else ()
 
     def _wall_time(self, t_ns: int | None = None) -> datetime:
         """Return the time of day: that of the start, and what the run's clock says since."""
@@ -443,7 +443,7 @@ class Acquisition:
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None
         self._images.end()
-        self.state.rules = ()
+        self.state.rules, self.state.moderated = (), ""
         self.state.waits = False
         self._waiting = Waiting()
         self._pausing.ended()
@@ -518,6 +518,7 @@ class Acquisition:
     async def _note_pause(self, paused: StepPaused) -> None:
         self._pausing.set_aside(paused)
         self._images.end()  # resting on the operator's word, whatever they show
+        self.state.moderated = ""
         self.state.paused = self._pausing.word
         await self._recorder.event(
             paused.t_ns,
@@ -549,8 +550,7 @@ class Acquisition:
                 "rested_s": rested_s,
             },
         )
-        self._images.begin(self._image_rules(message.index))
-        self._cell.start(message)
+        self._cell.start(replace(message, share=self._images.begin(message)))
         self._pausing.begun(message)
         self.state.paused = self._pausing.word
 
@@ -582,19 +582,22 @@ class Acquisition:
         if self._tracking is not None:
             await self._tracking.catch_up(self._clock.now_ns())
             self.state.untracked = self._tracking.counters.left_out
-        samples = block.samples
-        if len(samples):
-            self._images.readings(
-                samples["read_start_ns"],
-                samples["voltage_V"],
-                samples["current_A"],
-                rests=block.step < 0 or self._plan[block.step].is_rest,
-            )
-        self._stop_by(self._images.look())
+        self._stop_by(self._images.readings(block))
+        await self._moderate()
         await self._heed_unseen()
         if (stop := self._unnoted) is not None:
             self._unnoted = None
             await self._recorder.event(stop.t_ns, IMAGE_STOP, "runner", stop.reason, stop.data())
+
+    async def _moderate(self) -> None:
+        """Let another share of the step's current flow, where images ask for it."""
+        if self._pausing.message is None or (moderated := self._images.moderated()) is None:
+            return
+        self._cell.moderate(self._pausing.message.index, moderated.share)
+        self.state.moderated = moderated.reason if moderated.share < 1 else ""
+        await self._recorder.event(
+            moderated.t_ns, MODERATED, "runner", moderated.reason, moderated.data()
+        )
 
     def _take_seen(self, seen: Seen) -> None:
         self._stop_by(self._images.seen(seen))
@@ -615,7 +618,7 @@ class Acquisition:
         if self._unseen is None or self._why_end is not None:
             return
         message, since_ns = self._unseen
-        why = self._images.not_seen(self._image_rules(message.index))
+        why = self._images.not_seen(message.index)
         if not why:
             self._unseen, self.state.unseen = None, ""
             await self._begin(message)

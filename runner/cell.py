@@ -15,6 +15,7 @@ from runner.messages import (
     Finished,
     FromGuardian,
     GuardianSettings,
+    Moderate,
     PauseStep,
     Refused,
     Renew,
@@ -156,6 +157,10 @@ class GuardedCell:
     def start(self, step: StartStep) -> None:
         """Hold a set-point until one of its conditions."""
         self._guardian.send(step)
+
+    def moderate(self, index: int, share: float) -> None:
+        """Have another share of the held current of a step flow."""
+        self._guardian.send(Moderate(index=index, share=share))
 
     def end_step(self, reason: str) -> None:
         """Rest at 0 A now."""

@@ -25,6 +25,7 @@ from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord
 from runner.image_checks import image_findings
+from runner.keep_checks import keep_findings
 from runner.plan_checks import stored, titrations, waits
 from runner.problems import ExperimentError, Problem, find_line, spelled
 from runner.record_settings import held_frames
@@ -75,6 +76,7 @@ def check(experiment: Experiment) -> CheckReport:
         *titrations(experiment),
         *stored(experiment),
         *image_findings(experiment),
+        *keep_findings(experiment),
     ]
     return CheckReport(title=experiment.title, findings=tuple(findings))
 

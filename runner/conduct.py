@@ -466,6 +466,7 @@ async def _enter_tracking(
 ) -> LiveTracking | None:
     """Start to track what rules on images ask for; without such rules, nothing is."""
     asked = {rule.track for rules in experiment.image_rules for rule in rules}
+    asked |= {rule.track for keep in experiment.keeps for rule in keep.rules}
     tracks = tuple(track for track in experiment.tracks if track.name in asked)
     if camera is None or experiment.camera is None or not tracks:
         return None

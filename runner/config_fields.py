@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from potentiostat.limits import Condition
 from potentiostat.segments import Change, Level
 from runner.image_rules import ImageRule, looks_like_image_rule, parse_image_rule
+from runner.keep_rules import KeepRule, parse_keep_rule
 from runner.quantities import (
     CurrentLevel,
     parse,
@@ -53,6 +54,7 @@ def _any_rule(text: object) -> Condition | CellRule | ImageRule:
 
 
 Rule = Annotated[Condition | CellRule | ImageRule, BeforeValidator(_any_rule)]
+KeepField = Annotated[KeepRule, BeforeValidator(parse_keep_rule)]
 RecordRule = Annotated[Change, BeforeValidator(parse_change)]
 CurrentRate = Annotated[float, _reader("current_rate")]
 Moment = Annotated[str, BeforeValidator(parse_moment)]

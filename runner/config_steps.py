@@ -13,6 +13,7 @@ from runner.config_fields import (
     CurrentRate,
     Frequency,
     Holds,
+    KeepField,
     Moment,
     RecordRule,
     Rule,
@@ -151,7 +152,7 @@ class LoopTable(Table):
 
 
 class StepTable(Table):
-    """``[[step]]``: one technique, until when, and what of it is stored."""
+    """``[[step]]``: one technique, until when, what it keeps, and what of it is stored."""
 
     name: str = ""
     ocv: OcvTable | None = None
@@ -168,6 +169,8 @@ class StepTable(Table):
     geis: GeisTable | None = None
     loop: LoopTable | None = None
     until: list[Rule] = Field(default_factory=list)
+    keep: list[KeepField] = Field(default_factory=list)
+    least: Current | None = None
     record: list[RecordRule] = Field(default_factory=list)
     average: Time = 0.0
 

@@ -18,12 +18,14 @@ from runner.bus_security import BadCredentials, BusSecurity
 from runner.config import CameraTable, ExperimentTable, read_tables
 from runner.image_checks import check_image_rules
 from runner.image_rules import ImageRule
+from runner.keep_checks import check_keep_rules
+from runner.keep_rules import Keep
 from runner.node_checks import check_node
 from runner.plan import choose_range, longest_s
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 from runner.record_settings import RecordSettings, check_record, record_settings
 from runner.step_checks import check_steps
-from runner.steps import CellTerms, build_steps, image_rules
+from runner.steps import CellTerms, build_steps, image_rules, keeps
 from runner.track_options import check_tracks, read_options
 
 __all__ = ["Experiment", "ExperimentError"]
@@ -215,6 +217,7 @@ class Experiment:
     blanking: BlankingSettings | None = None
     record: RecordSettings = field(default_factory=RecordSettings)
     image_rules: tuple[tuple[ImageRule, ...], ...] = ()
+    keeps: tuple[Keep, ...] = ()
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -347,6 +350,7 @@ class Experiment:
             blanking=blanking_settings(tables),
             record=record_settings(tables),
             image_rules=image_rules(tables.step),
+            keeps=keeps(tables.step, cell.terms),
         )
 
     @property
@@ -458,6 +462,7 @@ def _cross_checks(tables: ExperimentTable, cell: Cell) -> _Found:
         *check_record(tables),
         *check_steps(tables, cell.terms),
         *check_image_rules(tables),
+        *check_keep_rules(tables, cell.terms),
     ]
 
 

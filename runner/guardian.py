@@ -41,6 +41,7 @@ from runner.messages import (
     FromGuardian,
     GuardianSettings,
     LevelsKnown,
+    Moderate,
     PauseStep,
     Refused,
     Renew,
@@ -440,6 +441,8 @@ class Guardian:
                     self._end_step(EndKind.COMMAND, reason, seen_ns=self._now_ns())
             case PauseStep():
                 self._pause_step()
+            case Moderate():
+                self._moderate(message)
             case Finish(reason=reason):
                 self._finish_reason = reason
                 self.phase = Phase.DONE
@@ -456,7 +459,7 @@ class Guardian:
             try:
                 if self._inbox.poll(self._settings.lease_s):
                     message = self._inbox.recv()
-                    if isinstance(message, StartStep | EndStep | PauseStep):
+                    if isinstance(message, StartStep | Moderate | EndStep | PauseStep):
                         wishes.append(message)
                     else:
                         self._obey(message)
@@ -504,6 +507,7 @@ class Guardian:
             range_A=message.range_A,
             known=known,
             passed=passed,
+            share=message.share,
         )
         self._playing = playing
         self._begun_ns = min(self._begun_ns, self._now_ns())
@@ -526,6 +530,24 @@ class Guardian:
         self._rest_V.clear()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
+
+    def _moderate(self, message: Moderate) -> None:
+        """Let another share of the step's current flow; the step goes on as it was."""
+        playing = self._playing
+        if playing is None or playing.index != message.index:
+            return  # it has ended meanwhile
+        setpoint = playing.moderate(message.share)
+        if setpoint is None:
+            return
+        try:
+            self._instrument.apply(setpoint)
+        except InstrumentError as error:
+            self._trip(EndKind.FAULT, str(error))
+            return
+        self._changed_ns = self._now_ns()
+        self._levels.held(setpoint)
+        self._rates.forget()
+        self._shorts.changed()
 
     def _follow_level(self) -> None:
         """Begin what waited for a rest, and move what a segment moves."""

@@ -1,7 +1,7 @@
 """Looks whether the rules on images of an experiment name what there is."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from correlate.registry import UnknownTracker, tracker_class
@@ -36,24 +36,29 @@ def _wrong(rule: ImageRule, tables: "ExperimentTable") -> Iterator[str]:
     if rule.quantity == DOSE:
         return
     names = {track.name: track for track in tables.track}
-    if rule.track not in names:
-        near = difflib.get_close_matches(rule.track, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names) or 'none'}"
-        yield f"no [[track]] is called {rule.track!r}; {hint}"
-        return
-    yield from _wrong_quantity(rule, names[rule.track])
+    wrong = missing_track(rule.track, names) or untold_quantity(rule.quantity, names[rule.track])
+    if wrong:
+        yield wrong
 
 
-def _wrong_quantity(rule: ImageRule, track: "TrackTable") -> Iterator[str]:
+def missing_track(name: str, names: "Mapping[str, TrackTable]") -> str:
+    """Return what is wrong where no track has a name; empty where one has."""
+    if name in names:
+        return ""
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]}?" if near else f"there is {', '.join(names) or 'none'}"
+    return f"no [[track]] is called {name!r}; {hint}"
+
+
+def untold_quantity(quantity: str, track: "TrackTable") -> str:
+    """Return what is wrong where a tracker does not tell a quantity; empty where it does."""
     try:
         known = getattr(tracker_class(track.tracker), "quantities", None)
     except UnknownTracker:
-        return  # said of the track itself
-    if known is not None and rule.quantity not in known:
-        yield (
-            f"the tracker {track.tracker!r} does not tell {rule.quantity}; it tells "
-            f"{', '.join(known)}"
-        )
+        return ""  # said of the track itself
+    if known is None or quantity in known:
+        return ""
+    return f"the tracker {track.tracker!r} does not tell {quantity}; it tells {', '.join(known)}"
 
 
 def image_findings(experiment: "Experiment") -> Iterator[Finding]:
@@ -72,7 +77,7 @@ def image_findings(experiment: "Experiment") -> Iterator[Finding]:
         )
     for i, rules in enumerate(experiment.image_rules):
         for rule in rules:
-            why = _not_followed(rule, trackers, experiment)
+            why = not_followed(rule.track, trackers, experiment)
             yield Finding(
                 severity=Severity.REFUSE if why else Severity.OK,
                 what=f"step {i + 1}: {rule.text}",
@@ -81,17 +86,15 @@ def image_findings(experiment: "Experiment") -> Iterator[Finding]:
             )
 
 
-def _not_followed(rule: ImageRule, trackers: dict[str, str], experiment: "Experiment") -> str:
+def not_followed(track: str, trackers: Mapping[str, str], experiment: "Experiment") -> str:
+    """Return why a run cannot follow a track, or the dose where it is empty, by images."""
     if experiment.camera is not None and experiment.camera.is_node:
         return (
             "what a camera node sees comes too late to stop by; take it out, or have the camera "
             "on this computer"
         )
-    if rule.quantity == DOSE:
-        return ""
-    tracker = tracker_class(trackers[rule.track])
-    if not hasattr(tracker, "begin"):
-        return f"the tracker {trackers[rule.track]!r} needs all frames of a recording"
+    if track and not hasattr(tracker_class(trackers[track]), "begin"):
+        return f"the tracker {trackers[track]!r} needs all frames of a recording"
     return ""
 
 

@@ -5,7 +5,7 @@ Pure: it is told of readings, frames and steps, and answers with a stop or with 
 
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,7 +22,6 @@ from runner.image_judge import (
 )
 from runner.image_rules import DOSE, KIND_OF, ImageRule
 from runner.ionic_flow import IonicFlow
-from runner.messages import HolderTerms
 from runner.tracking import Found, Seen
 
 BEATS_KEPT = 20
@@ -104,22 +103,16 @@ class ImageStops:
     ----------
     now_ns
         Reads the host clock.
-    holder
-        What it takes of the current; None where it was not measured.
-    frame_rate_Hz
-        Of the camera, nominal; NaN where unknown.
+    flow
+        Told of the readings here.
+    patience
+        With frames that are lost or late.
     """
 
-    def __init__(
-        self,
-        *,
-        now_ns: Callable[[], int],
-        holder: HolderTerms | None,
-        frame_rate_Hz: float,
-    ) -> None:
+    def __init__(self, *, now_ns: Callable[[], int], flow: IonicFlow, patience: Patience) -> None:
         self._now_ns = now_ns
-        self._flow = IonicFlow(holder)
-        self._patience = patience_for(frame_rate_Hz)
+        self._flow = flow
+        self._patience = patience
         self._watched: list[_Watched] = []
         self._newest: dict[str, tuple[int, Found]] = {}
         self._beats_s: deque[float] = deque(maxlen=BEATS_KEPT)
@@ -198,10 +191,10 @@ class ImageStops:
 
     # --- what it answers ----------------------------------------------------------------
 
-    def not_seen(self, rules: Sequence[ImageRule]) -> str:
-        """Return why a step with these rules may not begin yet; empty where it may."""
+    def not_seen(self, tracks: Iterable[str]) -> str:
+        """Return why a step that needs these tracks may not begin yet; empty where it may."""
         now_ns = self._now_ns()
-        for track in dict.fromkeys(rule.track for rule in rules if rule.quantity != DOSE):
+        for track in tracks:
             t_ns, found = self._newest.get(track, (None, None))
             if t_ns is None or found is None:
                 return f"no frame of the track {track!r} has come"

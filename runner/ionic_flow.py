@@ -87,6 +87,11 @@ class IonicFlow:
         return amps - charging_A - self._holder.conductance_S * volts
 
     @property
+    def leak_A(self) -> float:
+        """What the holder's leakage takes of the source's current now; 0 before a reading."""
+        return 0.0 if self._last is None else self._holder.conductance_S * self._last[1]
+
+    @property
     def after_flow_s(self) -> float:
         """For how long the present ionic current would move as much as flows after a stop now."""
         if self._last is None or not math.isfinite(self._rest_V):

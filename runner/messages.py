@@ -129,12 +129,43 @@ class StartStep:
     ----------
     passed
         For a step that a run before this one was in.
+    share
+        Of its held currents, that is let flow until `Moderate` says otherwise.
     """
 
     index: int
     step: Step
     range_A: float
     passed: Passed | None = None
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse more current than the plan's."""
+        check_share(self.share)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moderate:
+    """Let another share of the held current of a step flow; nothing where it is not on.
+
+    Raises
+    ------
+    ValueError
+        It is more than all, or nothing: the first would exceed the plan, the other is a rest.
+    """
+
+    index: int
+    share: float
+
+    def __post_init__(self) -> None:
+        """Refuse more current than the plan's."""
+        check_share(self.share)
+
+
+def check_share(share: float) -> None:
+    """Raise ValueError for what is no share of a current."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{share!r} is no share of a current: more than 0, 1 at most")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +194,7 @@ class Finish:
     reason: str
 
 
-FromRunner = StartStep | EndStep | PauseStep | Renew | Finish
+FromRunner = StartStep | Moderate | EndStep | PauseStep | Renew | Finish
 
 # --- from the guardian -----------------------------------------------------------
 

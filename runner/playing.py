@@ -8,7 +8,7 @@ from potentiostat.limits import Condition, Envelope, Seen, Watch
 from potentiostat.protocol import Setpoint
 from potentiostat.segments import References, Segment, Step, resolve
 from runner.calm import Origin
-from runner.messages import Passed
+from runner.messages import Passed, check_share
 
 ROUNDING = 1e-6  # of a step
 
@@ -42,6 +42,8 @@ class Playing:
         What levels count from, as it is when the step begins.
     passed
         What of it has passed already: conditions and sweeps go on from there.
+    share
+        Of held currents, that flows: see `moderate`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Playing:
         range_A: float,
         known: References,
         passed: Passed | None = None,
+        share: float = 1.0,
     ) -> None:
         self.index = index
         self.step = step
@@ -60,6 +63,7 @@ class Playing:
         self._range_A = range_A
         self._known = known
         self._passed = passed
+        self._share = share
         self._number = -1 if passed is None else passed.segment - 1
         self._whole, self._whole_warm = _watches(step.until)
         self._part, self._part_warm = _watches(())
@@ -89,7 +93,37 @@ class Playing:
         self._number += 1
         self._part, self._part_warm = _watches(self.segment.until)
         self._segment_began = None
-        return self.segment.setpoint(self._envelope, self._range_A, self._known)
+        return self._planned()
+
+    def _planned(self) -> Setpoint:
+        """Return what the present segment holds, with the share of its current that may flow."""
+        planned = self.segment.setpoint(self._envelope, self._range_A, self._known)
+        return replace(planned, level=planned.level * self._share) if self._moderates else planned
+
+    @property
+    def _moderates(self) -> bool:
+        return self.segment.current_A is not None and self.segment.sines is None
+
+    def moderate(self, share: float) -> Setpoint | None:
+        """Let another share of held currents flow from now on.
+
+        Returns
+        -------
+        Setpoint or None
+            What is to be held now; None where that is what it was.
+
+        Raises
+        ------
+        ValueError
+            It is nothing, or more than all.
+        """
+        check_share(share)
+        self._share = share
+        moderated = self._planned()
+        if not self._moderates or moderated.level == self.setpoint.level:
+            return None
+        self.setpoint = moderated
+        return moderated
 
     def next_segment(self) -> Setpoint:
         """Move to the next segment; return what is to be held."""

@@ -1,8 +1,9 @@
 """From the steps of an experiment file to techniques."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from potentiostat import technique
 from potentiostat.limits import Condition
@@ -11,8 +12,11 @@ from potentiostat.segments import Record, Step, Wait
 from runner.config import LimitsTable
 from runner.config_steps import GeisTable, PeisTable, StepTable, WaitTable
 from runner.image_rules import ImageRule
+from runner.keep_rules import Keep
 from runner.quantities import CurrentLevel
 from runner.rules import CellRule
+
+Each = TypeVar("Each")
 
 HOUR_S = 3600.0
 LONGEST_WAIT_S = 7 * 24 * HOUR_S  # for a time of day
@@ -85,18 +89,37 @@ def build_steps(tables: list[StepTable], cell: CellTerms, limits: LimitsTable) -
 
 def image_rules(tables: list[StepTable]) -> tuple[tuple[ImageRule, ...], ...]:
     """Return the rules on images of each step that `build_steps` gives."""
-    rules: list[tuple[ImageRule, ...]] = []
+    return _by_step(tables, lambda table: table.image_rules)
+
+
+def keeps(tables: list[StepTable], cell: CellTerms) -> tuple[Keep, ...]:
+    """Return what each step that `build_steps` gives keeps by less current."""
+
+    def of(table: StepTable) -> Keep:
+        if table.cp is None or not table.keep:
+            return Keep()
+        if table.least is None:
+            return Keep(rules=tuple(table.keep))
+        share = table.least / abs(cell.amperes(table.cp.current))
+        return Keep(rules=tuple(table.keep), least_share=share)
+
+    return _by_step(tables, of)
+
+
+def _by_step(tables: list[StepTable], of: Callable[[StepTable], Each]) -> tuple[Each, ...]:
+    """Return something of each step that `build_steps` gives, with its loops played out."""
+    found: list[Each] = []
     sizes: list[int] = []
     for table in tables:
         if table.loop is not None:
             size = sum(sizes[-table.loop.steps :])
-            again = rules[-size:] * (table.loop.times - 1)
-            rules += again
+            again = found[-size:] * (table.loop.times - 1)
+            found += again
             sizes[-table.loop.steps :] = [size + len(again)]
         else:
-            rules.append(table.image_rules)
+            found.append(of(table))
             sizes.append(1)
-    return tuple(rules)
+    return tuple(found)
 
 
 def _with_words(step: Step, table: StepTable) -> Step:

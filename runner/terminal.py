@@ -93,6 +93,8 @@ def live_table(state: LiveState) -> Table:
         table.add_row(
             f"[bold yellow]{state.paused}", "Enter or resume goes on, Ctrl-C ends the plan"
         )
+    if state.moderated:
+        table.add_row("[bold yellow]less current", state.moderated)
     if state.unseen:
         table.add_row("[bold yellow]waits", f"{state.unseen}; Ctrl-C ends the plan")
     if state.waits:

@@ -291,6 +291,7 @@ class ViewState:
             "paused": run.paused,
             "held": run.held,
             "unseen": run.unseen,
+            "moderated": run.moderated,
             "waits": run.waits,
             "step": run.step,
             "steps": run.steps,

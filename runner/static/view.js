@@ -365,11 +365,11 @@
   }
   // What a person has to know or to decide stands across the page, in full.
   function tell(s, lost_s) {
-    const lost = lost_s > 0, why = s && !s.ended && (s.held || s.unseen);
+    const lost = lost_s > 0, why = s && !s.ended && (s.held || s.unseen || s.moderated);
     $("banner").hidden = !lost && !why;
     $("banner").className = lost ? "lost" : "calm";
     if (lost) text("banner", `No word from the run for ${lost_s.toFixed(0)} s. It goes on without this page; Ctrl-C at its terminal stops it.`);
-    else if (why) text("banner", s.held ? `The plan is held, at rest at 0 A. ${s.held}. Resume goes on with it, Stop with the plan's ending.` : `The next step waits: ${s.unseen}.`);
+    else if (why) text("banner", s.held ? `The plan is held, at rest at 0 A. ${s.held}. Resume goes on with it, Stop with the plan's ending.` : s.unseen ? `The next step waits: ${s.unseen}.` : `Less current than planned, ${s.moderated}.`);
   }
   function watch() {
     const silent_s = (performance.now() - heard) / 1000, over = state.status && state.status.ended;

@@ -34,6 +34,7 @@ from runner.messages import (
     Finished,
     GuardianSettings,
     HolderTerms,
+    Moderate,
     Passed,
     PauseStep,
     Refused,
@@ -1135,3 +1136,69 @@ def test_the_ionic_charge_is_told_with_each_reading_of_a_calibrated_holder():
     bare = Scene()
     bare.at(2, Finish(reason="done"))
     assert only(Block, bare.play())[0].ionic_C is None
+
+
+# --- less current than planned ----------------------------------------------------------------
+
+
+def test_a_step_begins_with_its_share_and_goes_on_with_another():
+    scene = Scene()
+    scene.say(replace(charge_step(condition("t", ">", 0.4)), share=0.25))
+    scene.at(3, Moderate(index=1, share=0.5), Moderate(index=1, share=0.5))
+    scene.at(10, Finish(reason="done"))
+    heard = scene.play()
+    assert levels(scene)[:3] == [("current", 5e-12), ("current", 1e-11), ("current", 0.0)]
+    (ended,) = only(StepEnded, heard)
+    assert (ended.kind, ended.reason) == (EndKind.CONDITION, "t>")  # its time counts on
+    total_C = only(Block, heard)[-1].charge_C[-1]
+    assert total_C == pytest.approx((4 * 5e-12 + 4 * 1e-11) * READ_NS / 1e9, rel=0.2)
+
+
+def test_a_share_for_a_step_that_is_over_changes_nothing():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 0.12)))
+    scene.at(1, Moderate(index=0, share=0.5))
+    scene.at(6, Moderate(index=1, share=0.5))
+    scene.at(9, Finish(reason="done"))
+    scene.play()
+    assert levels(scene) == [("current", 2e-11), ("current", 0.0)]
+
+
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.0001, math.nan, math.inf])
+def test_more_than_the_plan_or_nothing_cannot_even_be_said(share):
+    with pytest.raises(ValueError, match="no share of a current"):
+        Moderate(index=1, share=share)
+    with pytest.raises(ValueError, match="no share of a current"):
+        replace(charge_step(), share=share)
+
+
+def test_a_voltage_has_no_share():
+    scene = Scene()
+    scene.say(StartStep(index=0, step=levelled(3.8, "zero"), range_A=1e-10, share=0.5))
+    scene.at(2, Moderate(index=0, share=0.3))
+    scene.at(4, Finish(reason="done"))
+    scene.play()
+    assert [level for level in levels(scene) if level[0] == "voltage"] == [("voltage", 3.8)]
+
+
+def test_a_share_that_is_not_taken_trips():
+    scene = Scene()
+    scene.say(charge_step(condition("t", ">", 9.0)))
+
+    def fail():
+        scene.instrument.fail_apply = True
+        scene.say(Moderate(index=1, share=0.5))
+
+    scene.instrument.before_read[3] = fail
+    scene.at(6, Finish(reason="done"))
+    heard = scene.play()
+    (tripped,) = only(Tripped, heard)
+    assert (tripped.kind, tripped.reason) == (EndKind.FAULT, "the set-point was not taken")
+
+
+def test_the_jump_at_another_share_is_no_short(slow):
+    scene = Scene(falling(), stop_on_short=True)
+    scene.say(charge_step(after(1000.0)))
+    scene.at(59, Moderate(index=1, share=0.2))
+    scene.at(80, Finish(reason="done"))
+    assert only(Tripped, scene.play()) == []

@@ -10,6 +10,7 @@ import pytest
 from runner.image_judge import Watch
 from runner.image_rules import parse_image_rule
 from runner.image_stops import ImageStops, patience_for
+from runner.ionic_flow import IonicFlow
 from runner.messages import HolderTerms
 from runner.tracking import Found, Seen
 
@@ -28,7 +29,9 @@ class Watching:
     def __init__(self, *rules, holder=None, frame_rate_Hz=20.0):
         self.now_ns = 0
         self.stops = ImageStops(
-            now_ns=lambda: self.now_ns, holder=holder, frame_rate_Hz=frame_rate_Hz
+            now_ns=lambda: self.now_ns,
+            flow=IonicFlow(holder),
+            patience=patience_for(frame_rate_Hz),
         )
         self.rules = rules
 
@@ -145,7 +148,6 @@ def test_a_quantity_that_the_frames_do_not_tell_is_a_lost_one():
 
 def test_a_dose_needs_no_track():
     watching = Watching(parse_image_rule("dose > 500 e/angstrom^2, then safe state"))
-    assert watching.stops.not_seen(watching.rules) == ""
     watching.begin()
     assert watching.stops.dose(3, 1, 4.9e22) is None
     stop = watching.stops.dose(4, 2, 5.1e22)
@@ -155,13 +157,13 @@ def test_a_dose_needs_no_track():
 def test_no_step_begins_before_its_tracks_are_followed():
     watching = Watching(POSITION)
     assert watching.stops.not_seen(()) == ""
-    assert "no frame of the track 'front'" in watching.stops.not_seen(watching.rules)
+    assert "no frame of the track 'front'" in watching.stops.not_seen(["front"])
     watching.see(0, 3e-7, valid=False)
-    assert "'front' is not followed: the front has left" in watching.stops.not_seen(watching.rules)
+    assert "'front' is not followed: the front has left" in watching.stops.not_seen(["front"])
     watching.see(1, 3e-7)
-    assert watching.stops.not_seen(watching.rules) == ""
+    assert watching.stops.not_seen(["front"]) == ""
     watching.now_ns += S
-    assert "is 1 s old" in watching.stops.not_seen(watching.rules)
+    assert "is 1 s old" in watching.stops.not_seen(["front"])
 
 
 def test_between_steps_images_end_nothing():
