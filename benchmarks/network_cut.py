@@ -29,9 +29,9 @@ import numpy as np
 from mocks.udp_proxy import Path as NetworkPath
 from mocks.udp_proxy import Proxy
 from runner import Experiment, remote_run, run
-from runner.acquisition import LiveState
 from runner.clock import real_now_ns
 from runner.control import Control, Wish
+from runner.live_state import LiveState
 from session import Session
 from session.calibration_file import write_calibration
 

@@ -25,9 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from runner import Experiment, run
-from runner.acquisition import LiveState
 from runner.calibrate import calibrate
 from runner.control import Control
+from runner.live_state import LiveState
 from session import Session
 from session.truth import read_truth
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -11,20 +10,19 @@ from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
 from cameras.records import Frame, FrameFault
-from potentiostat.segments import Step
-from potentiostat.technique_data import step_to_data
 from runner.audience import NOBODY, Audience
 from runner.blanking import RhythmMeter
+from runner.bus_show import BusShow, Show
 from runner.cell import GuardedCell
 from runner.clock import HostClock
 from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
-from runner.format import held_text, with_sigma
 from runner.frame_stamper import FrameStamper
-from runner.image_rules import ImageRule
+from runner.header import CAMERA
 from runner.image_stops import ImageStop
 from runner.image_watch import ImageWatch
+from runner.live_state import LiveState, Watcher
 from runner.live_tracking import LiveTracking
 from runner.messages import (
     Block,
@@ -39,75 +37,21 @@ from runner.messages import (
     StepPaused,
     Tripped,
 )
-from runner.note_text import NOTE
-from runner.pausing import PAUSED_KIND, RESUMED_KIND, Pausing, again
+from runner.pausing import Pausing, again
 from runner.plan import Ending, ExitCode, Plan
-from runner.position import CONTINUED, continued_data
 from runner.previews import Previews
 from runner.record_settings import RULE_KIND, Watch
 from runner.rows import Thinner, session_rows
+from runner.run_notes import RunNotes
 from runner.temperature_record import TemperatureRecord
 from runner.tracking import Seen
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
-from session.session_link import LINK
 from sync.pairs import EXCHANGE_DTYPE
 
-CAMERA = "camera"
-SHOWN_TOGETHER = 20  # samples in one message: one message each would cost a third of a core
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
-ORDER = "order"  # kind of the event of an operator's word
-IMAGE_STOP = "image_stop"  # kind of the event of a step's end by an image
-MODERATED = "moderated"  # kind of the event of another share of a step's current
 SIGHT_S = 60.0  # for which a step whose rules are on images waits until its tracks are followed
-SMALL_SEGMENTS = 100  # of a step that is kept as data with the event of its beginning
-
-
-@dataclass(slots=True)
-class LiveState:
-    """What a person watching the run wants to know; written by the run alone."""
-
-    steps: int
-    step: int = -1
-    step_name: str = ""
-    step_elapsed_s: float = 0.0
-    step_longest_s: float = 0.0
-    elapsed_s: float = 0.0
-    planned_s: float = 0.0
-    voltage_V: float = float("nan")
-    current_A: float = float("nan")
-    charge_C: float = 0.0
-    samples: int = 0
-    frames: int = 0
-    dropped: int = 0
-    dose_e_m2: float = 0.0
-    clock_sigma_ns: float = float("nan")
-    ended: list[StepEnded] = field(default_factory=list)
-    held: str = ""  # the rule that holds the plan until the operator says so
-    waits: bool = False  # for the operator's word, as the plan asks
-    rules: tuple[ImageRule, ...] = ()  # on images, by which the present step may end
-    untracked: int = 0  # frames that trackers left out, as they were slower than the camera
-    moderated: str = ""  # by what the step's current is less than the plan's
-    unseen: str = ""  # why the next step, whose rules are on images, is not begun yet
-    ring_fill: float = 0.0  # share of the recorder's ring that waits for the disk
-    paused: str = ""  # "pausing" until the cell rests, then "paused"
-    temperature_K: float | None = None  # NaN where it is not known; None where nobody asks
-
-
-def _gone_on_with(passed: Passed | None) -> str:
-    return "" if passed is None else f", gone on with after {passed.elapsed_s:.4g} s"
-
-
-def _is_small(step: Step) -> bool:
-    return len(step.segments) <= SMALL_SEGMENTS
-
-
-Watcher = Callable[[LiveState], None]
-"""Called after every block of readings; must return at once."""
-
-Show = Callable[[str, object], None]
-"""Shows a message under a topic to whoever listens; must return at once."""
 
 
 class Acquisition:
@@ -152,11 +96,12 @@ class Acquisition:
         self._cell = cell
         self._camera = camera
         self._recorder = recorder
+        self._notes = RunNotes(recorder)
         self._plan = plan
         self._clock = clock
         self._control = control
         self._watcher = watcher
-        self._show_others = show
+        self._bus = BusShow(show)
         self._audience = audience
         self._pausing = Pausing()
         self._thinner = Thinner()
@@ -175,7 +120,6 @@ class Acquisition:
         self._unnoted: ImageStop | None = None  # that is not recorded yet
         self._unseen: tuple[StartStep, int] | None = None  # a step that waits for its tracks
         self._watch = Watch(experiment.record.rules)
-        self._unshown: list[NDArray[np.void]] = []
         self._before = before
         self._passed: Passed | None = None  # of the step that is gone on with
         self._start_ns = clock.now_ns()
@@ -237,7 +181,9 @@ class Acquisition:
         if self._before is None:
             await self._go_on()
         else:
-            await self._note_continued(self._before)
+            before = self._before
+            gap = before.gap(self._start_time, before.position.voltage_V)
+            await self._notes.continued(self._start_ns, before, gap)
         self._cell.renew(0)  # last: in virtual time, reading begins with the first step on
         going = self._before is None or await self._take_up(self._before)
         while going and (self._plan.ending is None or self._plan.step is not None):
@@ -245,9 +191,9 @@ class Acquisition:
                 case Block() as block:
                     going = await self._deal_with(block)
                 case LevelsKnown() as levels:
-                    await self._note_levels(levels)
+                    await self._notes.levels(levels)
                 case SegmentEnded() as segment:
-                    await self._note_segment(segment)
+                    await self._notes.segment(segment)
                 case StepEnded() as ended:
                     going = await self._take_end(ended)
                 case StepPaused() as paused:
@@ -258,6 +204,7 @@ class Acquisition:
                 case Finished():
                     going = False
         await self._store(self._thinner.flush())
+        self._bus.flush()
         self._control.conclude()
         await self._note_orders()
         return self._plan.ending or Ending(
@@ -304,46 +251,11 @@ class Acquisition:
         if unfit is not None:
             self._plan.ending = Ending(code=ExitCode.REFUSED, reason=unfit)
             return False
-        await self._note_gap(before, voltage_V, self._start_ns if first_ns is None else first_ns)
+        begun_ns = self._start_ns if first_ns is None else first_ns
+        gap = before.gap(self._wall_time(begun_ns), voltage_V)
+        await self._notes.gap(begun_ns, before, gap)
         self._passed = before.position.passed
         return await self._go_on()
-
-    async def _note_gap(self, before: Continuation, voltage_V: float, first_ns: int) -> None:
-        """Record the rest between the last reading of the run that died and the first of this."""
-        gap = before.gap(self._wall_time(first_ns), voltage_V)
-        attributes = before.attributes(gap)
-        await self._recorder.attributes(LINK, attributes)  # now that the voltage is known
-        leak = with_sigma(*gap.leak_C, "C")
-        flow = with_sigma(before.position.flow_C, before.position.flow_sigma_C, "C")
-        await self._recorder.event(
-            first_ns,
-            "gap",
-            "runner",
-            f"{gap.seconds:.1f} s at rest since the last reading of {before.link.path}; "
-            f"unread until the cell was safe: {flow}; taken by the holder since: {leak}",
-            attributes,
-        )
-
-    async def _note_continued(self, before: Continuation) -> None:
-        """Record where it goes on, before the first reading: this run may die at once, too."""
-        gap = before.gap(self._start_time, before.position.voltage_V)
-        await self._recorder.attributes(LINK, before.attributes(gap))
-        await self._recorder.event(
-            self._start_ns,
-            CONTINUED,
-            "runner",
-            f"goes on from {before.link.path}",
-            continued_data(before.position),
-        )
-
-    async def _note_levels(self, levels: LevelsKnown) -> None:
-        await self._recorder.event(
-            levels.t_ns,
-            "levels_known",
-            "guardian",
-            f"step {levels.index + 1}: its levels count from what is known now",
-            {"step": levels.index, **asdict(levels.known)},
-        )
 
     async def _take_end(self, ended: StepEnded) -> bool:
         """Note the end of a step and go on; False when there is nothing to go on with."""
@@ -391,24 +303,11 @@ class Acquisition:
         self._count_cycle(step.current_A)
         self.state.step, self.state.step_name = message.index, step.name
         self.state.step_longest_s = step.longest_s
-        await self._recorder.event(
-            self._step_start_ns,
-            "step_started",
-            "runner",
-            f"step {message.index + 1}: {step.name} at {held_text(step)}{_gone_on_with(passed)}",
-            {
-                "step": message.index,
-                "name": step.name,
-                "held": held_text(step),
-                "current_A": None if math.isnan(step.current_A) else step.current_A,
-                "until": [
-                    *(condition.text for condition in step.until),
-                    *(rule.text for rule in self._images.rules(message.index)),
-                ],
-                "technique": step_to_data(step) if _is_small(step) else None,
-                "passed": None if passed is None else asdict(passed),
-            },
-        )
+        until = [
+            *(condition.text for condition in step.until),
+            *(rule.text for rule in self._images.rules(message.index)),
+        ]
+        await self._notes.started(self._step_start_ns, message, until)
         self.state.rules = self._images.rules(message.index)
         self._cell.start(replace(message, share=self._images.begin(message)))
         self._pausing.begun(message)
@@ -426,20 +325,6 @@ class Acquisition:
         elif current_A < 0:
             self._discharged = True
 
-    async def _note_segment(self, ended: SegmentEnded) -> None:
-        await self._recorder.event(
-            ended.t_ns,
-            "segment_ended",
-            "guardian",
-            f"step {ended.index + 1}: {ended.segment} ended: {ended.reason}",
-            {
-                "step": ended.index,
-                "segment": ended.segment,
-                "reason": ended.reason,
-                "latency_ns": ended.latency_ns,
-            },
-        )
-
     async def _note_end(self, ended: StepEnded) -> None:
         self._why_end = None
         self._images.end()
@@ -450,33 +335,13 @@ class Acquisition:
         self.state.paused = self._pausing.word
         self._plan.judge(ended)
         self.state.ended.append(ended)
-        step = self._plan[ended.index]
-        await self._recorder.event(
-            ended.t_ns,
-            "step_ended",
-            "guardian",
-            f"step {ended.index + 1}: {step.name} ended: {ended.reason}",
-            {
-                "step": ended.index,
-                "name": step.name,
-                "kind": ended.kind.value,
-                "reason": ended.reason,
-                "latency_ns": ended.latency_ns,
-            },
-        )
+        await self._notes.ended(ended, self._plan[ended.index])
 
     async def _note_trip(self, tripped: Tripped) -> None:
-        state = "not confirmed" if tripped.state is None else tripped.state.value
         if self._plan.ending is None:
             code = ExitCode.LIMIT if tripped.kind is EndKind.LIMIT else ExitCode.FAILED
             self._plan.ending = Ending(code=code, reason=tripped.reason)
-        await self._recorder.event(
-            tripped.t_ns,
-            "made_safe",
-            "guardian",
-            f"{tripped.reason}; safe state: {state}",
-            {"kind": tripped.kind.value, "state": state},
-        )
+        await self._notes.tripped(tripped)
 
     def _may_go_on(self) -> bool:
         """Tell whether the operator lets a held or paused plan go on, or ends it."""
@@ -520,17 +385,7 @@ class Acquisition:
         self._images.end()  # resting on the operator's word, whatever they show
         self.state.moderated = ""
         self.state.paused = self._pausing.word
-        await self._recorder.event(
-            paused.t_ns,
-            PAUSED_KIND,
-            "guardian",
-            f"step {paused.index + 1}: paused, at rest at 0 A",
-            {
-                "step": paused.index,
-                "passed": None if paused.passed is None else asdict(paused.passed),
-                "latency_ns": paused.latency_ns,
-            },
-        )
+        await self._notes.paused(paused)
 
     async def _resume(self, paused: StepPaused) -> None:
         """Start the step that was set aside again, with what of it has passed."""
@@ -539,17 +394,7 @@ class Acquisition:
         rested_s = (now_ns - paused.t_ns) / 1e9
         self.state.planned_s += rested_s
         self._step_start_ns = now_ns - round(1e9 * (0.0 if passed is None else passed.elapsed_s))
-        await self._recorder.event(
-            now_ns,
-            RESUMED_KIND,
-            "runner",
-            f"step {message.index + 1}: resumed after {rested_s:.4g} s at rest",
-            {
-                "step": message.index,
-                "passed": None if passed is None else asdict(passed),
-                "rested_s": rested_s,
-            },
-        )
+        await self._notes.resumed(now_ns, message, rested_s)
         self._cell.start(replace(message, share=self._images.begin(message)))
         self._pausing.begun(message)
         self.state.paused = self._pausing.word
@@ -558,11 +403,7 @@ class Acquisition:
         """Record what the operator said, by whom and when."""
         for order in self._control.take_orders():
             t_ns = self._start_ns if order.t_ns is None else order.t_ns
-            if order.word == NOTE:
-                await self._recorder.event(t_ns, NOTE, order.source, order.text, {})
-                continue
-            text = f"{order.word}, by {order.source}"
-            await self._recorder.event(t_ns, ORDER, order.source, text, {"word": order.word})
+            await self._notes.order(t_ns, order)
 
     def _heed_word(self) -> None:
         """End a step that waits for the operator, once told to."""
@@ -587,7 +428,7 @@ class Acquisition:
         await self._heed_unseen()
         if (stop := self._unnoted) is not None:
             self._unnoted = None
-            await self._recorder.event(stop.t_ns, IMAGE_STOP, "runner", stop.reason, stop.data())
+            await self._notes.image_stop(stop)
 
     async def _moderate(self) -> None:
         """Let another share of the step's current flow, where images ask for it."""
@@ -595,13 +436,12 @@ class Acquisition:
             return
         self._cell.moderate(self._pausing.message.index, moderated.share)
         self.state.moderated = moderated.reason if moderated.share < 1 else ""
-        await self._recorder.event(
-            moderated.t_ns, MODERATED, "runner", moderated.reason, moderated.data()
-        )
+        await self._notes.moderated(moderated)
 
     def _take_seen(self, seen: Seen) -> None:
         self._stop_by(self._images.seen(seen))
         self._audience.seen(seen)
+        self._bus.seen(seen)
 
     def _stop_by(self, stop: ImageStop | None) -> None:
         """End the step at once; it is recorded with the next readings."""
@@ -660,13 +500,8 @@ class Acquisition:
         missing = block.first - self._taken - 1
         self._taken = block.sequence
         if missing:
-            await self._recorder.event(
-                int(block.samples["read_start_ns"][0]) if len(block.samples) else 0,
-                "gap",
-                "guardian",
-                f"{missing} readings or blocks of them were not taken in time and are lost",
-                {"missing": missing},
-            )
+            t_ns = int(block.samples["read_start_ns"][0]) if len(block.samples) else 0
+            await self._notes.missing(t_ns, missing)
         return missing
 
     def _show(self, rows: NDArray[np.void], ionic_C: NDArray[np.float64] | None) -> None:
@@ -686,18 +521,7 @@ class Acquisition:
             state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
         self._watcher(state)
         self._audience.readings(rows, ionic_C)
-        self._unshown.append(rows)
-        if sum(len(part) for part in self._unshown) >= SHOWN_TOGETHER:
-            self._show_samples()
-
-    def _show_samples(self) -> None:
-        rows = np.concatenate(self._unshown)
-        self._unshown.clear()
-        finite = np.isfinite(rows["voltage"]) & np.isfinite(rows["current"])
-        self._show_others(
-            "samples",
-            {name: rows[name][finite].tolist() for name in ("t_ns", "voltage", "current")},
-        )
+        self._bus.samples(rows)
 
     # --- frames ------------------------------------------------------------------------
 
@@ -726,7 +550,7 @@ class Acquisition:
         if news:
             await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
         if shown:
-            self._show_others("frames", {"index": stamps.index, "t_start_ns": stamps.t_start_ns})
+            self._bus.frame(stamps)
             self._audience.frame(stamps, frame.pixels)
 
     async def _note_fault(self, fault: FrameFault) -> None:

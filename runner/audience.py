@@ -11,7 +11,7 @@ from session.messages import Event
 from session.records import FrameHeader
 
 if TYPE_CHECKING:
-    from runner.acquisition import LiveState
+    from runner.live_state import LiveState
 
 
 class Audience(Protocol):

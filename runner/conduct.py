@@ -12,7 +12,7 @@ from cameras.protocol import FrameSource
 from potentiostat.protocol import NO_LINES, SafeState
 from potentiostat.records import Identity
 from potentiostat.registry import potentiostat_class
-from runner.acquisition import CAMERA, Acquisition, LiveState, Watcher
+from runner.acquisition import Acquisition
 from runner.analysis import analyse_session
 from runner.audience import NOBODY, Audience
 from runner.blanking import beside_the_run
@@ -26,9 +26,10 @@ from runner.continuing import Continuation, load_continuation
 from runner.control import Control, Wish
 from runner.devices import open_camera
 from runner.experiment import Experiment
-from runner.header import session_header
+from runner.header import CAMERA, session_header
 from runner.holder_record import HolderRecord, load_holder
 from runner.lab import MOCK, Lab, open_lab
+from runner.live_state import LiveState, Watcher
 from runner.live_tracking import LiveTracking, scene_of
 from runner.messages import LEASE_S, GuardianSettings, HolderTerms
 from runner.outputs import Outputs

@@ -6,7 +6,6 @@ from pathlib import Path
 from cameras.records import CameraInfo
 from potentiostat.records import Apertures
 from potentiostat.thermometer import ThermometerSpec
-from runner.acquisition import CAMERA
 from runner.experiment import Experiment
 from runner.messages import Connected
 from session.provenance import collect_provenance
@@ -18,6 +17,7 @@ from session.records import (
 )
 
 POTENTIOSTAT = "potentiostat"
+CAMERA = "camera"
 
 
 def session_header(

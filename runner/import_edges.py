@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from potentiostat.files.recording import Recording
-from runner.acquisition import CAMERA
 from runner.edge_files import EdgeFile, EdgeFileError
 from runner.edge_record import BY_EDGES, match_records
 from runner.frame_times import FrameTimes
-from runner.header import POTENTIOSTAT
+from runner.header import CAMERA, POTENTIOSTAT
 from session.editor import SessionEditor
 from session.records import EDGE_DTYPE
 from sync.clockfit import ClockFit

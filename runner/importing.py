@@ -14,11 +14,10 @@ from rich.table import Table
 
 from cameras.files.recording import FrameRecording, read_frames
 from potentiostat.files.recording import Recording, read_recording
-from runner.acquisition import CAMERA
 from runner.edge_files import EdgeFile
 from runner.format import in_unit
 from runner.frame_times import FrameTimes, time_frames
-from runner.header import POTENTIOSTAT
+from runner.header import CAMERA, POTENTIOSTAT
 from runner.import_edges import edge_rows, moved_edges, put_fit, tie_by_edges, tied
 from runner.import_told import (
     NOTHING_TOLD,

@@ -18,6 +18,7 @@ from correlate.trackers.protocol import CannotTrack, SceneSettings
 from runner.analysis import track_session
 from runner.config_node import NodeSettings
 from runner.errors import first_cause
+from runner.header import CAMERA
 from runner.node_time import CameraTime
 from runner.node_tracks import CHUNK_FRAMES, LiveTracks
 from runner.timebase import fit_time_base
@@ -27,7 +28,6 @@ from session.reader import Session
 from session.recorder import Recorder
 from session.records import CameraHeader, FrameHeader, SessionHeader
 
-CAMERA = "camera"
 FIRST_EXCHANGES = 8
 EXCHANGE_INTERVAL_S = 1.0
 TOGETHER, TOGETHER_S = 64, 0.1  # headers in one message, and the longest that one waits

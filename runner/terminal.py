@@ -9,8 +9,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from runner.acquisition import LiveState, Watcher
 from runner.format import in_unit
+from runner.live_state import LiveState, Watcher
 
 
 class Screen:

@@ -1,7 +1,7 @@
 """A run as fast as it can, with nobody at a terminal: what waits for an operator must end."""
 
-from runner.acquisition import LiveState, Watcher
 from runner.control import Control, Wish
+from runner.live_state import LiveState, Watcher
 
 REST_S = 10.0  # of the run: what frames and voltage do after the stop is seen, too
 

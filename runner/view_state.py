@@ -17,8 +17,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from runner.acquisition import LiveState
 from runner.control import Control
+from runner.live_state import LiveState
 from runner.tracking import Seen
 from runner.view_frames import Painter, Picture, frame_message
 from runner.view_marks import marks, track_lines

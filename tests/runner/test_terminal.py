@@ -6,7 +6,7 @@ import math
 import pytest
 from rich.console import Console
 
-from runner.acquisition import LiveState
+from runner.live_state import LiveState
 from runner.messages import EndKind, StepEnded
 from runner.terminal import Screen, live_table
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from runner.acquisition import LiveState
 from runner.control import Control, Wish
+from runner.live_state import LiveState
 from runner.unattended import REST_S, Unattended
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runner.acquisition import LiveState
 from runner.audience import Shielded
 from runner.control import Control
+from runner.live_state import LiveState
 from runner.view_frames import LARGEST_PX, Painter, frame_message
 from runner.view_state import MOST_EVENTS, ViewState
 from runner.view_traces import (
