@@ -4,11 +4,10 @@ import math
 from dataclasses import dataclass
 
 from cameras.microscope import UnknownMicroscope, microscope_class
-from runner.config import ExperimentTable
+from runner.config import MOCK, ExperimentTable
 from runner.problems import Key
 from sync.code import CodePlan, CodeRefused, check_code
 
-MOCK = "mock"
 ORDERS = range(5, 11)
 AUTO_ORDERS = (7, 6, 5)  # the longest that there is time for
 PLAYED_SHARE = 0.5  # of the time from code to code that one may take, so that most of it is lit

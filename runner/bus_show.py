@@ -1,11 +1,11 @@
 """What a run shows over the bus: readings, headers of frames and tracks, some together."""
 
-import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runner.plain import plain
 from runner.tracking import Found, Seen
 from session.records import FrameHeader
 
@@ -59,7 +59,7 @@ def _track_message(rows: list[tuple[int, int, Found]]) -> Mapping[str, object]:
     """Return frames' index, time and track as columns; what is no number becomes null."""
     index, t_ns, found = zip(*rows, strict=True)
     names = dict.fromkeys(name for f in found for name in f.values if name not in f.attributes)
-    columns = {name: [_number(f.values.get(name, math.nan)) for f in found] for name in names}
+    columns = {name: plain([f.values.get(name) for f in found]) for name in names}
     return {
         "provisional": True,
         "index": list(index),
@@ -68,7 +68,3 @@ def _track_message(rows: list[tuple[int, int, Found]]) -> Mapping[str, object]:
         "reason": [f.reason for f in found],
         "columns": columns,
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -20,7 +20,8 @@ from runner.budget import CLEAR_OF_NOISE, TYPICAL_STRAY_F, budget, expected
 from runner.check_blanking import blanking_code
 from runner.check_blocks import check_blocks, reading_s
 from runner.check_temperature import check_temperature
-from runner.experiment import MOCK, Experiment
+from runner.config import MOCK
+from runner.experiment import Experiment
 from runner.findings import Finding, Severity, ok
 from runner.format import in_unit
 from runner.holder_record import HOUR_S, HolderRecord

@@ -6,7 +6,6 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 
 from runner.align_cli import align
 from runner.node_cli import node
+from runner.plain import plain
 from runner.plan import ExitCode
 from runner.recover_cli import recover
 
@@ -59,25 +59,10 @@ def _exit_codes() -> Iterator[None]:
         sys.exit(code)
 
 
-def _plain(value: Any) -> Any:
-    """Turn results into what JSON knows; an unknown number becomes null."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if hasattr(value, "tolist"):  # of NumPy, which is not loaded for this
-        return _plain(value.tolist())
-    return str(value) if isinstance(value, Path) else value
-
-
 def _conclude(result: Any, render: Callable[[Any], Any], *, as_json: bool) -> None:
     """Print a result for a person, or as the last line for a program."""
     if as_json:
-        click.echo(json.dumps(_plain(result)))
+        click.echo(json.dumps(plain(result)))
     else:
         PAGE.print(render(result))
 

@@ -21,6 +21,7 @@ from runner.bus_commands import Command
 from runner.calibrate import measure_holder
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.check import refuse_unfit
+from runner.config import MOCK
 from runner.contact import ContactRecord, find_contact
 from runner.continuing import Continuation, load_continuation
 from runner.control import Control, Wish
@@ -28,7 +29,7 @@ from runner.devices import open_camera
 from runner.experiment import Experiment
 from runner.header import CAMERA, session_header
 from runner.holder_record import HolderRecord, load_holder
-from runner.lab import MOCK, Lab, open_lab
+from runner.lab import Lab, open_lab
 from runner.live_state import LiveState, Watcher
 from runner.live_tracking import LiveTracking, scene_of
 from runner.messages import LEASE_S, GuardianSettings, HolderTerms

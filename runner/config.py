@@ -30,6 +30,8 @@ from runner.config_fields import (
 from runner.config_steps import TECHNIQUE_TABLES, StepTable
 from runner.problems import ExperimentError, Key, Problem, find_line, spelled
 
+MOCK, NODE = "mock", "node"  # drivers that are none of a maker
+
 
 class WorkingTable(Table):
     """``working = { material, thickness }``."""

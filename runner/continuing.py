@@ -10,10 +10,10 @@ from rich.table import Table
 from potentiostat.records import Identity
 from potentiostat.registry import potentiostat_class
 from runner.analysis import accuracy_of, ledger_end
+from runner.config import MOCK
 from runner.experiment import Experiment
 from runner.format import held_text, in_unit, with_sigma
 from runner.holder_record import HolderRecord, load_holder
-from runner.lab import MOCK
 from runner.messages import Carried, Passed
 from runner.plan import Plan
 from runner.position import CannotContinue, Position, find_position, told_in_full

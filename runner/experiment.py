@@ -15,7 +15,7 @@ from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
 from runner.blanking_settings import BlankingSettings, blanking_settings, check_blanking
 from runner.bus_security import BadCredentials, BusSecurity
-from runner.config import CameraTable, ExperimentTable, read_tables
+from runner.config import MOCK, NODE, CameraTable, ExperimentTable, read_tables
 from runner.image_checks import check_image_rules
 from runner.image_rules import ImageRule
 from runner.keep_checks import check_keep_rules
@@ -30,7 +30,6 @@ from runner.track_options import check_tracks, read_options
 
 __all__ = ["Experiment", "ExperimentError"]
 
-MOCK, NODE = "mock", "node"
 MAX_FILE_BYTES = 1_000_000
 QUICK_S = 0.5  # settling of a range
 # Charge of a film by volume, from the lithium that its front takes out (mol/m^3, half

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from correlate.registry import UnknownTracker, tracker_class
 from potentiostat.calibration import LARGEST_STRAY_F
-from runner.blanking_settings import MOCK
+from runner.config import MOCK
 from runner.findings import Finding, Severity
 from runner.format import in_unit
 from runner.image_rules import CONFIDENCE_SIGMAS, DOSE, ImageRule

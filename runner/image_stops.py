@@ -5,7 +5,7 @@ Pure: it is told of readings, frames and steps, and answers with a stop or with 
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +22,7 @@ from runner.image_judge import (
 )
 from runner.image_rules import DOSE, KIND_OF, ImageRule
 from runner.ionic_flow import IonicFlow
+from runner.plain import plain
 from runner.tracking import Found, Seen
 
 BEATS_KEPT = 20
@@ -75,19 +76,19 @@ class ImageStop:
 
     def data(self) -> dict[str, object]:
         """Return it as an event keeps it; numbers that are none become None."""
-        told = {} if self.prediction is None else _plain(asdict(self.prediction))
-        return {
+        told = {
             "rule": self.rule.text,
             "watch": self.watch.value,
             "then": self.action,
             "frame": self.frame,
-            "age_s": _number(self.age_s),
-            "after_flow_s": _number(self.flow_s),
-            "value": None if self.seen is None else _number(self.seen.value),
-            "sigma": None if self.seen is None else _number(self.seen.sigma),
-            "prediction": told,
-            "frames_before": [{"frame": i, **_plain(asdict(s))} for i, s in self.before],
+            "age_s": self.age_s,
+            "after_flow_s": self.flow_s,
+            "value": None if self.seen is None else self.seen.value,
+            "sigma": None if self.seen is None else self.seen.sigma,
+            "prediction": {} if self.prediction is None else asdict(self.prediction),
+            "frames_before": [{"frame": i, **asdict(s)} for i, s in self.before],
         }
+        return {name: plain(value) for name, value in told.items()}
 
 
 @dataclass(slots=True)
@@ -278,11 +279,3 @@ def _in_words(rule: ImageRule, value: float, sigma: float) -> str:
     if kind == "area":  # a prefix would be squared
         return f"{scientific(value, sigma)} m²"
     return with_sigma(value, sigma, {"length": "m", "speed": "m/s"}.get(kind, ""))
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
-    return {k: _number(v) if isinstance(v, float) else v for k, v in values.items()}

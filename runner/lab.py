@@ -25,10 +25,10 @@ from runner.clock import (
     SharedTime,
     real_now_ns,
 )
+from runner.config import MOCK
 from runner.experiment import Experiment
 from runner.process import PipedProcess, ProcessLost
 
-MOCK = "mock"
 ANY_SIMULATED = "keithley6430"  # stands on a bench whose camera alone is asked for
 SIMULATED_MICROSCOPE, LOOPBACK = "temscript", "127.0.0.1"
 MAX_SPEED = math.inf

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from cameras.microscope import BlankCommand, Microscope, MicroscopeLost, MicroscopeState
 from runner.clock import HostClock
+from runner.plain import plain
 from session.recorder import Recorder
 
 MICROSCOPE = "microscope"
@@ -104,20 +105,13 @@ async def _record(
         MICROSCOPE,
         MICROSCOPE,
         ", ".join(news),
-        {"read_start_ns": stamps[0], "read_end_ns": stamps[1], **_plain(values)},
+        {"read_start_ns": stamps[0], "read_end_ns": stamps[1], **plain(values)},
     )
 
 
 def _flat(state: MicroscopeState) -> Values:
     values: Values = {k: v for k, v in asdict(state).items() if k != "stage"}
     return values | asdict(state.stage)
-
-
-def _plain(values: Values) -> Values:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-    }
 
 
 def _news(known: Values | None, values: Values, *, back: bool) -> list[str]:

@@ -8,9 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cameras.errors import CameraError, CameraLost
 from cameras.protocol import FrameSource, NowNs
 from cameras.records import Frame, FrameFault
@@ -21,6 +18,7 @@ from runner.errors import first_cause
 from runner.header import CAMERA
 from runner.node_time import CameraTime
 from runner.node_tracks import CHUNK_FRAMES, LiveTracks
+from runner.plain import plain
 from runner.timebase import fit_time_base
 from session.editor import SessionEditor
 from session.provenance import collect_provenance
@@ -283,17 +281,10 @@ class Keeper:
             {
                 "provisional": False,
                 "units": dict(table.units),
-                **{name: _plain(c[first : first + ROWS_TOGETHER]) for name, c in columns.items()},
+                **{name: plain(c[first : first + ROWS_TOGETHER]) for name, c in columns.items()},
             }
             for first in range(0, self.frames, ROWS_TOGETHER)
         ]
-
-
-def _plain(values: NDArray[np.generic]) -> list[object]:
-    """Return a column for JSON; what is no number becomes null."""
-    if values.dtype.kind != "f":
-        return list(values.tolist())
-    return [v if math.isfinite(v) else None for v in values.tolist()]
 
 
 def _file_name(node: str, session: str, now: datetime) -> Path:

@@ -4,7 +4,6 @@ What comes of it is provisional: the trackers run again over the whole recording
 """
 
 import asyncio
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ from correlate.trackers.protocol import (
     Tracker,
 )
 from runner.config_node import NodeTrack
+from runner.plain import plain
 
 REFERENCE_FRAMES = 8
 CHUNK_FRAMES = 32
@@ -149,10 +149,6 @@ def track_message(
         "index": list(index),
         "t_ns": list(t_ns),
         "valid": [bool(v) for v in track.valid[skip:]],
-        "columns": {name: _plain(values[skip:]) for name, values in track.columns.items()},
+        "columns": {name: plain(values[skip:]) for name, values in track.columns.items()},
         "units": dict(track.units),
     }
-
-
-def _plain(values: NDArray[np.float64]) -> list[float | None]:
-    return [float(v) if math.isfinite(v) else None for v in values]

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from runner.outputs import refuse_existing
-from runner.report_data import ReportData, gather, plain
+from runner.report_data import ReportData, gather, page_data
 
 SIZE_LIMIT_BYTES = 20_000_000
 FRAMES_SHARE = 0.68  # of the limit, in bytes before base64
@@ -67,7 +67,7 @@ def render(data: ReportData) -> str:
         "charts": _asset("uPlot.iife.min.js"),
         "script": "".join(map(_asset, SCRIPTS)),
         # A closing tag inside the data would end the script that holds it.
-        "data": json.dumps(plain(data), allow_nan=False).replace("<", "\\u003c"),
+        "data": json.dumps(page_data(data), allow_nan=False).replace("<", "\\u003c"),
     }
     page = _asset("report.html")
     for name, text in parts.items():

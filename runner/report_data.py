@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.format import in_unit, plain_text, scientific, with_sigma
 from runner.holder_record import calibration_from
+from runner.plain import plain
 from runner.report_associations import (
     associations_content,
     balances_content,
@@ -86,18 +87,10 @@ def gather(path: Path, *, frames_budget_bytes: int) -> ReportData:
     return ReportData(content=content, reductions=tuple(notes))
 
 
-def plain(data: ReportData) -> dict[str, Any]:
+def page_data(data: ReportData) -> dict[str, Any]:
     """Return the data as one object for the page; a number that is none becomes null."""
-    content: dict[str, Any] = _finite({**data.content, "reductions": list(data.reductions)})
+    content: dict[str, Any] = plain({**data.content, "reductions": list(data.reductions)})
     return content
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _origin_ns(session: Session) -> int:

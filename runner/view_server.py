@@ -20,7 +20,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from runner.view_desk import LARGEST_BYTES, Desk, Orders
 from runner.view_port import LOOPBACK, listen
-from runner.view_state import MOST_ANSWERS, TICK_S, Viewer, ViewState, plain
+from runner.view_state import MOST_ANSWERS, TICK_S, Viewer, ViewState, as_json
 
 TOKEN_BYTES = 24
 MOST_VIEWERS = 16
@@ -206,7 +206,7 @@ class ViewServer:
             answer = desk.answer(message.get("bytes") or b"" if said is None else said)
             while len(viewer.answers) >= MOST_ANSWERS:  # noqa: ASYNC110 - of one page alone
                 await asyncio.sleep(TICK_S)
-            viewer.answers.append(plain(answer))
+            viewer.answers.append(as_json(answer))
             await asyncio.sleep(BETWEEN_MESSAGES_S)
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from runner.control import Control
 from runner.live_state import LiveState
+from runner.plain import plain
 from runner.tracking import Seen
 from runner.view_frames import Painter, Picture, frame_message
 from runner.view_marks import marks, track_lines
@@ -58,13 +59,9 @@ class Viewer:
     skipped_frames: int = 0
 
 
-def plain(message: Mapping[str, object]) -> str:
+def as_json(message: Mapping[str, object]) -> str:
     """Return a message as JSON; a number that is none becomes null."""
-    return json.dumps({name: _plain(value) for name, value in message.items()}, allow_nan=False)
-
-
-def _plain(value: object) -> object:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(plain(message), allow_nan=False)
 
 
 class ViewState:
@@ -154,9 +151,9 @@ class ViewState:
         about = {
             "index": stamps.index,
             "t_s": (stamps.t_start_ns - self._start_ns) / 1e9,
-            "sigma_s": _plain(stamps.t_sigma_ns / 1e9),
+            "sigma_s": plain(stamps.t_sigma_ns / 1e9),
             "exposure_s": stamps.exposure_ns / 1e9,
-            "dose_e_A2": _plain(stamps.dose_per_m2 / 1e20),
+            "dose_e_A2": plain(stamps.dose_per_m2 / 1e20),
             "blanked": bool(stamps.blanked),
         }
         self._painting = True
@@ -199,7 +196,7 @@ class ViewState:
         self._told += 1
         told = {"kind": "event", "number": self._told, "t_s": t_s, "what": what}
         text = message[:LONGEST_LINE]
-        self._events.append((self._told, plain({**told, "source": source, "message": text})))
+        self._events.append((self._told, as_json({**told, "source": source, "message": text})))
 
     def end(self, reason: str) -> None:
         """See how it ended: the last that there is to tell."""
@@ -221,7 +218,7 @@ class ViewState:
     def hello(self, nonce: str, viewer: Viewer) -> str:
         """Return what a page is told first."""
         about = {"title": self._title, "nonce": nonce, "may_command": viewer.may_command}
-        return plain({"kind": "hello", **about, **self._facts})
+        return as_json({"kind": "hello", **about, **self._facts})
 
     def tick(self) -> None:
         """Encode what is new, once for all viewers."""
@@ -233,7 +230,7 @@ class ViewState:
         now_s = self._now_s()
         if now_s >= self._status_due_s:
             self._status_due_s = now_s + STATUS_S
-            self._status = (self._status[0] + 1, plain(self._describe(now_s)))
+            self._status = (self._status[0] + 1, as_json(self._describe(now_s)))
 
     def lacks(self, viewer: Viewer) -> bool:
         """Tell whether a viewer has not seen the last status."""
