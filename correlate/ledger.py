@@ -73,21 +73,24 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lagging:
-    """Readings of a current that a range follows late, while a voltage is held.
+    """Readings of a current that a range follows late.
 
     Parameters
     ----------
     held
-        Which they are, shape (n,): a current that is sourced is known at once.
+        Where a voltage is held, shape (n,); elsewhere a current is sourced.
     unsettled
         Those of them within the settling time after a change, shape (n,).
     delay_s
         Group delay of the range, at most: a first-order one is late by anything up to it.
+    sourced_s
+        Group delay while a current is sourced, and its sigma.
     """
 
     held: NDArray[np.bool_]
     unsettled: NDArray[np.bool_]
     delay_s: float
+    sourced_s: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +185,7 @@ def charge_ledger(  # noqa: PLR0913 - one for each thing that it joins
     settled are integrated like others; half of that at most is added, and the other half is
     the limit of an even spread. Of the charge of a stray capacitance they have seen
     anything between none and all. The delay is the same at every step, so what it leaves
-    adds up one by one.
+    adds up one by one. While a current is sourced, its steps tell the delay (`meter_delay`).
 
     A held voltage that is moved charges the stray capacitance within milliseconds,
     between two readings. That charge is added to the instrument's, which really gave it.
@@ -281,14 +284,23 @@ def _still_to_come(
     current: NDArray[np.float64], lagging: Lagging
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return what had flowed and was not read yet, up to each reading, and its sigma."""
-    late_A = np.zeros(len(current))
-    edges = np.diff(np.concatenate([[False], lagging.held, [False]]).astype(np.int8))
+    by_voltage_A, by_current_A = (_risen(current, where) for where in (lagging.held, ~lagging.held))
+    # Of a held voltage anything up to the delay: the middle, and an even spread.
+    half_C = 0.5 * lagging.delay_s * by_voltage_A
+    delay_s, sigma_s = lagging.sourced_s
+    late_C = half_C + delay_s * by_current_A
+    return late_C, np.hypot(np.abs(half_C) / math.sqrt(3.0), sigma_s * by_current_A)
+
+
+def _risen(current: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return by how much readings have risen in all stretches of a kind so far, shape (n,)."""
+    risen_A = np.zeros(len(current))
+    edges = np.diff(np.concatenate([[False], where, [False]]).astype(np.int8))
     for first, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
         risen = current[first:end] - current[max(int(first) - 1, 0)]
-        late_A[first:end] += risen
-        late_A[end:] += risen[-1]
-    late_C = 0.5 * lagging.delay_s * late_A
-    return late_C, np.abs(late_C) / math.sqrt(3.0)
+        risen_A[first:end] += risen
+        risen_A[end:] += risen[-1]
+    return risen_A
 
 
 def _partly_seen(

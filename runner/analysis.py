@@ -12,6 +12,7 @@ from rich.table import Table
 from correlate.faraday import faraday_balance
 from correlate.kinematics import mean_velocity
 from correlate.ledger import Accuracy, Beam, Counted, Holder, Lagging, Ledger, charge_ledger
+from correlate.meter_delay import meter_delay
 from correlate.registry import tracker_class
 from correlate.trackers.front import with_velocity
 from correlate.trackers.growth import with_velocity as with_end_velocity
@@ -317,7 +318,7 @@ class _Findings:
             titrations=_titrations(session, columns, holder, accuracy),
             codes=codes,
             faraday=None if track is None else _faraday(session, ledger, accuracy, track),
-            volumes=volume_balances(session, columns, ledger, accuracy.delay_s),
+            volumes=volume_balances(session, columns, ledger),
         )
 
 
@@ -360,7 +361,12 @@ def _ledger(
     each_s = float(np.median(np.diff(part["t_ns"]))) / 1e9 if len(held) > 1 else math.inf
     current, lagging = part["current"], None
     if accuracy.delay_s > BRIDGED_READINGS * each_s:
-        lagging = Lagging(held=held, unsettled=unsettled, delay_s=accuracy.delay_s)
+        lagging = Lagging(
+            held=held,
+            unsettled=unsettled,
+            delay_s=accuracy.delay_s,
+            sourced_s=sourced_delay(columns, accuracy.delay_s),
+        )
     else:
         # Few readings have not settled: their neighbours say more than how late they may be.
         current = np.where(unsettled, np.nan, current)
@@ -379,6 +385,29 @@ def _ledger(
         beam=_beam(part),
         lagging=lagging,
     )
+
+
+def sourced_delay(
+    columns: Mapping[str, NDArray[np.generic]], longest_s: float
+) -> tuple[float, float]:
+    """Return by how much readings of a sourced current are late, in s, and its sigma.
+
+    Where no step of it tells, anything up to the data sheet's delay: the middle, and an even
+    spread. None of it where no meter reads the current.
+    """
+    status = np.asarray(columns["status"], np.uint32)
+    told = (status & int(Status.TOLD)) != 0
+    if told.all():
+        return 0.0, 0.0
+    t_ns = np.asarray(columns["t_ns"], np.int64)
+    found = meter_delay(
+        (t_ns - t_ns[0]).astype(np.float64) / 1e9,
+        np.asarray(columns["current"], np.float64),
+        np.asarray(columns["setpoint"], np.float64),
+        ~told & ((status & int(Status.POTENTIOSTATIC)) == 0),
+        longest_s=longest_s,
+    )
+    return (longest_s / 2, longest_s / math.sqrt(12.0)) if found is None else found
 
 
 def _beam(columns: Mapping[str, NDArray[np.generic]]) -> Beam | None:

@@ -22,23 +22,14 @@ def volume_balances(
     session: Session,
     columns: Mapping[str, NDArray[np.generic]],
     ledger: Ledger,
-    delay_s: float,
 ) -> dict[str, Balance]:
     """Return the balance of each track that tells a volume and of which metal it is.
 
     Nothing for one of fewer than three valid frames, and none at all where the ionic charge is
     not known. Frames of an object that has left the field are not valid, and take no part.
-
-    Parameters
-    ----------
-    delay_s
-        By which readings of the current lag. Of a first-order lag, what the ledger has not
-        counted yet is ``delay * I``; 5 pA on a range of 10 pA hide 4 pC.
     """
     found: dict[str, Balance] = {}
-    current = np.asarray(columns["current"], np.float64)
-    late = delay_s * (current - current[0]) if math.isfinite(delay_s) else 0.0
-    ionic = ledger.columns["ionic"] + late
+    ionic = ledger.columns["ionic"]
     if not np.all(np.isfinite(ionic)):
         return found
     seconds = (ledger.t_ns - ledger.t_ns[0]).astype(np.float64) / 1e9
