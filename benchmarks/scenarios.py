@@ -4,7 +4,8 @@
 
 Each file is run as `lamella run --speed max --report` does, and what the session says is compared
 with the truth that the simulation wrote beside it: every column of a track that the truth has, too,
-at the frames' times; the drift; the ionic charge; the times of frames. Printed for each: rows, the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
+at the frames' times; the drift; the ionic charge; the times of frames. Printed for each: rows,
+the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
 sigma (rms), and what of the error is one constant (`offset`, in sigmas): an edge that is placed
 once, or the first frame, is an error that all rows share. Drift counts from its own mean.
 """
