@@ -2,7 +2,6 @@
 
 import os
 import threading
-import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from session.checksum import pixel_checksum
 from session.codecs import Codec
 from session.placed_file import PlacedFile, filters_mask
 from session.spare_cores import SpareCores, spare_cores
@@ -124,7 +124,7 @@ class PixelStore:
         try:
             with self._spare.used():
                 pressed = np.frombuffer(codec.compress(pixels), np.uint8)
-                checksum = zlib.crc32(_bytes(pixels).data)
+                checksum = pixel_checksum(pixels)
         except BaseException as error:  # noqa: BLE001 - whoever waits for the frame gets it
             done.set_exception(error)
             return
@@ -154,7 +154,7 @@ class PixelStore:
 
     def _put_raw(self, place: int, content: NDArray[np.uint8]) -> Stored:
         self._placed.put(place, content)
-        return self._counted(Stored(place, len(content), zlib.crc32(content.data)))
+        return self._counted(Stored(place, len(content), pixel_checksum(content)))
 
     def _counted(self, stored: Stored) -> Stored:
         with self._counting:

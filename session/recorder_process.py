@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 DISK_ERRORS = (OSError, RuntimeError)
 # A slot goes back at the latest after this many frames, sooner when none wait.
 _RELEASE_FRAMES = 8
+# Threads wait for the disk most of the time, and go on at once when it is done.
+_SWITCH_INTERVAL_S = 2e-4
 # Signals for the runner: when it goes, the pipe ends, and the file is closed in order.
 _SIGNALS_OF_THE_RUNNER = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
@@ -64,6 +67,7 @@ def run_recorder(
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, signal.SIG_IGN)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     record(connection, path, header, rings, leave=lambda: os._exit(1))
 
 
