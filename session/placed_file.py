@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from session.errors import SessionExists, SessionRefused
 from session.pages import PAGE_BYTES, address_of, aligned_copy, is_aligned
 from session.positioned import PositionedFile
+from session.space import free_bytes
 
 STRAIGHT = "straight to the disk"
 _RESERVED_BYTES = 64 * 2**20
+_PLENTY_BYTES = 16 * _RESERVED_BYTES
 
 
 class PlacedFile:
@@ -57,6 +59,7 @@ class PlacedFile:
                 f"{path} cannot be created ({error}); an existing folder where you may write"
                 " will do"
             ) from error
+        self._folder = path.parent
         self._direct, self._why_cached = _open_direct(path, self._cached)
         _lock(self._cached.descriptor)
         self._at = self._end = self._reserved = 0
@@ -89,9 +92,11 @@ class PlacedFile:
             finally:
                 self._wanted = -1
             place = self._place
-        if place < 0:
-            raise RuntimeError(f"{data.name}: HDF5 has not written frame {number}")
-        self._reserve(place + len(content))
+            if place < 0:
+                raise RuntimeError(f"{data.name}: HDF5 has not written frame {number}")
+            # Not beside a frame that somebody writes there: where the file system cannot
+            # allocate, the C library writes into each block.
+            self._reserve(place + len(content))
         return place
 
     def put(self, place: int, content: NDArray[np.uint8]) -> None:
@@ -128,12 +133,14 @@ class PlacedFile:
 
     def _reserve(self, end: int) -> None:
         """Have the file system allocate ahead in one piece; it may, it need not."""
-        if end <= self._reserved or self._direct is None:
+        reserve = getattr(os, "posix_fallocate", None)
+        if end <= self._reserved or self._direct is None or reserve is None:
             return
         self._reserved = end + _RESERVED_BYTES
         # On a disk that is nearly full, each frame has to find its own place.
-        with suppress(OSError, AttributeError):
-            os.posix_fallocate(self._cached.descriptor, end, _RESERVED_BYTES)
+        with suppress(OSError):
+            if free_bytes(self._folder) > _PLENTY_BYTES:
+                reserve(self._cached.descriptor, end, _RESERVED_BYTES)
 
     # --- what HDF5 calls ---
 

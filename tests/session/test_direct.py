@@ -222,6 +222,18 @@ def test_a_disk_too_full_for_a_block_still_takes_frames(tmp_path, make, monkeypa
     assert_frames_are_there(tmp_path / "s.h5", 20, 64, 64)
 
 
+@O_DIRECT
+@pytest.mark.parametrize(("free", "reserved"), [(10**12, True), (10**9, False)])
+def test_no_room_is_taken_ahead_where_little_is_left(tmp_path, make, monkeypatch, free, reserved):
+    begins = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _, begin, __: begins.append(begin))
+    monkeypatch.setattr("session.placed_file.free_bytes", lambda _: free)
+    with SessionWriter(tmp_path / "s.h5", make.header(cameras=(camera_header(),))) as writer:
+        writer.append_frame("camera", make.frame_header(0), make_frame(0))
+        straight = writer._camera("camera").way == STRAIGHT
+    assert bool(begins) == (reserved and straight)
+
+
 def test_a_short_session_is_no_longer_than_what_it_holds(tmp_path, make):
     write_frames(tmp_path / "few.h5", make, 1, 512, 512)
     write_frames(tmp_path / "more.h5", make, 6, 512, 512)
