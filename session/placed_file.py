@@ -108,7 +108,7 @@ class PlacedFile:
             The disk does not take it.
         """
         whole = 0
-        if self._direct is not None and place % PAGE_BYTES == 0:
+        if self._direct is not None and place % PAGE_BYTES == 0 and len(content) >= PAGE_BYTES:
             whole = len(content) // PAGE_BYTES * PAGE_BYTES
             if not is_aligned(content):
                 content = aligned_copy(content).view(np.uint8)
