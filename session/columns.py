@@ -14,6 +14,7 @@ from session.spec import Column, Group
 _CHUNK_ROWS = 2048
 _CHUNK_ROWS_TEXT = 256
 _PENDING_ROWS = 8192
+_FEWEST_PENDING = 64
 
 
 def storage_dtype(name: str) -> np.dtype[Any]:
@@ -41,7 +42,7 @@ class GrowingTable:
     def __init__(self, group: h5py.Group, dtype: np.dtype[np.void]) -> None:
         self._columns = {name: group[name] for name in dtype.names or ()}
         self._dtype = dtype
-        self._pending: list[NDArray[np.void]] = []
+        self._pending = np.empty(_FEWEST_PENDING, dtype)  # the first rows of it
         self._pending_rows = 0
         self._stored = min(len(column) for column in self._columns.values())
 
@@ -62,8 +63,11 @@ class GrowingTable:
         """Take rows, shape (n,), of the table's dtype; they are copied."""
         if rows.dtype != self._dtype:
             raise TypeError(f"rows of {rows.dtype} given; rows of {self._dtype} would do")
-        self._pending.append(rows.copy())
-        self._pending_rows += len(rows)
+        needed = self._pending_rows + len(rows)
+        if needed > len(self._pending):
+            self._pending = np.resize(self._pending, 2 * needed)
+        self._pending[self._pending_rows : needed] = rows
+        self._pending_rows = needed
 
     def commit(self) -> None:
         """Hand the waiting rows to HDF5, first column last.
@@ -73,14 +77,13 @@ class GrowingTable:
         """
         if not self._pending_rows:
             return
-        rows = np.concatenate(self._pending, dtype=self._dtype)  # else found for each row anew
+        rows = self._pending[: self._pending_rows]
         start, stop = self._stored, self._stored + len(rows)
         for name in reversed(list(self._columns)):
             column = self._columns[name]
             column.resize(stop, axis=0)
             column[start:stop] = rows[name]
         self._stored = stop
-        self._pending.clear()
         self._pending_rows = 0
 
 

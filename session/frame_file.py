@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -12,9 +11,8 @@ from numpy.typing import NDArray
 
 from session.codecs import Codec
 from session.columns import GrowingTable
-from session.direct import DirectRefused
 from session.errors import SessionRefused
-from session.pixel_stores import CachedStore, DirectStore, PixelStore, PressedStore, Stored
+from session.pixel_store import PixelStore, Stored
 from session.placed_file import PlacedFile
 from session.records import FRAME_ROW_DTYPE, FrameHeader
 from session.schema import NO_STAMP
@@ -29,32 +27,25 @@ _AT_ONCE = 8
 class FrameFile:
     """Appends the frames of one camera.
 
-    Frames are written by threads where the system lets them go past the page cache, or
-    where they are compressed, else by HDF5 at once. Either way they are counted, in order,
-    once they are there.
+    They are written by threads, and counted, in order, once they are there.
 
     Parameters
     ----------
-    path
-        The file that ``group`` is in.
     group
-        Of the camera.
+        Of the camera, in the file that ``placed`` is.
     note
         Called with the row of each frame that is in the file, and where its pixels lie.
     codec
         Compresses frames while a thread for it is free.
-    placed
-        By which compressed frames go past the page cache.
     """
 
     def __init__(
         self,
-        path: Path,
         group: h5py.Group,
+        placed: PlacedFile,
         note: Callable[[NDArray[np.void], Stored], None] = lambda _row, _stored: None,
         *,
         codec: Codec | None = None,
-        placed: PlacedFile | None = None,
     ) -> None:
         self._note = note
         self._data = group["data"]
@@ -64,15 +55,7 @@ class FrameFile:
         self._collected = 0
         self._writing: deque[tuple[FrameHeader, Future[Stored]]] = deque()
         self.table = GrowingTable(group, FRAME_ROW_DTYPE)
-        self.store: PixelStore = self._find_store(path, codec, placed)
-
-    def _find_store(self, path: Path, codec: Codec | None, placed: PlacedFile | None) -> PixelStore:
-        if codec is not None:
-            return PressedStore(self._data, codec, placed)
-        try:
-            return DirectStore(path, self._data)
-        except DirectRefused as error:
-            return CachedStore(self._data, str(error))
+        self.store = PixelStore(self._data, placed, codec)
 
     @property
     def way(self) -> str:

@@ -13,7 +13,6 @@ from session.attributes import write_attributes
 from session.capture import frames_held
 from session.codecs import find_codec
 from session.columns import create_columns, describe_column, mark_group
-from session.direct import early_allocation
 from session.errors import SessionRefused
 from session.records import (
     MAX_FRAME_BYTES,
@@ -161,7 +160,7 @@ def write_now(dataset: h5py.Dataset) -> None:
     Raises
     ------
     OSError, RuntimeError
-        The disk does not take them. Later nobody would be told, see `session.swallowed`.
+        HDF5 cannot write them. Later nobody would be told.
     """
     dataset.flush()
 
@@ -255,10 +254,8 @@ def _create_frames(entry: h5py.Group, camera: CameraHeader) -> None:
     group = ensure_group(entry, f"frames/{camera.name}")
     size = (camera.height, camera.width)
     codec = find_codec(camera.compression)
-    if codec is None:
-        properties = early_allocation()
-    else:
-        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    if codec is not None:
         codec.describe(properties, np.dtype(camera.dtype).itemsize)
         group.attrs["compression"] = codec.stated
     data = group.create_dataset(

@@ -1,8 +1,10 @@
 """The file as HDF5 sees it, where a frame gets a place and others write it there.
 
-HDF5 gives a compressed frame its place as it writes it, through the page cache and under a
-lock of all of HDF5. Here it writes to us: what is a frame is not written but only noted
-where it shall lie, and then goes past the page cache from whatever thread has it.
+HDF5 gives a frame its place as it writes it, through the page cache and under a lock of all
+of HDF5, and to ask it afterwards takes the longer, the more frames there are. Here it writes
+to us, as h5py's driver of Python objects: what is a frame is not written but only noted where
+it shall lie, and then is written, past the page cache where that goes, by whatever thread has
+it.
 """
 
 import os
@@ -14,54 +16,64 @@ import numpy as np
 from h5py._objects import phil
 from numpy.typing import NDArray
 
-from session.direct import DirectRefused, address_of, aligned_copy, write_all
-from session.errors import SessionExists
-from session.ring import PAGE_BYTES
+from session.errors import SessionExists, SessionRefused
+from session.pages import PAGE_BYTES, address_of, aligned_copy, is_aligned
+from session.positioned import PositionedFile
+from session.space import free_bytes
 
+STRAIGHT = "straight to the disk"
 _RESERVED_BYTES = 64 * 2**20
+_PLENTY_BYTES = 16 * _RESERVED_BYTES
 
 
 class PlacedFile:
-    """A file for h5py's driver of Python objects.
+    """A new file for h5py's driver of Python objects.
+
+    Once a write of HDF5 has failed, none that follows is done, as if the process had been
+    killed at that moment: what has to be there before is, and nothing is named that is not
+    there. HDF5 is not told, as it would tell nobody in some places and end the process in
+    others; whoever writes has to `check`.
 
     Parameters
     ----------
     path
-        The file to create; its file system and system must know O_DIRECT.
+        The file to create.
 
     Raises
     ------
-    DirectRefused
-        They do not; there is no such file then.
     SessionExists
         The file is there already.
+    SessionRefused
+        The folder cannot take it.
     """
 
     def __init__(self, path: Path) -> None:
-        flag = getattr(os, "O_DIRECT", None)
-        if flag is None:
-            raise DirectRefused("this system has no O_DIRECT")
         try:
-            self._cached = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            self._cached = PositionedFile(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         except FileExistsError:
             raise SessionExists(
                 f"{path} exists already and is not overwritten; another name will do"
             ) from None
-        self._direct = -1
-        try:
-            self._direct = os.open(path, os.O_WRONLY | flag)
-            os.pwrite(self._direct, aligned_copy(np.zeros(PAGE_BYTES, np.uint8)).data, 0)
-            os.truncate(self._cached, 0)
         except OSError as error:
-            self.close()
-            path.unlink()
-            raise DirectRefused(
-                f"this file system cannot write past the page cache ({error.strerror})"
+            raise SessionRefused(
+                f"{path} cannot be created ({error}); an existing folder where you may write"
+                " will do"
             ) from error
-        _lock(self._cached)
+        self._folder = path.parent
+        self._direct, self._why_cached = _open_direct(path, self._cached)
+        _lock(self._cached.descriptor)
         self._at = self._end = self._reserved = 0
         self._wanted = -1  # address of what gets a place instead of being written
         self._place = -1
+        self._failed: OSError | None = None
+        self._is_left = False
+
+    def way(self, frame_bytes: int) -> str:
+        """Say how frames of a size get to the disk, and why so."""
+        why = self._why_cached
+        if not why and frame_bytes < PAGE_BYTES:
+            why = f"frames of {frame_bytes} bytes are smaller than a page"
+        return f"through the page cache: {why}" if why else STRAIGHT
 
     def place(self, data: h5py.Dataset, number: int, content: NDArray[np.uint8], mask: int) -> int:
         """Have HDF5 give a frame a place, and return where in the file that is.
@@ -80,25 +92,55 @@ class PlacedFile:
             finally:
                 self._wanted = -1
             place = self._place
-        if place < 0:
-            raise RuntimeError(f"{data.name}: HDF5 has not written frame {number}")
-        self._reserve(place + len(content))
+            if place < 0:
+                raise RuntimeError(f"{data.name}: HDF5 has not written frame {number}")
+            # Not beside a frame that somebody writes there: where the file system cannot
+            # allocate, the C library writes into each block.
+            self._reserve(place + len(content))
         return place
 
     def put(self, place: int, content: NDArray[np.uint8]) -> None:
-        """Write a frame, shape (n,), that begins at a page of memory; from any thread."""
-        whole = len(content) // PAGE_BYTES * PAGE_BYTES if place % PAGE_BYTES == 0 else 0
-        write_all(self._direct, content[:whole], place)
-        write_all(self._cached, content[whole:], place + whole)
+        """Write a frame, shape (n,), at its place; blocks, and may be called from any thread.
+
+        Raises
+        ------
+        OSError
+            The disk does not take it.
+        """
+        whole = 0
+        if self._direct is not None and place % PAGE_BYTES == 0 and len(content) >= PAGE_BYTES:
+            whole = len(content) // PAGE_BYTES * PAGE_BYTES
+            if not is_aligned(content):
+                content = aligned_copy(content).view(np.uint8)
+            self._direct.write(content[:whole], place)
+        # What does not fill a page goes through the page cache; no other frame shares it.
+        self._cached.write(content[whole:], place + whole)
+
+    def check(self) -> None:
+        """Raise what HDF5 was not told.
+
+        Raises
+        ------
+        OSError
+            A write failed: what HDF5 wrote since is not in the file.
+        """
+        if self._failed is not None:
+            raise OSError(self._failed.errno, self._failed.strerror)
+
+    def leave(self) -> None:
+        """Leave the file as it is, whatever HDF5 may still write."""
+        self._is_left = True
 
     def _reserve(self, end: int) -> None:
         """Have the file system allocate ahead in one piece; it may, it need not."""
-        if end <= self._reserved:
+        reserve = getattr(os, "posix_fallocate", None)
+        if end <= self._reserved or self._direct is None or reserve is None:
             return
         self._reserved = end + _RESERVED_BYTES
         # On a disk that is nearly full, each frame has to find its own place.
-        with suppress(OSError, AttributeError):
-            os.posix_fallocate(self._cached, end, _RESERVED_BYTES)
+        with suppress(OSError):
+            if free_bytes(self._folder) > _PLENTY_BYTES:
+                reserve(self._cached.descriptor, end, _RESERVED_BYTES)
 
     # --- what HDF5 calls ---
 
@@ -114,23 +156,31 @@ class PlacedFile:
 
     def read(self, size: int) -> bytes:
         """Return what is at the place."""
-        content = os.pread(self._cached, size, self._at)
+        try:
+            content = self._cached.read(size, self._at)
+        except OSError as error:
+            self._failed = self._failed or error
+            raise
         self._at += len(content)
         return content
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read what is at the place."""
-        done = os.preadv(self._cached, [buffer], self._at)
-        self._at += done
-        return done
+        """Read what is at the place; beyond the end are zeros, as in HDF5's own drivers."""
+        content = self.read(len(buffer))
+        buffer[: len(content)] = content
+        buffer[len(content) :] = bytes(len(buffer) - len(content))
+        return len(content)
 
     def write(self, content: memoryview) -> int:
         """Write at the place, or note the place of a frame."""
         size, pixels = len(content), np.frombuffer(content, np.uint8)
         if address_of(pixels) == self._wanted:
             self._place = self._at
-        else:
-            write_all(self._cached, pixels, self._at)
+        elif self._goes_on:
+            try:
+                self._cached.write(pixels, self._at)
+            except OSError as error:
+                self._failed = error
         self._at += size
         self._end = max(self._end, self._at)
         return size
@@ -138,18 +188,25 @@ class PlacedFile:
     def truncate(self, size: int) -> None:
         """Set the end; room that was allocated ahead stays."""
         self._end = size
-        if os.fstat(self._cached).st_size < size:
-            os.truncate(self._cached, size)
+        if self._goes_on:
+            try:
+                self._cached.extend(size)
+            except OSError as error:
+                self._failed = error
 
     def flush(self) -> None:
         """Do nothing: all is with the system."""
 
+    @property
+    def _goes_on(self) -> bool:
+        return self._failed is None and not self._is_left
+
     def close(self) -> None:
-        """Close the file."""
-        for descriptor in (self._cached, self._direct):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._cached = self._direct = -1
+        """Close the file; HDF5 has closed it before, or may no longer write."""
+        self.leave()
+        self._cached.close()
+        if self._direct is not None:
+            self._direct.close()
 
 
 def filters_mask(data: h5py.Dataset, *, raw: bool) -> int:
@@ -157,9 +214,27 @@ def filters_mask(data: h5py.Dataset, *, raw: bool) -> int:
     return (1 << data.id.get_create_plist().get_nfilters()) - 1 if raw else 0
 
 
-def _lock(descriptor: int) -> None:
-    """Keep other programs from writing, as HDF5's own drivers do."""
-    import fcntl  # noqa: PLC0415 - where there is O_DIRECT, there is this
+def _open_direct(path: Path, cached: PositionedFile) -> tuple[PositionedFile | None, str]:
+    """Return a way into an empty file past the page cache, or why there is none."""
+    flag = getattr(os, "O_DIRECT", None)
+    if flag is None:
+        return None, "this system has no O_DIRECT"
+    try:
+        direct = PositionedFile(path, os.O_WRONLY | flag)
+    except OSError as error:
+        return None, f"this file system has no O_DIRECT ({error.strerror})"
+    try:
+        direct.write(aligned_copy(np.zeros(PAGE_BYTES, np.uint8)).view(np.uint8), 0)
+        os.ftruncate(cached.descriptor, 0)
+    except OSError as error:
+        direct.close()
+        return None, f"a page could not be written ({error.strerror})"
+    return direct, ""
 
-    with suppress(OSError):
+
+def _lock(descriptor: int) -> None:
+    """Keep other programs from writing, as HDF5's own drivers do; not on Windows."""
+    with suppress(ImportError, OSError):
+        import fcntl  # noqa: PLC0415 - not on Windows
+
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -40,7 +41,6 @@ from session.messages import (
 from session.records import RUNNER_LOST, FrameHeader, SessionHeader
 from session.ring import FrameRing, RingSpec
 from session.space import Space
-from session.swallowed import SwallowedErrors
 from session.writer import SessionWriter, event_json
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 DISK_ERRORS = (OSError, RuntimeError)
 # A slot goes back at the latest after this many frames, sooner when none wait.
 _RELEASE_FRAMES = 8
+# Threads wait for the disk most of the time, and go on at once when it is done.
+_SWITCH_INTERVAL_S = 2e-4
 # Signals for the runner: when it goes, the pipe ends, and the file is closed in order.
 _SIGNALS_OF_THE_RUNNER = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 
@@ -65,8 +67,8 @@ def run_recorder(
         number = getattr(signal, name, None)
         if number is not None:
             signal.signal(number, signal.SIG_IGN)
-    with SwallowedErrors() as swallowed:
-        record(connection, path, header, rings, leave=lambda: os._exit(1), heard=swallowed.check)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    record(connection, path, header, rings, leave=lambda: os._exit(1))
 
 
 def record(
@@ -76,7 +78,6 @@ def record(
     rings: Mapping[str, RingSpec],
     *,
     leave: Callable[[], None] = lambda: None,
-    heard: Callable[[], None] = lambda: None,
 ) -> None:
     """Record until told to finish, or until the pipe ends.
 
@@ -84,9 +85,7 @@ def record(
     ----------
     leave
         Called when the disk failed, with the file still open: ends the process at
-        once, where there is one, since HDF5 would write on as it closes the file.
-    heard
-        Raises what HDF5 could not write and had nobody to tell.
+        once, where there is one, since HDF5 would go on as it closes the file.
     """
     recorder = _Recording(connection)
     with connection, ExitStack() as stack:
@@ -95,7 +94,7 @@ def record(
                 recorder.rings[camera] = ring = FrameRing.attach(spec)
                 stack.callback(ring.close)
             recorder.holders = _holders(header)
-            files = stack.enter_context(_Files(path, header, heard))
+            files = stack.enter_context(_Files(path, header))
         except SessionExists as error:
             recorder.reply(Failed(str(error), exists=True))
         except (SessionRefused, *DISK_ERRORS) as error:
@@ -105,7 +104,7 @@ def record(
             why = " ".join(str(error).split())  # HDF5 errors come in lines
             text = f"{path} cannot be written ({why}); another disk will do"
             recorder.reply(Failed(text, refused=True))
-            leave()  # HDF5 would write on
+            leave()  # HDF5 would go on
         else:
             recorder.reply(Started())
             recorder.run(files, leave)
@@ -125,7 +124,7 @@ class _Files:
     Where one of the two fails, the other goes on alone: see `fail_over`.
     """
 
-    def __init__(self, path: Path, header: SessionHeader, heard: Callable[[], None]) -> None:
+    def __init__(self, path: Path, header: SessionHeader) -> None:
         if path.exists():
             raise SessionExists(
                 f"{path} exists already and is not overwritten; another name will do"
@@ -136,7 +135,6 @@ class _Files:
             largest = max((camera.frame_bytes for camera in header.cameras), default=0)
             self.gate = FrameGate(Space(path.parent, largest))
             self.writer: Writer = SessionWriter(path, header, journal=self.journal)
-            heard()
         except BaseException as error:
             with suppress(OSError):
                 self.journal.remove()
@@ -144,7 +142,6 @@ class _Files:
                 with suppress(OSError):  # what there is of it is no session
                     path.unlink(missing_ok=True)
             raise
-        self._heard = heard
         self._journal_works = True
         self.why = ""  # the file failed
         self._file_syncer = Syncer(path)
@@ -174,8 +171,8 @@ class _Files:
 
     def check(self) -> None:
         """Raise what failed and nobody was told of: the disk may not have what it had taken."""
-        if self.is_whole:
-            self._heard()
+        if isinstance(self.writer, SessionWriter):
+            self.writer.check()
             self._file_syncer.check()
         if self._journal_works:
             try:
@@ -280,7 +277,7 @@ class _Recording:
         if is_broken or not files.is_whole:
             with suppress(OSError):
                 files.journal.close()
-            leave()  # HDF5 would write on as it closes the file
+            leave()  # HDF5 would go on as it closes the file
         self._inbox.close()
 
     def _fail(self, files: _Files, error: Exception) -> None:

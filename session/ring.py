@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from session.pages import PAGE_BYTES, address_of
 from session.slots import RingCounters, Slots
 
-PAGE_BYTES = 4096
 _SLOTS = 64
 _LONGEST_STALL_S = 0.5
 _MEMORY_BYTES = 512 * 2**20
@@ -144,7 +144,7 @@ class FrameRing:
             buffer=memory.buf,
             strides=(spec.slot_bytes, row_bytes, dtype.itemsize),
         )
-        self._address = _address(self._frames)
+        self._address = address_of(self._frames)
 
     @classmethod
     def create(cls, *, slots: int, height: int, width: int, dtype: str) -> "FrameRing":
@@ -210,7 +210,7 @@ class FrameRing:
 
     def lent_slot(self, pixels: NDArray[np.generic]) -> int | None:
         """Return the slot that these pixels fill, if it was lent and not yet sent."""
-        slot, within = divmod(_address(pixels) - self._address, self.spec.slot_bytes)
+        slot, within = divmod(address_of(pixels) - self._address, self.spec.slot_bytes)
         ours = not within and pixels.flags.c_contiguous and self.slots.is_lent(slot)
         return slot if ours else None
 
@@ -240,8 +240,3 @@ class FrameRing:
 
     def _closed(self) -> ValueError:
         return ValueError(f"the ring {self.spec.name} is closed")
-
-
-def _address(pixels: NDArray[np.generic]) -> int:
-    address: int = pixels.__array_interface__["data"][0]
-    return address

@@ -1,7 +1,6 @@
 """Checks a session against its schema and against itself."""
 
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -11,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from session.checksum import pixel_checksum
 from session.columns import count_rows, read_column, storage_dtype
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
@@ -281,7 +281,7 @@ def _check_pixels(
 ) -> Iterator[Problem]:
     for start, frames in stack.chunks(_FRAMES_AT_ONCE):
         for number, frame in enumerate(frames, start=start):
-            if zlib.crc32(np.ascontiguousarray(frame).data) != checksums[number]:
+            if pixel_checksum(np.ascontiguousarray(frame)) != checksums[number]:
                 yield Problem(
                     path=f"{where}/data",
                     message=f"frame {number} is not what was recorded: its checksum differs",

@@ -7,7 +7,7 @@ the stamps that name them.
 import json
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from session.attributes import check_attributes, write_attributes
 from session.codecs import find_codec
 from session.columns import GrowingTable
-from session.direct import DirectRefused
-from session.errors import SessionExists, SessionRefused
+from session.errors import SessionRefused
 from session.frame_file import FrameFile
 from session.journal import Journal
 from session.layout import (
@@ -33,7 +32,8 @@ from session.layout import (
     ensure_group,
     write_now,
 )
-from session.pixel_stores import PressedStore, Stored
+from session.pages import PAGE_BYTES
+from session.pixel_store import Stored
 from session.placed_file import PlacedFile
 from session.records import (
     EDGE_DTYPE,
@@ -46,10 +46,8 @@ from session.records import (
     FrameHeader,
     SessionHeader,
 )
-from session.ring import PAGE_BYTES
 from session.schema import ROOT, find_group
 from session.seal import make_room, seal
-from session.structure import HOW_TO_OPEN
 from session.superblock import AnnouncedEnd
 
 FLUSH_INTERVAL_NS = 200_000_000
@@ -91,11 +89,23 @@ class SessionWriter:
         self._journal = journal
         self._monotonic_ns = monotonic_ns
         self._codecs = {camera.name: find_codec(camera.compression) for camera in header.cameras}
-        self._placed: PlacedFile | None = None
-        if any(self._codecs.values()):
-            with suppress(DirectRefused, OSError):  # `_create` says what is wrong
-                self._placed = PlacedFile(self.path)
-        self._file = _create(self.path, self._placed)
+        self._placed = PlacedFile(self.path)
+        with ExitStack() as undo:
+            undo.callback(self._placed.close)  # whatever HDF5 may still write: it is no session
+            self._create(header)
+            undo.callback(self._end.leave)
+            self.flush()
+            undo.pop_all()
+
+    def _create(self, header: SessionHeader) -> None:
+        # Frames at whole pages can be written past the page cache.
+        self._file = h5py.File(
+            self._placed,
+            "w",  # it is new and empty
+            libver="earliest",
+            alignment_threshold=PAGE_BYTES,
+            alignment_interval=PAGE_BYTES,
+        )
         create_layout(self._file, header)
         make_room(self._file[ROOT])
         self._entry = self._file[ROOT]
@@ -109,7 +119,6 @@ class SessionWriter:
         self._last_flush_ns = 0
         self._file.flush()
         self._end = AnnouncedEnd(self.path)
-        self.flush()
 
     def __enter__(self) -> Self:
         return self
@@ -254,13 +263,20 @@ class SessionWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Hand all that was appended to the operating system, readings and events first."""
+        """Hand all that was appended to the operating system, readings and events first.
+
+        Raises
+        ------
+        OSError
+            It does not take all of it, or has not taken something before.
+        """
         if self._journal is not None:
             self._journal.write()
         for camera in self._cameras.values():
             camera.settle()
         if self._journal is not None:
             self._journal.write()
+        self.check()
         self._end.move_ahead(self._file.id.get_filesize())
         for camera in self._cameras.values():
             camera.flush_pixels()
@@ -273,7 +289,18 @@ class SessionWriter:
         ):
             table.commit()
         self._file.flush()
+        self.check()
         self._last_flush_ns = self._monotonic_ns()
+
+    def check(self) -> None:
+        """Raise what could not be written since the last flush, and HDF5 does not know of.
+
+        Raises
+        ------
+        OSError
+            There is something: nothing that came after it is in the file.
+        """
+        self._placed.check()
 
     def finish(self, exit_reason: str, end_time: str) -> None:
         """Say why and when it ended, trim, put checksums on all of it, and close the file."""
@@ -281,7 +308,7 @@ class SessionWriter:
         self.flush()
         for name, camera in self._cameras.items():
             camera.trim()
-            if isinstance(camera.store, PressedStore):
+            if self._codecs[name] is not None:
                 self.set_queue_counters(f"compression.{name}", camera.store.counters())
         # Killed in between, the file is still an unfinished one, whose seals nobody asks for.
         if exit_reason != NOT_FINISHED:
@@ -300,8 +327,8 @@ class SessionWriter:
             self.flush()
             self._close_frames()
             self._file.close()
-            if self._placed is not None:
-                self._placed.close()
+            self.check()
+            self._placed.close()
             self._end.close()
 
     def abandon(self) -> None:
@@ -309,10 +336,9 @@ class SessionWriter:
 
         Frames whose pixels are there are counted still, and the journal gets their stamps.
         """
-        if not self._file:
-            return
         for camera in self._cameras.values():
             camera.abandon()
+        self._placed.leave()
         with suppress(OSError):
             self._end.leave()
 
@@ -330,7 +356,7 @@ class SessionWriter:
             self._say(said, row)
 
         group = self._entry[f"frames/{camera}"]
-        frames = FrameFile(self.path, group, note, codec=codec, placed=self._placed)
+        frames = FrameFile(group, self._placed, note, codec=codec)
         group = ensure_group(self._entry, f"instrument/{camera}")
         write_attributes(group, {"frames_written": frames.way})
         return frames
@@ -350,27 +376,6 @@ class SessionWriter:
 
     def _note(self, t_ns: int) -> None:
         self._last_t_ns = max(self._last_t_ns, t_ns)
-
-
-def _create(path: Path, placed: PlacedFile | None) -> h5py.File:
-    try:
-        # Frames at whole pages can be written past the page cache.
-        return h5py.File(
-            path if placed is None else placed,
-            "x" if placed is None else "w",  # the other has seen that there was none
-            libver="earliest",
-            **HOW_TO_OPEN,
-            alignment_threshold=PAGE_BYTES,
-            alignment_interval=PAGE_BYTES,
-        )
-    except FileExistsError:
-        raise SessionExists(
-            f"{path} exists already and is not overwritten; another name will do"
-        ) from None
-    except OSError as error:
-        raise SessionRefused(
-            f"{path} cannot be created ({error}); an existing folder where you may write will do"
-        ) from error
 
 
 def event_json(data: Mapping[str, object] | None) -> str:

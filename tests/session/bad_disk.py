@@ -11,12 +11,12 @@ import sys
 import threading
 from pathlib import Path
 
-import h5py
 import numpy as np
 from streaming_client import HEADER
 
-from session import writer
+from session import placed_file
 from session.messages import Failed, Finish, Finished, Flush, Flushed, Frame, Samples, Started
+from session.positioned import PositionedFile
 from session.recorder_process import record
 from session.records import SESSION_SAMPLE_DTYPE, FrameHeader
 from session.ring import FrameRing
@@ -24,21 +24,20 @@ from session.ring import FrameRing
 ROUNDS, ROWS = 3, 4
 
 
-class BadFile:
-    """Takes writes until there is no space left, for a while or for good."""
+class BadFile(PositionedFile):
+    """Takes writes of HDF5 until there is no space left, for a while or for good."""
 
     writes, bad_from, bad_count = 0, sys.maxsize, 0
 
-    def __init__(self, path):
-        self._file = Path(path).open("x+b", buffering=0)  # noqa: SIM115 - as long as HDF5 wants
-        for name in ("flush", "read", "readinto", "seek", "tell", "truncate"):
-            setattr(self, name, getattr(self._file, name))
+    def __init__(self, path, flags):
+        super().__init__(path, flags)
+        self._is_of_hdf5 = flags & os.O_CREAT
 
-    def write(self, data):
-        BadFile.writes += 1
-        if 0 <= BadFile.writes - BadFile.bad_from < BadFile.bad_count:
+    def write(self, content, place):
+        BadFile.writes += bool(self._is_of_hdf5)
+        if 0 <= BadFile.writes - BadFile.bad_from < BadFile.bad_count and self._is_of_hdf5:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return self._file.write(data)
+        super().write(content, place)
 
 
 def rows_of(number):
@@ -83,13 +82,7 @@ def hearing(pipe):
 def main(path, bad_round, bad_write, bad_count):
     """Record; in a round, ``-1`` the creation, the file fails at a write and those after."""
     BadFile.bad_count = bad_count
-    kept = []  # HDF5 does not keep them
-
-    def create(name, _placed):
-        kept.append(BadFile(name))
-        return h5py.File(kept[-1], "w", libver="earliest")
-
-    writer._create = create
+    placed_file.PositionedFile = BadFile
     ring = FrameRing.create(slots=8, height=64, width=64, dtype="uint16")
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     hear, leave = hearing(ours)

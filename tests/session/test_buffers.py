@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from session import Session, recorder_process
-from session.direct import DirectFile
 from session.durable import Syncer
 from session.errors import RecorderLost, SessionError
+from session.placed_file import PlacedFile
 from session.recorder import Recorder
 from session.records import CameraHeader
 from session.ring import choose_slots
@@ -140,12 +140,11 @@ async def test_a_frame_that_waits_gets_the_slot_that_a_source_drops(tmp_path, ma
     assert validate(tmp_path / "s.h5") == []
 
 
-@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no O_DIRECT")
 async def test_a_disk_that_fails_under_the_pixels_is_told(tmp_path, make, header, monkeypatch):
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(DirectFile, "write", fail)
+    monkeypatch.setattr(PlacedFile, "put", fail)
     with pytest.raises(RecorderLost, match="No space left"):
         async with Recorder(tmp_path / "s.h5", header, in_process=True) as recorder:
             await recorder.frame("camera", make.frame_header(0), make_frame(0))

@@ -1,21 +1,26 @@
 """Frames past the page cache: right, in order, and never named before they are there."""
 
+import dataclasses
 import errno
 import os
+import sys
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
 import pytest
 
 from session import Session
-from session.direct import DirectFile
-from session.pixel_stores import STRAIGHT
+from session.pages import PAGE_BYTES
+from session.placed_file import STRAIGHT, PlacedFile
+from session.positioned import PositionedFile
 from session.records import CameraHeader
 from session.validate import validate
 from session.writer import SessionWriter
 
-PWRITE = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no O_DIRECT")
+O_DIRECT = pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no O_DIRECT")
 
 
 def camera_header(height=64, width=64):
@@ -96,31 +101,49 @@ def no_file_system(monkeypatch):
 
 
 def no_write(monkeypatch):
-    def refuse(*_):
-        raise OSError(errno.EINVAL, "Invalid argument")
+    write = PositionedFile.write
 
-    monkeypatch.setattr(os, "pwrite", refuse)
+    def refuse(file, content, place):
+        if not place and len(content) == PAGE_BYTES and not content.any():
+            raise OSError(errno.EINVAL, "Invalid argument")
+        write(file, content, place)
+
+    monkeypatch.setattr(PositionedFile, "write", refuse)
     return "a page could not be written (Invalid argument)"
 
 
-def no_alignment(monkeypatch):
-    check = DirectFile.check
-    monkeypatch.setattr(
-        DirectFile, "check", lambda file, places: check(file, [place + 512 for place in places])
-    )
-    return "HDF5 does not put frames at the beginning of a page"
-
-
-@PWRITE
-@pytest.mark.parametrize("hinder", [no_flag, no_file_system, no_write, no_alignment])
+@O_DIRECT
+@pytest.mark.parametrize("hinder", [no_flag, no_file_system, no_write])
 def test_what_hinders_is_said_and_the_frames_are_stored_all_the_same(
     tmp_path, make, monkeypatch, hinder
 ):
     path = tmp_path / "s.h5"
     why = hinder(monkeypatch)
-    assert write_frames(path, make, 20, 64, 64) == 20
+    assert write_frames(path, make, 20, 50, 60) == 20
     assert way(path) == f"through the page cache: {why}"
-    assert_frames_are_there(path, 20, 64, 64)
+    assert_frames_are_there(path, 20, 50, 60)
+
+
+def test_a_system_without_the_calls_of_posix_stores_them_too(tmp_path, make, monkeypatch):
+    names = ("pread", "pwrite", "preadv", "pwritev", "O_DIRECT", "posix_fallocate", "fdatasync")
+    for name in names:
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    path = tmp_path / "s.h5"
+    assert write_frames(path, make, 150, 50, 60) == 150
+    assert way(path) == "through the page cache: this system has no O_DIRECT"
+    assert_frames_are_there(path, 150, 50, 60)
+
+
+def test_what_is_written_at_places_from_two_threads_lies_there(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "pwrite", raising=False)
+    file = PositionedFile(tmp_path / "s", os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    pages = [np.full(PAGE_BYTES, number, np.uint8) for number in range(200)]
+    with ThreadPoolExecutor(2) as pool:
+        for number, page in enumerate(pages):
+            pool.submit(file.write, page, number * PAGE_BYTES)
+    assert file.read(10**9, 0) == np.concatenate(pages).tobytes()
+    file.close()
 
 
 def test_small_frames_go_through_the_page_cache(write_session):
@@ -129,13 +152,13 @@ def test_small_frames_go_through_the_page_cache(write_session):
 
 def test_a_frame_counts_only_once_it_is_there(direct_writer, make, monkeypatch):
     may_write = threading.Event()
-    write = DirectFile.write
+    put = PlacedFile.put
 
-    def write_late(file, offset, pixels):
+    def put_late(file, place, pixels):
         may_write.wait()
-        write(file, offset, pixels)
+        put(file, place, pixels)
 
-    monkeypatch.setattr(DirectFile, "write", write_late)
+    monkeypatch.setattr(PlacedFile, "put", put_late)
     for index in range(3):
         direct_writer.begin_frame("camera", make.frame_header(index), make_frame(index))
     assert direct_writer.collect_frames("camera") == 0
@@ -158,18 +181,16 @@ def test_a_flush_waits_for_the_frames_that_were_begun(direct_writer, make, tmp_p
 
 def test_after_a_frame_that_failed_none_is_named(tmp_path, make, monkeypatch):
     path = tmp_path / "s.h5"
-    write = DirectFile.write
+    put = PlacedFile.put
+    failing = make_frame(1).reshape(-1).view(np.uint8)
     writer = SessionWriter(path, make.header(cameras=(camera_header(),)))
-    if writer._camera("camera").way != STRAIGHT:
-        pytest.skip(f"frames go {writer._camera('camera').way}")
-    failing = writer._camera("camera").store.places[1]
 
-    def fail_once(file, offset, pixels):
-        if offset == failing:
+    def fail_once(file, place, pixels):
+        if np.array_equal(pixels, failing):
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(file, offset, pixels)
+        put(file, place, pixels)
 
-    monkeypatch.setattr(DirectFile, "write", fail_once)
+    monkeypatch.setattr(PlacedFile, "put", fail_once)
     for index in range(4):
         writer.begin_frame("camera", make.frame_header(index), make_frame(index))
     for call in (writer.flush, writer.close, lambda: writer.collect_frames("camera", wait=True)):
@@ -178,11 +199,12 @@ def test_after_a_frame_that_failed_none_is_named(tmp_path, make, monkeypatch):
     assert writer._camera("camera").count == 1
     writer.abandon()
     writer._file.close()
+    writer._placed.close()
     with h5py.File(path, "r") as file:
         assert len(file["entry/frames/camera/index"]) == 0  # the last flush was whole
 
 
-@PWRITE
+@O_DIRECT
 def test_short_writes_go_on_where_they_ended(tmp_path, make, monkeypatch):
     pwrite = os.pwrite
     monkeypatch.setattr(os, "pwrite", lambda file, part, at: pwrite(file, part[:4096], at))
@@ -190,7 +212,7 @@ def test_short_writes_go_on_where_they_ended(tmp_path, make, monkeypatch):
     assert_frames_are_there(tmp_path / "s.h5", 20, 64, 64)
 
 
-@PWRITE
+@O_DIRECT
 def test_a_disk_too_full_for_a_block_still_takes_frames(tmp_path, make, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -200,17 +222,87 @@ def test_a_disk_too_full_for_a_block_still_takes_frames(tmp_path, make, monkeypa
     assert_frames_are_there(tmp_path / "s.h5", 20, 64, 64)
 
 
-def test_a_short_session_leaves_no_long_block_empty(tmp_path, make):
-    write_frames(tmp_path / "s.h5", make, 5, 512, 512)
-    assert (tmp_path / "s.h5").stat().st_size < 10 * 512 * 512 * 2
+@O_DIRECT
+@pytest.mark.parametrize(("free", "reserved"), [(10**12, True), (10**9, False)])
+def test_no_room_is_taken_ahead_where_little_is_left(tmp_path, make, monkeypatch, free, reserved):
+    begins = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda _, begin, __: begins.append(begin))
+    monkeypatch.setattr("session.placed_file.free_bytes", lambda _: free)
+    with SessionWriter(tmp_path / "s.h5", make.header(cameras=(camera_header(),))) as writer:
+        writer.append_frame("camera", make.frame_header(0), make_frame(0))
+        straight = writer._camera("camera").way == STRAIGHT
+    assert bool(begins) == (reserved and straight)
 
 
-@PWRITE
-def test_a_way_that_is_closed_twice_closes_no_other_file(tmp_path):
+def test_a_short_session_is_no_longer_than_what_it_holds(tmp_path, make):
+    write_frames(tmp_path / "few.h5", make, 1, 512, 512)
+    write_frames(tmp_path / "more.h5", make, 6, 512, 512)
+    few, more = ((tmp_path / name).stat().st_size for name in ("few.h5", "more.h5"))
+    assert more - few == 5 * 512 * 512 * 2
+
+
+def test_frames_lie_one_behind_the_other(tmp_path, make):
+    path = tmp_path / "s.h5"
+    write_frames(path, make, 100, 64, 64)
+    with h5py.File(path, "r") as file:
+        data = file["entry/frames/camera/data"].id
+        places = [data.get_chunk_info_by_coord((n, 0, 0)).byte_offset for n in range(100)]
+    assert places == sorted(places)
+
+
+@O_DIRECT
+def test_a_file_that_is_closed_twice_closes_no_other_file(tmp_path):
     path = tmp_path / "s"
+    placed = PlacedFile(path)
+    placed.close()
     path.write_bytes(bytes(4096))
-    way = DirectFile(path, 4096)
-    way.close()
     with path.open("rb") as one, path.open("rb") as another:
-        way.close()
+        placed.close()
         assert one.read() == another.read() == bytes(4096)
+
+
+class Watched:
+    """What h5py has of a dataset; notes what is asked of it."""
+
+    def __init__(self, dataset, asked):
+        self._dataset, self._asked = dataset, asked
+
+    def __getattr__(self, name):
+        self._asked[name] += 1
+        return getattr(self._dataset, name)
+
+
+@pytest.mark.parametrize("compression", ["none", "deflate"])
+def test_a_frame_costs_as_much_late_as_early(tmp_path, make, monkeypatch, compression):
+    """HDF5 walks through all chunks before one to tell where it is: it is never asked."""
+    asked, driven = Counter(), Counter()
+
+    def watch(dataset):
+        of_ours = sys._getframe(1).f_globals["__name__"].startswith("session.")
+        return Watched(dataset._id, asked) if of_ours else dataset._id
+
+    def count(call):
+        def counted(file, *values):
+            driven["calls"] += 1
+            return call(file, *values)
+
+        return counted
+
+    for name in ("seek", "read", "write"):
+        monkeypatch.setattr(PlacedFile, name, count(getattr(PlacedFile, name)))
+    monkeypatch.setattr(h5py.Dataset, "id", property(watch))
+    camera = dataclasses.replace(camera_header(2, 2), compression=compression)
+    frame, found = np.zeros((2, 2), np.uint16), []
+    header = make.header(cameras=(camera,))
+    with SessionWriter(tmp_path / "s.h5", header, monotonic_ns=lambda: 0) as writer:
+        for index in range(5000):
+            before = driven.copy(), asked.copy()
+            writer.begin_frame("camera", make.frame_header(index), frame)
+            writer.collect_frames("camera", wait=True)
+            if index in (100, 4900):
+                found.append((driven - before[0], asked - before[1]))
+        writer.finish("done", "")
+    assert found[0] == found[1] == ({"calls": 2}, {"write_direct_chunk": 1})
+    walking = {"get_chunk_info", "get_chunk_info_by_coord", "chunk_iter"}
+    assert not walking & set(asked)
+    assert asked["write_direct_chunk"] == 5000

@@ -95,7 +95,7 @@ def test_slots_are_released_while_frames_keep_coming(tmp_path, make, ring):
     while released < 20:
         reply = told.hear()
         assert isinstance(reply, Released)
-        assert reply.count <= 8
+        assert reply.count < 8 + 8  # as many again may have been on their way
         released += reply.count
     told.end()
 
