@@ -12,6 +12,7 @@ from correlate.drift import (
     fixed_pattern_correlation,
     why_unusable,
 )
+from correlate.registering import register
 from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
 from correlate.window import Band
 
@@ -43,10 +44,7 @@ class DriftTracker:
         CannotTrack
             There is no usable frame, or the frames are too small.
         """
-        estimator = self._estimator()
-        shifts = [estimator.update(pixels) for pixels in frames()]
-        if not any(shift.valid for shift in shifts):
-            raise CannotTrack("no frame could be registered")
+        shifts, _ = self._register(frames)
         return drift_track(shifts, fixed_pattern_of(frames))
 
     def begin(self, frames: Frames) -> "LiveDrift":
@@ -57,11 +55,14 @@ class DriftTracker:
         CannotTrack
             There is no usable frame, or the frames are too small.
         """
-        estimator = self._estimator()
-        shifts = [estimator.update(pixels) for pixels in frames()]
-        if not any(shift.valid for shift in shifts):
-            raise CannotTrack("no frame could be registered")
+        _, estimator = self._register(frames)
         return LiveDrift(estimator, fixed_pattern_of(frames))
+
+    def _register(self, frames: Frames) -> tuple[list[Shift], DriftEstimator]:
+        found, estimator = register(frames, self._estimator())
+        if not any(shift.valid for shift in found.shifts):
+            raise CannotTrack("no frame could be registered")
+        return found.shifts, estimator
 
     def _estimator(self) -> DriftEstimator:
         try:
