@@ -194,6 +194,9 @@ def _search(
     pitch = min(width / 2, 1.0)
     edge = min(2 * width, (x[-1] - x[0]) / 4)
     grid = np.arange(x[0] + edge, x[-1] - edge + pitch, pitch)
+    if math.isfinite(within[1]):
+        nearest = np.min(np.abs(grid[None, :] - within[0][:, None]), axis=0)
+        grid = grid[nearest <= max(within[1] + pitch / 2, float(nearest.min()))]
     shape = 0.5 * (1 + special.erf((x[None, :] - grid[:, None]) / (math.sqrt(2) * width)))
     shape -= (shape @ shade / shade.sum())[:, None]
     power = np.maximum(shape**2 @ shade, 1e-300)
