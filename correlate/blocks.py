@@ -5,7 +5,7 @@ from nothing else: where blocks are looked at, and in which order, changes no bi
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -49,3 +49,19 @@ def in_blocks(
         if (head := next(block, None)) is None:
             return
         yield look_of(start + number * BLOCK_FRAMES)(itertools.chain([head], block))
+
+
+def some_frames(frames: Frames, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
+    """Yield frames of these numbers, which grow; others are not read where that can be.
+
+    Parameters
+    ----------
+    frames
+        Whose own method ``some(numbers)`` does this, where they have one.
+    """
+    elsewhere = getattr(frames, "some", None)
+    if elsewhere is not None:
+        yield from elsewhere(numbers)
+        return
+    wanted = set(numbers)
+    yield from (pixels for k, pixels in enumerate(frames()) if k in wanted)

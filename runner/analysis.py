@@ -160,7 +160,8 @@ def track_session(
     with SessionEditor.open(path) as editor:
         drift: dict[str, NDArray[np.generic]] = {"t_ns": t_ns, **track.drift}
         drift["valid"] = track.drift["valid"].astype(np.uint8)
-        editor.put_table(f"drift/{camera}", drift)
+        units = {name: track.units[name] for name in track.drift if name in track.units}
+        editor.put_table(f"drift/{camera}", drift, units=units)
         if tracker != "drift":
             editor.put_table(
                 f"tracks/{track_name}",

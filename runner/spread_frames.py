@@ -3,7 +3,7 @@
 Frames are never sent: a worker is told the file's path and which frames, and opens it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -51,6 +51,10 @@ class SessionFrames:
             for first, last in islice(self._ranges(start), most)
         )
         yield from self._team.in_order(look_at, tasks)
+
+    def some(self, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
+        """Read frames of these numbers."""
+        return (self._stack[k] for k in numbers)
 
     def _ranges(self, start: int) -> Iterator[tuple[int, int]]:
         count = len(self._stack)
