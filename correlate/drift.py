@@ -8,8 +8,10 @@ has gone, and taken out. The window moves with the specimen, so it adds no prefe
 zero.
 """
 
+import copy
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +138,8 @@ class DriftEstimator:
     bin_px
         Pixels a side that are summed before; what loses nothing where None. A larger one
         is quicker.
+    margin_px
+        Room for the window to move, at first; a sixty-fourth of the smaller side by default.
 
     Raises
     ------
@@ -151,6 +155,7 @@ class DriftEstimator:
         max_shift_px: float | None = None,
         reference_frames: int = 1,
         bin_px: int | None = None,
+        margin_px: float | None = None,
     ) -> None:
         if min(shape) < MIN_SIDE_PX:
             raise ValueError(
@@ -166,7 +171,7 @@ class DriftEstimator:
         if bin_px is not None:
             self._bins = [bin_px]
         self.bin_px = self._bins[0]
-        self._first_margin_px = max(side / 64, 2.0)
+        self._first_margin_px = margin_px or max(side / 64, 2.0)
         self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
         self._highest = math.inf  # cycles per px, of the modes that are looked at
         self._first: Power | None = None
@@ -176,6 +181,7 @@ class DriftEstimator:
         self._reference: _Reference | None = None
         self._weights: _Weights | None = None
         self._last = 0.0, 0.0
+        self._is_frozen = False
         self._ready: tuple[_Reference, _Weights, Spectrum, Spectrum | None] | None = None
 
     @property
@@ -183,6 +189,41 @@ class DriftEstimator:
         """Share of a pixel's variance, without the scene, that is a fixed pattern."""
         shared = self._shared()
         return float(shared[0] / self._noise[0]) if self._noise[0] > 0 else 0.0
+
+    @property
+    def has_learned(self) -> bool:
+        """True when neither the reference nor the pattern grows any more."""
+        return (
+            self._reference is not None
+            and self._reference.count >= self._reference_frames
+            and len(self._pattern) >= PATTERN_FRAMES
+        )
+
+    def frozen(self) -> Self:
+        """Return a copy whose reference stays, to register frames apart from all others."""
+        other = copy.copy(self)
+        other._first = other._high = other._ready = None  # noqa: SLF001 - of this very class
+        other._is_frozen = True  # noqa: SLF001
+        return other
+
+    def go_on_from(self, last: tuple[float, float]) -> None:
+        """Follow the next frame from a shift (dx, dy) that was found elsewhere."""
+        self._last = last
+
+    def is_too_narrow_for(self, shift_px: float) -> bool:
+        """Tell whether such a shift asks for a window with more room."""
+        return self._modes.margin_px < min(shift_px, self.max_shift_px)
+
+    def wider(self, shift_px: float) -> "DriftEstimator":
+        """Return an estimator that has yet to learn, with room for such a shift and more."""
+        return DriftEstimator(
+            self._shape,
+            band=self._band,
+            max_shift_px=self.max_shift_px,
+            reference_frames=self._reference_frames,
+            bin_px=self._bins[0] if len(self._bins) == 1 else None,
+            margin_px=min(2 * shift_px, self.max_shift_px),
+        )
 
     def update(self, pixels: NDArray[np.generic]) -> Shift:
         """Register one frame, and let it improve the reference.
@@ -205,7 +246,7 @@ class DriftEstimator:
         """Register one frame of which the sums over ``bin_px`` rows are there already."""
         if reason := _why_unusable(sums, pixels):
             return no_shift(reason)
-        if self._first is None:
+        if self._reference is None:
             return self._begin(pixels)
         image = sums.image(self.bin_px) if sums.bin_px <= self.bin_px else None
         if image is None:
@@ -369,17 +410,18 @@ class DriftEstimator:
         weights = self._known_weights(float(image.mean()) / self.bin_px**2)
         if not math.isfinite(weights.sigma_x_px + weights.sigma_y_px):
             return no_shift("there is too little contrast to tell a shift")
-        spectrum, dx, dy, quality = self._follow(image, weights, *self._last)
-        if quality < MIN_QUALITY:
+        found = self._follow(image, weights, *self._last)
+        if found[3] < MIN_QUALITY:
             cross = self._cross(self._modes.of(image, 0.0, 0.0), weights)
             dx, dy, significance = self._look_everywhere(cross)
             if significance < MIN_SIGNIFICANCE:
                 return no_shift("the correlation has no clear peak")
-            spectrum, dx, dy, quality = self._follow(image, weights, dx, dy)
-            if quality < MIN_QUALITY:
+            found = self._follow(image, weights, dx, dy)
+            if found[3] < MIN_QUALITY:
                 return no_shift("what is seen is no longer what the reference shows")
+        spectrum, dx, dy, quality = found
         far = max(abs(dx), abs(dy))
-        if far > self._modes.margin_px and self._modes.margin_px < self.max_shift_px:
+        if self.is_too_narrow_for(far) and not self._is_frozen:
             self._restart(min(2 * far, self.max_shift_px))
             self._last = dx, dy
             return self._register(image)

@@ -7,10 +7,17 @@ N counts per pixel in L rows and a relative step c. Many lines are fitted at onc
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
+
+fast_climb: Any
+try:
+    from correlate.edge_fast import climb as fast_climb
+except ImportError:  # the extra "fast" is not there
+    fast_climb = None
 
 STEPS = 12
 WIDTH_STEPS = 30
@@ -187,6 +194,9 @@ def _search(
     pitch = min(width / 2, 1.0)
     edge = min(2 * width, (x[-1] - x[0]) / 4)
     grid = np.arange(x[0] + edge, x[-1] - edge + pitch, pitch)
+    if math.isfinite(within[1]):
+        nearest = np.min(np.abs(grid[None, :] - within[0][:, None]), axis=0)
+        grid = grid[nearest <= max(within[1] + pitch / 2, float(nearest.min()))]
     shape = 0.5 * (1 + special.erf((x[None, :] - grid[:, None]) / (math.sqrt(2) * width)))
     shape -= (shape @ shade / shade.sum())[:, None]
     power = np.maximum(shape**2 @ shade, 1e-300)
@@ -213,47 +223,88 @@ def _score(
     free_width: bool,  # noqa: FBT001 - private, and named where it is given
     significance: FloatArray,
 ) -> EdgeFits:
-    """Climb to the top of the likelihood of each line."""
-    position = np.array(start)
-    width = np.full(len(counts), width_px)
-    low, high = _levels(x, counts / shade, position)
-    n = 4 if free_width else 3
-    sigma, settled = np.full(len(counts), np.inf), np.zeros(len(counts), dtype=bool)
-    inverse = np.full((len(counts), n, n), np.nan)
-    for _ in range(WIDTH_STEPS if free_width else STEPS):
-        gradient, model = _gradient(x, shade, (position, width, low, high), n)
-        weighted = gradient / model[:, None, :]
-        fisher = weighted @ gradient.transpose(0, 2, 1)
-        score = weighted @ (counts - model)[:, :, None]
-        inverse = _inverse(fisher)
-        change = (inverse @ score)[:, :, 0]
-        wide = np.sqrt(width**2 + PIXEL_VARIANCE)
-        step = _within(change[:, 0], -2 * wide, 2 * wide)
-        position = _within(position + step, x[0], x[-1])
-        low, high = low + change[:, 1], high + change[:, 2]
-        if free_width:
-            change_w = _within(change[:, 3], -0.3 * width, 0.3 * width)
-            width = _within(width + change_w, MIN_WIDTH_PX, (x[-1] - x[0]) / 4)
-        sigma = np.sqrt(np.maximum(inverse[:, 0, 0], 0.0))
-        share = np.abs(step) / np.maximum(sigma, 1e-9)
-        settled = share < SETTLED_SIGMAS
-        if np.all(share < CONVERGED_SIGMAS):
-            break
-    _, model = _gradient(x, shade, (position, width, low, high), n)
-    chi2 = np.sum((counts - model) ** 2 / model, axis=1) / max(len(x) - n, 1)
+    """Climb to the top of the likelihood of each line, compiled where that is there."""
+    low, high = _levels(x, counts / shade, start)
+    steps = WIDTH_STEPS if free_width else STEPS
+    limits = np.array(
+        [free_width, steps, PIXEL_VARIANCE, SETTLED_SIGMAS, CONVERGED_SIGMAS, MIN_WIDTH_PX], float
+    )
+    # Of one layout: what is compiled is compiled once.
+    at, seen, grain = (np.ascontiguousarray(a, dtype=np.float64) for a in (x, counts, shade))
+    chosen = climb if fast_climb is None else fast_climb
+    top = chosen(at, seen, grain, np.array(start), width_px, np.stack([low, high]), limits)
+    position, width, low, high, sigma, width_sigma, chi2, settled = top
     inside = (position > x[0]) & (position < x[-1]) & np.isfinite(sigma) & (sigma > 0)
-    width_sigma = np.sqrt(np.maximum(inverse[:, 3, 3], 0.0)) if free_width else 0 * width
     return EdgeFits(
         position_px=position,
         sigma_px=sigma,
         left=low,
         right=high,
         chi2=chi2,
-        converged=inside & settled,
+        converged=inside & (settled > 0),
         width_px=width,
         width_sigma_px=width_sigma,
         significance=significance,
     )
+
+
+def climb(
+    x: FloatArray,
+    counts: FloatArray,
+    shade: FloatArray,
+    start: FloatArray,
+    width_px: float,
+    levels: FloatArray,
+    limits: FloatArray,
+) -> FloatArray:
+    """Climb to the top of the likelihood of each line by Fisher scoring.
+
+    Parameters
+    ----------
+    x, counts, shade
+        Positions, lines, and the specimen's brightness, as for `fit_edges`.
+    start, width_px, levels
+        Where to begin: places, width, and levels on both sides, shape (2, n_lines).
+    limits
+        1 where the width is fitted, steps at most, variance of a pixel's square, shares of
+        the sigma that are settled and converged, the least width.
+
+    Returns
+    -------
+    numpy.ndarray
+        Position, width, both levels, sigmas of position and width, reduced chi2, and 1
+        where the climb settled; shape (8, n_lines).
+    """
+    free_width, steps, _, settled_at, converged_at, least_px = limits.tolist()
+    n = 4 if free_width else 3
+    top = np.zeros((8, len(counts)))
+    top[0], top[1], top[2:4], top[4] = start, width_px, levels, np.inf
+    todo = np.arange(len(counts))  # the lines that have not converged
+    for _ in range(int(steps)):
+        position, width, low, high = top[:4, todo]
+        gradient, model = _gradient(x, shade, (position, width, low, high), n)
+        weighted = gradient / model[:, None, :]
+        fisher = weighted @ gradient.transpose(0, 2, 1)
+        score = weighted @ (counts[todo] - model)[:, :, None]
+        inverse = _inverse(fisher)
+        change = (inverse @ score)[:, :, 0]
+        wide = np.sqrt(width**2 + PIXEL_VARIANCE)
+        step = _within(change[:, 0], -2 * wide, 2 * wide)
+        top[0, todo] = _within(position + step, x[0], x[-1])
+        top[2, todo], top[3, todo] = low + change[:, 1], high + change[:, 2]
+        if free_width:
+            change_w = _within(change[:, 3], -0.3 * width, 0.3 * width)
+            top[1, todo] = _within(width + change_w, least_px, (x[-1] - x[0]) / 4)
+            top[5, todo] = np.sqrt(np.maximum(inverse[:, 3, 3], 0.0))
+        sigma = np.sqrt(np.maximum(inverse[:, 0, 0], 0.0))
+        share = np.abs(step) / np.maximum(sigma, 1e-9)
+        top[4, todo], top[7, todo] = sigma, share < settled_at
+        todo = todo[~(share < converged_at)]
+        if not len(todo):
+            break
+    _, model = _gradient(x, shade, (top[0], top[1], top[2], top[3]), n)
+    top[6] = np.sum((counts - model) ** 2 / model, axis=1) / max(len(x) - n, 1)
+    return top
 
 
 def _gradient(

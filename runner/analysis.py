@@ -30,6 +30,8 @@ from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
 from runner.session_holder import holder_change_of, holder_of, put_holder
 from runner.session_shorts import Shorts, find_shorts
+from runner.spread_frames import SessionFrames
+from runner.team import ALONE, Team
 from runner.timebase import fit_time_base
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
@@ -40,7 +42,6 @@ from session.editor import SessionEditor
 from session.reader import Session
 from session.session_link import LINK
 
-CHUNK_FRAMES = 32
 FARADAY_UNITS = {"charge": "C", "position": "m", "position_sigma": "m"}
 VELOCITY_WINDOW_S = 10.0
 END_WINDOW_S = 2.0  # of an end that grows: what a rule on images looks back over, too
@@ -111,6 +112,7 @@ def track_session(
     *,
     name: str | None = None,
     options: Mapping[str, float | str] | None = None,
+    team: Team = ALONE,
 ) -> TrackSummary:
     """Run a tracker over the stored frames, and write drift and track.
 
@@ -122,11 +124,15 @@ def track_session(
         Of the track; that of the tracker where None.
     options
         What the tracker is told, in SI units.
+    team
+        Who else looks at frames; the result does not depend on it.
 
     Raises
     ------
     UnknownTracker
         There is no such tracker.
+    WorkersRefused
+        A worker does not find the file.
     CannotTrack
         The session has no frames, or the tracker does not find its object in them.
     """
@@ -138,11 +144,7 @@ def track_session(
         camera = session.cameras[0]
         stack, table = session.frames(camera), session.frame_table(camera)
         sample = session.attributes("sample")
-
-        def frames() -> object:
-            for _, chunk in stack.chunks(CHUNK_FRAMES):
-                yield from chunk
-
+        frames = SessionFrames(stack, team)
         settings = SceneSettings(
             shape=(stack.shape[1], stack.shape[2]),
             pixel_size_m=float(str(table.attributes.get("pixel_size", math.nan))),
@@ -159,7 +161,8 @@ def track_session(
     with SessionEditor.open(path) as editor:
         drift: dict[str, NDArray[np.generic]] = {"t_ns": t_ns, **track.drift}
         drift["valid"] = track.drift["valid"].astype(np.uint8)
-        editor.put_table(f"drift/{camera}", drift)
+        units = {name: track.units[name] for name in track.drift if name in track.units}
+        editor.put_table(f"drift/{camera}", drift, units=units)
         if tracker != "drift":
             editor.put_table(
                 f"tracks/{track_name}",

@@ -445,18 +445,39 @@ def dry_run(experiment: Path, session: Path, latency: str, *, as_json: bool) -> 
     metavar="KEY=VALUE",
     help="What the tracker is told, such as target=right; may be repeated.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes of this computer that look at frames.",
+)
+@click.option(
+    "--cluster", metavar="ADDRESS", help="A Dask scheduler instead, such as tcp://lab:8786."
+)
 @json_option
-def track(session: Path, tracker: str, options: tuple[str, ...], *, as_json: bool) -> None:
+def track(
+    session: Path,
+    tracker: str,
+    options: tuple[str, ...],
+    workers: int,
+    cluster: str | None,
+    *,
+    as_json: bool,
+) -> None:
     """Run a tracker over the stored frames of a SESSION.
 
-    Example: lamella track ti.h5 --tracker drift
+    Example: lamella track ti.h5 --tracker drift --workers 4
     """
     with _exit_codes():
         from runner.analysis import render_track, track_session  # noqa: PLC0415
+        from runner.team import open_team  # noqa: PLC0415
         from runner.track_options import read_pairs  # noqa: PLC0415
 
         told = read_pairs(tracker, options)
-        _conclude(track_session(session, tracker, options=told), render_track, as_json=as_json)
+        with open_team(workers, cluster) as team:
+            summary = track_session(session, tracker, options=told, team=team)
+        _conclude(summary, render_track, as_json=as_json)
 
 
 @main.command()

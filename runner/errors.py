@@ -4,7 +4,7 @@ the input was refused (2)          ExperimentError, QuantityError, OutputRefused
                                    LabError, SessionRefused, SessionExists,
                                    CannotTrack, UnknownTracker, RecordingError, EdgeFileError,
                                    HolderMismatch, BadCredentials, CannotContinue, BadNote,
-                                   CannotTry, ViewError
+                                   CannotTry, ViewError, WorkersRefused
 an instrument or camera failed (3) InstrumentError, InstrumentUnavailable,
                                    CameraError, RecorderLost
 """
@@ -28,6 +28,7 @@ from runner.position import CannotContinue
 from runner.problems import ExperimentError
 from runner.quantities import QuantityError
 from runner.session_holder import HolderMismatch
+from runner.team import WorkersRefused
 from runner.view_port import ViewError
 from session.errors import RecorderLost, SessionExists, SessionRefused
 
@@ -50,6 +51,7 @@ REFUSED: tuple[type[Exception], ...] = (
     BadNote,
     CannotTry,
     ViewError,
+    WorkersRefused,
 )
 FAILED: tuple[type[Exception], ...] = (
     InstrumentError,

@@ -1,5 +1,7 @@
 """Frames that Dask reads: by path, in whatever thread, process or machine computes them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -45,6 +47,18 @@ class FrameSource:
         SessionRefused
             The file is gone, damaged, or holds other frames by now.
         """
+        with self.opened() as stack:
+            return stack[key]
+
+    @contextmanager
+    def opened(self) -> Iterator[FrameStack]:
+        """Open the file, to read frames more than once.
+
+        Raises
+        ------
+        SessionRefused
+            The file is gone, damaged, or holds other frames by now.
+        """
         with open_checked(self.path, only=self.name) as file:
             dataset = file.get(self.name)
             there: tuple[int, ...] = getattr(dataset, "shape", ())
@@ -54,7 +68,7 @@ class FrameSource:
                     f"{self.path}: {self.name} no longer holds {self.shape} {self.dtype}; open"
                     " the session again"
                 )
-            return FrameStack(dataset, self.shape[0], self.path)[key]
+            yield FrameStack(dataset, self.shape[0], self.path)
 
 
 def dask_frames(

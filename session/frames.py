@@ -163,6 +163,18 @@ class FrameStack:
 
         return dask_frames(self._path, self._name, self.shape, self._dtype, frames_in_block)
 
+    def source(self) -> Any:
+        """Return the frames as plain data that can be sent elsewhere, and open the file there.
+
+        Returns
+        -------
+        FrameSource
+            With the file's path as another process of this machine finds it.
+        """
+        from session.frame_source import FrameSource  # noqa: PLC0415 - imports this module
+
+        return FrameSource(self._path.resolve(), self._name, self.shape, self._dtype)
+
     def __array__(
         self,
         dtype: np.dtype[Any] | None = None,

@@ -2,6 +2,7 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,9 @@ from correlate.drift import (
     fixed_pattern_correlation,
     why_unusable,
 )
+from correlate.registering import register
 from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
+from correlate.turning import Turns, find_turns
 from correlate.window import Band
 
 LONG_REFERENCE = 64
@@ -43,11 +46,9 @@ class DriftTracker:
         CannotTrack
             There is no usable frame, or the frames are too small.
         """
-        estimator = self._estimator()
-        shifts = [estimator.update(pixels) for pixels in frames()]
-        if not any(shift.valid for shift in shifts):
-            raise CannotTrack("no frame could be registered")
-        return drift_track(shifts, fixed_pattern_of(frames))
+        shifts, _ = self._register(frames)
+        turns = find_turns(frames, shifts, self._settings.shape)
+        return _with_turns(drift_track(shifts, fixed_pattern_of(frames)), turns)
 
     def begin(self, frames: Frames) -> "LiveDrift":
         """Learn a reference from first frames, and return what registers more onto it.
@@ -57,11 +58,14 @@ class DriftTracker:
         CannotTrack
             There is no usable frame, or the frames are too small.
         """
-        estimator = self._estimator()
-        shifts = [estimator.update(pixels) for pixels in frames()]
-        if not any(shift.valid for shift in shifts):
-            raise CannotTrack("no frame could be registered")
+        _, estimator = self._register(frames)
         return LiveDrift(estimator, fixed_pattern_of(frames))
+
+    def _register(self, frames: Frames) -> tuple[list[Shift], DriftEstimator]:
+        found, estimator = register(frames, self._estimator())
+        if not any(shift.valid for shift in found.shifts):
+            raise CannotTrack("no frame could be registered")
+        return found.shifts, estimator
 
     def _estimator(self) -> DriftEstimator:
         try:
@@ -106,6 +110,35 @@ def drift_track(shifts: list[Shift], pattern: float) -> Track:
         reasons=Counter(shift.reason for shift in shifts if not shift.valid),
         attributes={"fixed_pattern_correlation": pattern},
         drift=drift,
+    )
+
+
+def _with_turns(track: Track, turns: Turns) -> Track:
+    """Return a track with rotation and magnification, which nothing is corrected by."""
+    columns = {
+        "rotation": turns.rotation_rad,
+        "rotation_sigma": turns.rotation_sigma_rad,
+        "magnification": turns.magnification,
+        "magnification_sigma": turns.magnification_sigma,
+    }
+    looked = np.flatnonzero(np.isfinite(turns.rotation_rad))
+    last = (
+        {f"last_{name}": float(values[looked[-1]]) for name, values in columns.items()}
+        if len(looked)
+        else {}
+    )
+    return replace(
+        track,
+        columns={**track.columns, **columns},
+        units={
+            **track.units,
+            "rotation": "rad",
+            "rotation_sigma": "rad",
+            "magnification": "",
+            "magnification_sigma": "",
+        },
+        attributes={**track.attributes, **last},
+        drift={**track.drift, **columns},
     )
 
 

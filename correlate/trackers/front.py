@@ -4,20 +4,23 @@ The layers run across the frames, gold to electrolyte from left to right. The co
 of every frame are kept; the frames themselves are not.
 """
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.blocks import BLOCK_FRAMES, in_blocks
 from correlate.drift import DriftEstimator, Shift
 from correlate.edge import EdgeFit
 from correlate.film import FIRST_WIDTH_PX, find_film, first_place
 from correlate.front_learn import learn_model
 from correlate.front_line import FrontFollower, FrontModel, FrontShape
 from correlate.kinematics import windowed_velocity
+from correlate.registering import Line, register
 from correlate.sums import frame_sums
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, SceneSettings, Track
@@ -25,6 +28,8 @@ from correlate.window import Band
 
 TEXTURE_ROUNDS = 2
 FIRST_FRAMES = 20
+ROUGH_FRAMES = 512  # in which the film is found at first
+LEARNED_FRAMES = 2048  # at most, spread over all
 SUMMED_ROWS_PX = 4
 LIVE_BIN_PX = 4  # of large frames: quick, and what it loses matters little on a long reference
 LIVE_SIDE_PX = 512
@@ -47,7 +52,7 @@ class _Learned:
 
     model: FrontModel
     place_px: float  # in the first frames
-    lines: NDArray[np.float64]
+    lines: list[Line]
     shifts: list[Shift]
     estimator: DriftEstimator
 
@@ -83,18 +88,21 @@ class FrontTracker:
         """
         learned = self._learn(frames)
         follower = FrontFollower(learned.model, learned.place_px)
-        readings = []
-        for pixels, line, shift in zip(frames(), learned.lines, learned.shifts, strict=True):
-            if not shift.valid:
-                readings.append(FrontReading(shift=shift, reason=NOT_REGISTERED))
-                continue
-            fit = follower.fit(line, shift.dx_px)
+        found = []
+        for line, shift in zip(learned.lines, learned.shifts, strict=True):
+            fit = follower.fit(_counts(line), shift.dx_px) if shift.valid else NOT_REGISTERED
+            place = follower.place_px
             if isinstance(fit, str):
-                readings.append(FrontReading(shift=shift, reason=fit))
-                continue
-            sums = frame_sums(pixels, SUMMED_ROWS_PX)
-            shape = follower.shape(sums, fit, shift.dx_px)
-            readings.append(FrontReading(shift=shift, fit=fit, shape=shape))
+                found.append(Placed(FrontReading(shift=shift, reason=fit), place))
+            else:
+                found.append(Placed(FrontReading(shift=shift, fit=fit), place))
+        readings: list[FrontReading] = []
+
+        def shapes_from(first: int) -> "_Shapes":
+            return _Shapes(learned.model, found[first : first + BLOCK_FRAMES])
+
+        for block in in_blocks(frames, shapes_from):
+            readings.extend(block)
         return front_track(readings, learned.model, self._settings)
 
     def begin(self, frames: Frames) -> "LiveFront":
@@ -110,23 +118,37 @@ class FrontTracker:
         follower = FrontFollower(learned.model, learned.place_px)
         for line, shift in zip(learned.lines, learned.shifts, strict=True):
             if shift.valid:
-                follower.fit(line, shift.dx_px)
+                follower.fit(_counts(line), shift.dx_px)
         return LiveFront(self._settings, learned.model, follower.place_px, learned.estimator)
 
     def _learn(self, frames: Frames, bin_px: int | None = None) -> _Learned:
-        lines, rough = self._first_pass(frames)
-        dx = np.array([s.dx_px for s in rough])
-        film = find_film(lines, dx, self._film_px)
+        def first_frames() -> Iterable[NDArray[np.generic]]:
+            return itertools.islice(frames(), ROUGH_FRAMES)
+
+        rough, _ = register(first_frames, DriftEstimator(self._settings.shape), with_lines=True)
+        if not rough.lines:
+            raise CannotTrack("there is no frame")
+        dx = np.array([s.dx_px for s in rough.shifts])
+        film = find_film(np.array(rough.lines, np.float64), dx, self._film_px)
         band = Band(left_px=film.first_px, right_px=film.last_px)
         estimator = DriftEstimator(
             self._settings.shape, band=band, reference_frames=LONG_REFERENCE, bin_px=bin_px
         )
-        shifts = [estimator.update(pixels) for pixels in frames()]
-        dx = np.array([s.dx_px for s in shifts])
-        usable = np.array([s.valid for s in shifts])
+        seen, estimator = register(frames, estimator, with_lines=True)
+        # The film's edges, its texture and the front's width ask for some frames of all.
+        count = len(seen.lines)
+        some = np.linspace(0, count - 1, min(count, LEARNED_FRAMES)).round().astype(np.intp)
+        lines = np.array([seen.lines[i] for i in some], np.float64)
+        dx = np.array([seen.shifts[i].dx_px for i in some])
         film = find_film(lines, dx, self._film_px)
-        first = np.flatnonzero(usable)[:FIRST_FRAMES]
-        place, rises = first_place(lines[first], dx[first], film, FIRST_WIDTH_PX)
+        usable = [i for i, s in enumerate(seen.shifts) if s.valid]
+        first = usable[:FIRST_FRAMES]
+        place, rises = first_place(
+            np.array([seen.lines[i] for i in first], np.float64),
+            np.array([seen.shifts[i].dx_px for i in first]),
+            film,
+            FIRST_WIDTH_PX,
+        )
         model = FrontModel(
             film=film,
             texture=np.ones(lines.shape[1]),
@@ -136,20 +158,40 @@ class FrontTracker:
         for _ in range(TEXTURE_ROUNDS):
             model = learn_model(model, lines, dx, _follow(lines, dx, model, place))
         return _Learned(
-            model=model, place_px=place, lines=lines, shifts=shifts, estimator=estimator
+            model=model,
+            place_px=place,
+            lines=seen.lines,
+            shifts=seen.shifts,
+            estimator=estimator,
         )
 
-    def _first_pass(self, frames: Frames) -> tuple[NDArray[np.float64], list[Shift]]:
-        """Return the column sums of all frames, and a drift that knows no band."""
-        estimator = DriftEstimator(self._settings.shape)
-        lines, shifts = [], []
-        for pixels in frames():
-            sums = frame_sums(pixels, estimator.bin_px)
-            lines.append(sums.line())
-            shifts.append(estimator.update_sums(sums, pixels))
-        if not lines:
-            raise CannotTrack("there is no frame")
-        return np.array(lines), shifts
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A reading without its shape, and where the front was looked for after it."""
+
+    reading: FrontReading
+    place_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shapes:
+    """Tells the shape of fronts whose places were found in a block of frames."""
+
+    model: FrontModel
+    found: list[Placed]
+
+    def __call__(self, frames: Iterable[NDArray[np.generic]]) -> list[FrontReading]:
+        readings = []
+        for pixels, placed in zip(frames, self.found, strict=True):
+            reading = placed.reading
+            if reading.fit is not None:
+                follower = FrontFollower(self.model, placed.place_px)
+                sums = frame_sums(pixels, SUMMED_ROWS_PX)
+                shape = follower.shape(sums, reading.fit, reading.shift.dx_px)
+                reading = replace(reading, shape=shape)
+            readings.append(reading)
+        return readings
 
 
 class LiveFront:
@@ -273,6 +315,10 @@ def front_track(
         },
         drift=drift_columns([r.shift for r in readings]),
     )
+
+
+def _counts(line: Line) -> NDArray[np.float64]:
+    return np.asarray(line, dtype=np.float64)
 
 
 def _follow(
