@@ -34,14 +34,22 @@ def movie(
     front_m: float,
     options: dict[str, float | str] | None = None,
     frame_s: float = 0.2,
+    shares: Floats | None = None,
     **overrides: float,
 ) -> Movie:
-    """Film a scenario while its front moves by so much, after the first still frames."""
+    """Film a scenario while its front moves by so much, after the first still frames.
+
+    Parameters
+    ----------
+    shares
+        Of ``front_m`` in each frame, instead; shape (count,).
+    """
     scenario = load(name, **overrides)
     scene, camera = new_scene(scenario, seed), scenario.camera
     stage = Stage(seed, camera.drift_m_per_root_s)
     still = min(STILL, count // 3)
     gone = np.clip((np.arange(count) - still) / max(count - still - 3, 1), 0, 1)
+    gone = gone if shares is None else shares
     frames, rows, x_px = [], [], []
     for i, share in enumerate(gone):
         front = scenario.cell.front_start_m + front_m * float(share)

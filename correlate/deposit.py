@@ -14,18 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from correlate.gap import LEAST_PX, Gap
+from correlate.gap import LEAST_PX, Gap, Index
 from correlate.segmentation import Mask
 
 MARGIN_WIDTHS, MARGIN_PX = 2.0, 1.0  # of the outline's softness, around the object
-DEEP_WIDTHS = 2.0  # from an outline on, where the cover is whole
-RING_PX, RING_SIGMAS = 8.0, 2.0  # around that, in which a new branch shows, and how clearly
+DEEP_WIDTHS = 3.0  # from an outline on, where the cover is whole
+RING_PX, RING_SIGMAS = 8.0, 3.0  # around that, in which a new branch shows, and how clearly
 AWAY_PX = 14.0  # of the background that tells the level of the beam
 MOST_BESIDE = 40_000
 EDGE_COLUMNS = 6  # next to the electrode, that stand for what its edge hides, too
 MEMORY_FRAMES = 60.0
 Floats = NDArray[np.float64]
-Index = NDArray[np.intp]
 Crop = tuple[slice, slice]
 
 
@@ -250,7 +249,8 @@ class Region:
         unknown = gap.unknown[self.crop]
         counted = squares * gap.background[self.crop] / gap.level[self.crop] ** 2 / gap.frames
         # Where the background was seen, its texture is known.
-        texture = gap.texture * float(squares[unknown].sum())
+        rows, columns = np.nonzero(unknown & (weight != 0))
+        texture = gap.by_texture(rows, columns, weight[rows, columns])
         self._shared = float(counted[~unknown].sum()) + texture
 
     def level(

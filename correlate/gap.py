@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from correlate.edge import fit_edges
 from correlate.outgrowth import rooted
+from correlate.residuals import LAG_PX, autocorrelation
 from correlate.segmentation import Mask, robust_spread, without_small
 
 STRETCHES = 8
@@ -26,8 +27,12 @@ BLOCK_PX = 8
 SMOOTH_PX, COARSE_PX = 1.5, 4.0
 SURE_SIGMAS = 6.0  # of the noise, by which a contrast stands out pixel by pixel
 LOW_SIGMAS, HIGH_SIGMAS, LEAST_PX = 2.5, 5.0, 30
+HIDES_PX, HIDES_MORE = 5.0, 4.0  # around an object; of the texture over its contrast
+FIRST_LAG_PX = 2.0
+GRAINS_PX = np.linspace(1.0, 5.0, 17)  # Gaussian sigmas that are looked for
 HALF = 0.5  # of the contrast: where the outline of an object lies
 Floats = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,9 +64,9 @@ class Gap:
         Mean of the very first frames, as it is seen.
     frames
         That the background is the mean of.
-    texture
+    texture, grain_px
         Variance of the relative brightness by texture, per px of an area that is much
-        larger than a grain.
+        larger than a grain; Gaussian sigma of the grain.
     """
 
     root: Edge
@@ -80,6 +85,18 @@ class Gap:
     def edge_px(self) -> float:
         """Column of the root's edge in the gap's arrays."""
         return self.root.x_px - self.first
+
+    def by_texture(self, rows: Index, columns: Index, weight: Floats) -> float:
+        """Return the variance of a weighted sum of relative brightness, by texture."""
+        if not np.any(weight):
+            return 0.0
+        patch = np.zeros((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
+        patch[rows - rows.min(), columns - columns.min()] = weight
+        # Two grains see each other over sqrt(2) of their size.
+        shared = ndimage.gaussian_filter(
+            patch, math.sqrt(2) * self.grain_px, mode="constant", truncate=3.0
+        )
+        return self.texture * max(float(np.sum(patch * shared)), 0.0)
 
 
 def find_edge(mean: Floats, *, right: bool) -> Edge:
@@ -172,9 +189,15 @@ def learn_gap(
         level = plane(part, ~_grown(covered, 8.0))
         for image in (part, end):
             covered |= outline(rises * (image - level) / level, covered)[0]
-    unknown = _grown(covered, 5.0) if np.any(covered) else covered
+    unknown = _grown(covered, HIDES_PX) if np.any(covered) else covered
+    texture, grain_px = _texture(part, level, unknown)
+    if np.any(covered):
+        # Texture shifts an outline: what is thought to be bare there may be covered, too.
+        depth = ndimage.distance_transform_edt(covered)
+        contrast = float(np.median(np.abs(part / level - 1)[depth > 0.6 * depth.max()]))
+        more_px = HIDES_MORE * math.sqrt(texture) / max(contrast, 1e-3)
+        unknown = _grown(covered, HIDES_PX + min(more_px, 2 * HIDES_PX))
     background = _filled(part, level, unknown)
-    texture, grain_px = _texture(part, level, unknown, frames)
     return Gap(
         root=root,
         target=target,
@@ -291,31 +314,27 @@ def _filled(part: Floats, level: Floats, unknown: Mask) -> Floats:
     return np.asarray(np.where(unknown, level * share[None, :], part))
 
 
-def _texture(part: Floats, level: Floats, unknown: Mask, frames: int) -> tuple[float, float]:
+def _texture(part: Floats, level: Floats, unknown: Mask) -> tuple[float, float]:
     """Return the variance of relative brightness by texture, per px of a large area, and its grain.
 
-    The mean of a block of side B errs by ``texture (1 - a / B)`` in all, for a grain of Gaussian
-    sigma ``a sqrt(pi) / 2``: two sizes tell both.
+    Grains of Gaussian sigma ``a`` have an autocorrelation ``v exp(-(r / 2 a)^2)``, and the mean
+    of a large area varies by ``4 pi a^2 v`` over its size. Lags of 2 px and more are free of the
+    noise of counts, which moving frames by parts of a pixel spreads over neighbours.
     """
-    counts = 1 / (float(np.median(level)) * frames)
-    small, large = (
-        math.sqrt(max(_of_blocks(part / level - 1, unknown, side) - counts, 0.0))
-        for side in (BLOCK_PX, 2 * BLOCK_PX)
-    )
-    whole = max(2 * large - small, large)
-    if whole <= 0:
-        return 0.0, 1.0
-    grain = BLOCK_PX * (1 - small / whole) * math.sqrt(math.pi) / 2
-    return whole**2, min(max(grain, 0.5), 6.0)
-
-
-def _of_blocks(rest: Floats, unknown: Mask, side: int) -> float:
-    """Return the variance of the means of blocks, times their pixels."""
-    height, width = (n - n % side for n in rest.shape)
-    shape = height // side, side, width // side, side
-    means = rest[:height, :width].reshape(shape).mean(axis=(1, 3))
-    clear = ~np.any(unknown[:height, :width].reshape(shape), axis=(1, 3))
-    if clear.sum() < 8:
-        clear = np.ones_like(clear)
-    _, spread = robust_spread(means[clear])
-    return spread**2 * side**2
+    known = (~unknown).astype(np.float64)
+    rest = np.where(unknown, 0.0, part / level - 1)
+    rest -= known * float(rest.sum() / known.sum())
+    pairs = autocorrelation(known)
+    lags = autocorrelation(rest) / np.maximum(pairs, 1.0)
+    at = np.hypot(*(np.indices(lags.shape) - LAG_PX))
+    used = (at >= FIRST_LAG_PX) & (at <= LAG_PX)
+    # What a plane does not hold is a level of all lags.
+    best, found = math.inf, (0.0, 1.0)
+    for grain in GRAINS_PX:
+        bell = np.exp(-((at[used] / (2 * grain)) ** 2))
+        design = np.stack([bell, np.ones(len(bell))], axis=1)
+        (value, ground), *_ = np.linalg.lstsq(design, lags[used], rcond=None)
+        misfit = float(np.sum((lags[used] - design @ (value, ground)) ** 2))
+        if misfit < best and value > 0:
+            best, found = misfit, (4 * math.pi * grain**2 * float(value), float(grain))
+    return found

@@ -14,7 +14,7 @@ from scipy import ndimage
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
 from correlate.gap import HALF, Gap, outline
-from correlate.outgrowth import End, find_ends, from_edge, refine
+from correlate.outgrowth import STRAIGHT_RATIO, End, find_ends, from_edge, refine
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
 
@@ -242,6 +242,7 @@ class GrowthFollower:
         straight = len(self.ends) == 1 and self.ends[0].end.is_straight
         if not found and straight:
             found = [_lower(self._refined(excess, self.ends[0], top), top)]
+        found = [self._straightened(excess, end, top) for end in found]
         self.ends = self._matched(found)
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
@@ -259,6 +260,22 @@ class GrowthFollower:
             end_px=followed.place_px,
             contrast=contrast,
         )
+
+    def _straightened(self, excess: Floats, end: End, top: int) -> End:
+        """Return an end on the straight shaft on which it was followed, if it is there still.
+
+        A branch that comes out bends the way to it.
+        """
+        if end.is_straight:
+            return end
+        x, y = end.axis.place(end.end_px)
+        for one in self.ends:
+            axis = one.end.axis
+            s, t = axis.along(np.array(x), np.array(y))
+            if one.end.is_straight and one.seen and abs(t) < STRAIGHT_RATIO * axis.radius_px:
+                place = replace(one, place_px=float(s))
+                return _lower(self._refined(excess, place, top), top)
+        return end
 
     def _matched(self, found: list[End]) -> list[Followed]:
         """Return ends with the places at which those before them were followed."""
@@ -374,7 +391,7 @@ class GrowthFollower:
         )
         noise = self._excess * (1 + level / gap.frames)
         hidden = gap.unknown[some.rows, some.columns]
-        by_texture = self._by_texture(some.rows, some.columns, np.where(hidden, fit.weight, 0.0))
+        by_texture = gap.by_texture(some.rows, some.columns, np.where(hidden, fit.weight, 0.0))
         own = math.sqrt(fit.sigma_px**2 * noise + by_texture)
         # Texture that is not known makes steps of its own.
         unknown = gap.texture * float(shade.mean()) * level * float(hidden.mean())
@@ -403,20 +420,6 @@ class GrowthFollower:
         cosine, sine = abs(math.cos(axis.turn_rad)), abs(math.sin(axis.turn_rad))
         drift = math.hypot(cosine * shift.sigma_x_px, sine * shift.sigma_y_px)
         return self._told(shift, followed, fit.end_px, math.hypot(own, drift), fit.significance)
-
-    def _by_texture(
-        self, rows: NDArray[np.intp], columns: NDArray[np.intp], weight: Floats
-    ) -> float:
-        """Return the variance of a weighted sum of relative brightness by texture."""
-        if not np.any(weight):
-            return 0.0
-        patch = np.zeros((int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1))
-        patch[rows - rows.min(), columns - columns.min()] = weight
-        # Two grains see each other over sqrt(2) of their size.
-        shared = ndimage.gaussian_filter(
-            patch, math.sqrt(2) * self.gap.grain_px, mode="constant", truncate=3.0
-        )
-        return self.gap.texture * max(float(np.sum(patch * shared)), 0.0)
 
     def _window(
         self, axis: Axis, begin: float, end: float

@@ -13,6 +13,8 @@ def windowed_velocity(
     position: NDArray[np.float64],
     sigma: NDArray[np.float64],
     window_s: float,
+    *,
+    later_s: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the slope of a position in a window around each row, and its sigma.
 
@@ -24,6 +26,8 @@ def windowed_velocity(
         Values and standard uncertainties; NaN where not valid.
     window_s
         Full width of the window.
+    later_s
+        By how much the middle of the window lies after the row.
 
     Returns
     -------
@@ -36,8 +40,8 @@ def windowed_velocity(
         return velocity, error
     seconds = (t_ns - t_ns[0]).astype(np.float64) / 1e9
     good = np.isfinite(position) & np.isfinite(sigma) & (sigma > 0)
-    first = np.searchsorted(seconds, seconds - window_s / 2)
-    last = np.searchsorted(seconds, seconds + window_s / 2, side="right")
+    first = np.searchsorted(seconds, seconds + later_s - window_s / 2)
+    last = np.searchsorted(seconds, seconds + later_s + window_s / 2, side="right")
     for i, (a, b) in enumerate(zip(first, last, strict=True)):
         rows = np.flatnonzero(good[a:b]) + a
         if len(rows) >= 3:

@@ -19,12 +19,14 @@ from correlate.segmentation import EIGHT, Mask, robust_spread
 from correlate.shaft import Axis
 
 MOST_PIXELS = 5000  # of a shape that ends are looked for in; larger ones are binned
-PROMINENCE = 2.0  # of an end, in radii
+PROMINENCE = 1.3  # of an end, in radii
 STRAIGHT_RATIO = 0.7  # of the radius, by which a way may leave a straight line
 PIECES = 8
 FIRST_SOFT_PX = 1.5
 SHORTEST_PX, BLURRED_PX = 3.0, 4.0
 ROUNDS = 3
+BESIDE_SHARE, BESIDE_SIGMAS = 0.25, 3.0  # of contrast and noise, from which a branch is beside
+FEWEST_BARE = 0.25  # of a shaft, that tells how it lies
 # Moves to neighbours, with knight's moves: a way is at most 2.7 % longer than it should be.
 MOVES = ((0, 1), (1, 0), (1, 1), (1, -1), (1, 2), (2, 1), (1, -2), (2, -1))
 Floats = NDArray[np.float64]
@@ -340,9 +342,33 @@ def refine(excess: Floats, axis: Axis, begin_px: float, end_px: float) -> tuple[
         if on.sum() < 20 or last - begin_px < SHORTEST_PX:
             return axis, contrast
         s, t, e = s[on], t[on], part[on]
+        bare = _bare(axis, s, t, e)
+        s, t, e = s[bare], t[bare], e[bare]
         axis, contrast, offset = _across(axis, t, e, contrast)
         axis = _turned(axis, s, t - offset, e, contrast, offset)
     return axis, contrast
+
+
+def _bare(axis: Axis, s: Floats, t: Floats, e: Floats) -> Mask:
+    """Return which pixels are of stretches beside which nothing else stands out.
+
+    A branch that comes out would draw the shaft aside and widen it.
+    """
+    away = np.abs(t) - axis.radius_px - 2 * axis.wide_px > 0
+    core = np.abs(t) < 0.6 * axis.radius_px
+    if not np.any(core) or not np.any(away):
+        return np.ones(len(s), dtype=bool)
+    first = float(s.min())
+    each = max((float(s.max()) - first) / (2 * PIECES), 2.0)
+    stretch = np.floor((s - first) / each).astype(np.intp)
+    cell = 2 * stretch + (t > 0)
+    size = np.bincount(cell[away], minlength=int(cell.max()) + 2)
+    mean = np.bincount(cell[away], weights=e[away], minlength=len(size)) / np.maximum(size, 1)
+    middle, spread = robust_spread(e[away])
+    limit = BESIDE_SHARE * max(float(np.median(e[core])) - middle, 0.0)
+    odd = mean - middle > np.maximum(limit, BESIDE_SIGMAS * spread / np.sqrt(np.maximum(size, 1)))
+    free = ~(odd[2 * stretch] | odd[2 * stretch + 1])
+    return free if free.mean() > FEWEST_BARE else np.ones(len(s), dtype=bool)
 
 
 def _around(
@@ -432,8 +458,9 @@ def _turned(axis: Axis, s: Floats, t: Floats, e: Floats, contrast: float, offset
                 line, covariance = np.polyfit(at[good], aways[good], 1, cov=True)
                 turn, aside = float(line[0]), float(line[1])
                 sigma = math.sqrt(max(covariance[0, 0], 0.0))
-    if abs(turn) > 0.5 or abs(aside) > axis.radius_px:
+    if abs(turn) > 0.5 or abs(aside) > axis.radius_px or sigma * length > axis.radius_px:
         turn, aside = 0.0, 0.0
+        sigma = max(min(sigma, axis.radius_px / max(length, 1.0)), axis.turn_sigma_rad)
     across = offset + aside
     return Axis(
         x_px=axis.x_px - across * math.sin(axis.turn_rad),

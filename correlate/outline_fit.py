@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import interpolate, sparse, special
+from scipy import sparse, special
 
 from correlate.edge import PIXEL_VARIANCE
 from correlate.edge_model import MIN_LEVEL, EdgeModel
+from correlate.inner_level import end_basis, level_basis, unevenness
 from correlate.outline import Outline
 from correlate.outline_pixels import grouped
 from correlate.surroundings import Surroundings, surroundings
@@ -27,8 +28,6 @@ CENTRED_PX = 0.35  # an outline nearer to the edge is not moved again
 REACH_WIDTHS, REACH_PX = 4.5, 2.0
 STIFF_PX = 6.0  # by which a knot may leave its neighbours for nothing: none of an edge's own
 LEVEL_PX = 10.0  # between knots of the level inside, at least
-END_PX = 10.0  # at both ends, of one level
-MIN_LEVELS = 4
 LEVEL_SIGMAS = 8.0  # in which the contrast stands out between two such knots
 HELD_PX = 0.05  # the same where nothing is looked at
 MIN_WIDTH_PX = 0.3
@@ -46,12 +45,15 @@ class Look:
         Only move and stretch the outline as a whole.
     without
         Stretches along the axis, as fractions of its length, which take no part.
+    uneven
+        By how much the level inside may change in the ends, of itself.
     """
 
     width_px: float
     width_sigma_px: float
     stretch: bool = False
     without: tuple[tuple[float, float], ...] = ()
+    uneven: float = 0.0
 
     def loose(self, outline: Outline) -> NDArray[np.bool_]:
         """Tell which control points lie where nothing is looked at."""
@@ -82,6 +84,8 @@ class OutlineFit:
         Levels in the mean.
     contrast_sigma
         Of their difference.
+    uneven
+        By how much the level inside changes along the axis, of itself.
     around
         The box.
     parts, inverse
@@ -98,6 +102,7 @@ class OutlineFit:
     inside: float
     outside: float
     contrast_sigma: float
+    uneven: float
     around: Surroundings
     parts: EdgeModel
     inverse: Float
@@ -133,19 +138,6 @@ class OutlineFit:
         """
         p = self.moves.shape[1]
         return self.parts.spread(self.inverse[:p].T @ (gradient @ self.moves)) / self.parts.model()
-
-
-def level_basis(length: int, knots: int) -> Float:
-    """Return smooth functions along an axis, shape (length, knots); flat near both ends.
-
-    A level that could change up to the very end would take the place of the edge there.
-    """
-    if knots < MIN_LEVELS or length < 4 * END_PX:
-        return np.ones((length, 1))
-    inner = np.linspace(END_PX, length - END_PX, knots - 2)
-    t = np.concatenate([np.full(3, inner[0]), inner, np.full(3, inner[-1])])
-    at = np.clip(np.arange(length) + 0.5, inner[0], inner[-1])
-    return np.asarray(interpolate.BSpline.design_matrix(at, t, 3).toarray())
 
 
 def fit_outline(image: NDArray[np.generic], outline: Outline, look: Look) -> OutlineFit | str:
@@ -201,7 +193,11 @@ class _Climb:
         told = total * (contrast / LEVEL_SIGMAS) ** 2
         knots = int(min(told, at.length / LEVEL_PX, 200))
         self.levels = level_basis(at.length, knots)
-        self.inside = np.full(self.levels.shape[1], low)
+        self.smooth = self.levels.shape[1]
+        self.inside = np.full(self.smooth, low)
+        if look.uneven > 0 and self.smooth > 1:
+            self.levels = np.hstack([self.levels, end_basis(at.length)])
+            self.inside = np.append(self.inside, [0.0, 0.0])
         self.outside = np.array([high, 0.0, 0.0])
 
     def climb(self) -> tuple[OutlineFit, Float] | str:
@@ -218,10 +214,13 @@ class _Climb:
         # A level of which no pixel tells stays where it is.
         rows = np.arange(p + 1, p + 1 + k)
         prior[rows, rows] = 1 / max(float(self.outside[0]), 1.0) ** 2
+        ends = slice(p + 1 + self.smooth, p + 1 + k)
+        prior[ends, ends] += np.eye(k - self.smooth) / max(look.uneven * self.inside[0], 1e-9) ** 2
         inverse = prior
         for taken in range(STEPS):
             fisher, score = self._fisher(d)
             score[p] += (look.width_px - self.width) / look.width_sigma_px**2
+            score[ends] -= prior[ends, ends] @ self.inside[self.smooth :]
             inverse = _inverse(fisher + prior)
             step = inverse @ score
             away = self.moves @ step[:p]
@@ -244,6 +243,10 @@ class _Climb:
         outline = self.outline.stretched(d) if look.stretch else self.outline.moved(d)
         levels = self.levels.mean(axis=0)
         slope = np.concatenate([np.zeros(p + 1), -levels, [1.0, 0.0, 0.0]])
+        known = slice(p + 1, p + 1 + self.smooth)
+        uneven = unevenness(
+            self.levels[:, : self.smooth], self.inside[: self.smooth], inverse[known, known]
+        )
         fit = OutlineFit(
             outline=outline,
             moves=self.moves if look.stretch else self.moves @ outline.bridge(look.loose(outline)),
@@ -253,6 +256,7 @@ class _Climb:
             inside=float(levels @ self.inside),
             outside=float(self.outside[0]),
             contrast_sigma=math.sqrt(max(float(slope @ inverse @ slope), 0.0)),
+            uneven=uneven,
             around=at,
             parts=self._parts,
             inverse=inverse,

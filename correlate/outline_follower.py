@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,12 +80,12 @@ class OutlineFollower:
         if isinstance(fit, OutlineFit):
             # Once more, with as many knots as these counts can place.
             spaced = fit.outline.respaced(self._spacing(fit))
-            fit = fit_outline(total, spaced, self._look)
+            fit = fit_outline(total, spaced, replace(self._look, uneven=fit.uneven))
         if isinstance(fit, str) or not self._found(fit):
             why = fit if isinstance(fit, str) else "it stands out too little"
             raise CannotTrack(f"the outline of the object cannot be fitted: {why}")
         own = max(fit.width_px * WIDTH_CHANGES, 0.02)
-        self._look = Look(width_px=fit.width_px, width_sigma_px=own)
+        self._look = Look(width_px=fit.width_px, width_sigma_px=own, uneven=fit.uneven)
         self.outline = fit.outline
         self._first = fit.covariance
         self._inside, self._outside = Correlation(), Correlation()
@@ -134,6 +134,7 @@ class OutlineFollower:
             width_sigma_px=self._look.width_sigma_px,
             stretch=self._stretch,
             without=self.without,
+            uneven=self._look.uneven,
         )
         fit = fit_outline(image, self.outline, look)
         if isinstance(fit, str):
@@ -145,6 +146,7 @@ class OutlineFollower:
         self._look = Look(
             width_px=width,
             width_sigma_px=max(width * WIDTH_CHANGES, 0.02),
+            uneven=(1 - ADOPT) * self._look.uneven + ADOPT * fit.uneven,
         )
         shape = shape_of(fit.outline)
         if self._frames < LEARN_FRAMES or self._frames % LEARN_EVERY == 0:

@@ -36,6 +36,16 @@ class Branch:
     is_left_behind: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is there of a branch: between which paths, and how wide its neck is, of its width."""
+
+    branch: Branch
+    first_px: float
+    last_px: float
+    neck: float = 1.0
+
+
 class GrowthScene(Scene):
     """Lithium between two electrodes, which face each other left and right.
 
@@ -100,26 +110,29 @@ class GrowthScene(Scene):
         plated = charge_C * LITHIUM_M3_MOL / FARADAY_C_MOL / size_m**3
         return max(self._volume_px(self._growth.start_m / size_m) + plated, 0.0)
 
-    def pieces(self, front_m: float) -> list[tuple[Branch, float, float]]:
-        """Return each branch with the paths between which it is there.
+    def pieces(self, front_m: float) -> list[Piece]:
+        """Return what is there of each branch.
 
-        What was plated and is left behind keeps its end, but loses its neck.
+        Stripping thins the necks of those that are left behind, before anything else; once
+        they are gone, what is beyond them has lost its contact, and the rest is stripped.
         """
         self._most_m = max(self._most_m, front_m)
-        most_px = self._path_px(self._grown_px(self._most_m))
-        left_m3 = self._grown_px(front_m)
-        stripping = left_m3 < 0.97 * self._grown_px(self._most_m)
-        if not stripping or not any(b.is_left_behind for b in self.branches):
-            path = self._path_px(left_m3)
-            return [(b, b.begin_px, path) for b in self.branches]
-        neck_px = NECK_RATIO * self.radius_px
-        area = math.pi * self.radius_px**2
-        behind = area * sum(
-            max(most_px - b.begin_px - neck_px, 0.0) for b in self.branches if b.is_left_behind
-        )
-        path = self._path_px(max(left_m3 - behind, 0.0), left_behind=False)
+        grown_px, left_px = self._grown_px(self._most_m), self._grown_px(front_m)
+        most_px = self._path_px(grown_px)
+        neck_px, area = NECK_RATIO * self.radius_px, math.pi * self.radius_px**2
+        lengths = [max(most_px - b.begin_px, 0.0) for b in self.branches if b.is_left_behind]
+        necks_px = area * sum(min(length, neck_px) for length in lengths)
+        behind_px = area * sum(max(length - neck_px, 0.0) for length in lengths)
+        neck, path = 1.0, self._path_px(left_px)
+        if necks_px > 0:
+            neck = math.sqrt(max(1 - (grown_px - left_px) / necks_px, 0.0))
+            path = most_px
+            if neck == 0:
+                path = self._path_px(max(left_px - behind_px, 0.0), left_behind=False)
         return [
-            (b, b.begin_px + neck_px, most_px) if b.is_left_behind else (b, b.begin_px, path)
+            Piece(b, b.begin_px + (neck_px if neck == 0 else 0.0), most_px, neck)
+            if b.is_left_behind
+            else Piece(b, b.begin_px, path)
             for b in self.branches
         ]
 
@@ -131,22 +144,28 @@ class GrowthScene(Scene):
         height, width = self.shape
         y = np.arange(height)[:, None] - dy
         x = np.arange(width)[None, :] - dx
-        away = np.full(self.shape, np.inf)
-        for branch, first, last in self.pieces(front_m):
-            other = behind is not None and branch.is_left_behind is not behind
+        beyond = np.full(self.shape, np.inf)
+        for piece in self.pieces(front_m):
+            branch, first, last = piece.branch, piece.first_px, piece.last_px
+            other = behind is not None and (piece.neck == 0) is not behind
             if last <= first or other:
                 continue
+            cosine, sine = math.cos(branch.turn_rad), math.sin(branch.turn_rad)
+            along = (x - branch.x_px) * cosine + (y - branch.y_px) * sine
+            across = (y - branch.y_px) * cosine - (x - branch.x_px) * sine
             from_px, to_px = first - branch.begin_px, self._reach_px(branch, last)
             if branch.begin_px == 0:
                 from_px = -10 * self.radius_px  # out of the electrode
-            to_px = max(to_px, from_px)
-            along = (x - branch.x_px) * math.cos(branch.turn_rad)
-            along = along + (y - branch.y_px) * math.sin(branch.turn_rad)
-            across = (y - branch.y_px) * math.cos(branch.turn_rad)
-            across = across - (x - branch.x_px) * math.sin(branch.turn_rad)
-            beyond = np.maximum(np.maximum(from_px - along, along - to_px), 0.0)
-            away = np.minimum(away, np.hypot(beyond, across))
-        return np.asarray(special.ndtr((self.radius_px - away) / self._soft_px))
+            rods = [(from_px, max(to_px, from_px), self.radius_px)]
+            if 0 < piece.neck < 1:
+                thick_px = from_px + NECK_RATIO * self.radius_px
+                rods = [(from_px, min(to_px, thick_px), piece.neck * self.radius_px)]
+                if to_px > thick_px:
+                    rods.append((thick_px, to_px, self.radius_px))
+            for begin, end, radius in rods:
+                past = np.maximum(np.maximum(begin - along, along - end), 0.0)
+                beyond = np.minimum(beyond, np.hypot(past, across) - radius)
+        return np.asarray(special.ndtr(-beyond / self._soft_px))
 
     def _reach_px(self, branch: Branch, path_px: float) -> float:
         """Return how far the middle of a branch's round end is from its beginning."""
@@ -171,31 +190,37 @@ class GrowthScene(Scene):
     def truth(self, front_m: float) -> Truth:
         """Return the foremost end, its path, and areas and volumes, in SI units."""
         size_m, r = self.camera.pixel_size_m, self.radius_px
-        pieces = [piece for piece in self.pieces(front_m) if piece[2] > piece[1]]
+        pieces = [p for p in self.pieces(front_m) if p.last_px > p.first_px]
         ends = [
-            (b.x_px + self._reach_px(b, last) * math.cos(b.turn_rad) + r, last)
-            for b, first, last in pieces
-            if not b.is_left_behind or first == b.begin_px
+            (
+                p.branch.x_px
+                + self._reach_px(p.branch, p.last_px) * math.cos(p.branch.turn_rad)
+                + r,
+                p.last_px,
+            )
+            for p in pieces
+            if p.neck > 0
         ]
         foremost_px, path_px = max(ends, default=(self.root_px, 0.0))
-        inside = np.arange(self.shape[1]) > self.root_px
+        inside = np.clip(np.arange(self.shape[1]) + 0.5 - self.root_px, 0.0, 1.0)
         found = {
             "length": path_px * size_m,
             "tip_distance": (self.target_px - foremost_px) * size_m,
         }
         if isinstance(self._growth, DendriteParameters):
-            covered = self.coverage(front_m, (0.0, 0.0))[:, inside]
-            behind = self.coverage(front_m, (0.0, 0.0), behind=True)[:, inside]
-            stripping = any(f > b.begin_px for b, f, _ in pieces)
+            covered = self.coverage(front_m, (0.0, 0.0)) * inside
+            behind = self.coverage(front_m, (0.0, 0.0), behind=True) * inside
+            apart = any(p.neck == 0 for p in pieces)
             # An end counts once it stands out by its own width, and while it is in contact.
             clear = [
-                b
-                for b, first, last in pieces
-                if first == b.begin_px and (b.begin_px == 0 or self._reach_px(b, last) > 3 * r)
+                p
+                for p in pieces
+                if p.neck > 0
+                and (p.branch.begin_px == 0 or self._reach_px(p.branch, p.last_px) > 3 * r)
             ]
             found |= {
                 "area": float(covered.sum()) * size_m**2,
-                "residual_area": (float(behind.sum()) if stripping else 0.0) * size_m**2,
+                "residual_area": (float(behind.sum()) if apart else 0.0) * size_m**2,
                 "branches": float(len(clear)),
             }
             return {"dendrite": found}

@@ -27,6 +27,7 @@ PART_SHARE = 1 / 3  # of these, that tell where it is at first, and at last
 LIVE_BIN_PX, LIVE_SIDE_PX = 4, 512
 LEAST_GAP_PX = 40
 FEWEST_FRAMES = 8  # that a velocity is taken from
+CHANGE_SIGMAS = 2.0  # by which windows differ where the speed changes
 BAND_SPARE_PX = 4.0  # of the electrodes beside the gap, in which growth shows, too
 # Volume of metal for a coulomb: molar volume over z F, with F = 96 485.332 C/mol.
 PER_COULOMB_M3 = {"lithium": 13.02e-6 / 96_485.332, "zinc": 9.16e-6 / (2 * 96_485.332)}
@@ -353,7 +354,7 @@ def growth_track(
             **view.edge_back("target", gap.target.x_px),
             "texture": gap.texture,
             "volume_scale_sigma": _scale_sigma(
-                areas["area"], area("shared_sigma_px"), spread / radius
+                areas["area"], area("shared_sigma_px"), radius, spread
             ),
             "volume_per_charge": PER_COULOMB_M3.get(settings.word("metal", OPTIONS), math.nan),
         },
@@ -361,13 +362,17 @@ def growth_track(
     )
 
 
-def _scale_sigma(area: Floats, shared: Floats, width: Floats) -> float:
-    """Return what all volumes err by alike, relative, where the object is largest."""
-    known = np.isfinite(area) & np.isfinite(width)
+def _scale_sigma(area: Floats, shared: Floats, radius: Floats, spread: Floats) -> float:
+    """Return what all volumes err by alike, relative, where the object is largest.
+
+    A radius that has wandered since is one that was not known so well, or no constant.
+    """
+    known = np.isfinite(area) & np.isfinite(spread / radius)
     if not np.any(known):
         return math.nan
     largest = np.flatnonzero(known)[np.argsort(area[known])[-len(area) // 4 :]]
-    return float(np.median(np.hypot(shared[largest] / area[largest], width[largest])))
+    width = np.hypot(spread[largest], np.std(radius[known])) / radius[largest]
+    return float(np.median(np.hypot(shared[largest] / area[largest], width)))
 
 
 def _volume(area: Floats, sigma: Floats, radius: Floats, spread: Floats) -> tuple[Floats, Floats]:
@@ -385,7 +390,9 @@ def _volume(area: Floats, sigma: Floats, radius: Floats, spread: Floats) -> tupl
 def with_velocity(track: Track, t_ns: NDArray[np.int64], window_s: float, size_m: float) -> Track:
     """Return a track with the velocity of the foremost end, on the frames' own times.
 
-    The sigma is without what all frames share, such as that of the electrode's edge.
+    Where the windows before and after a row differ, the speed changes within its own, and its
+    slope is no speed of an instant: the distance to the nearer one is a part of the sigma. What
+    all frames share, such as the sigma of the electrode's edge, is none.
 
     Parameters
     ----------
@@ -401,13 +408,16 @@ def with_velocity(track: Track, t_ns: NDArray[np.int64], window_s: float, size_m
     # Where another end has come to lead, nothing has jumped.
     for number in np.unique(track.columns["end"][np.isfinite(track.columns["end"])]):
         own = track.columns["end"] == number
-        each = windowed_velocity(
-            t_ns,
-            np.where(own, track.columns["along_px"], math.nan) * size_m,
-            np.where(own, track.columns["along_px_sigma"], math.nan) * size_m,
-            window_s,
+        along = np.where(own, track.columns["along_px"], math.nan) * size_m
+        along_sigma = np.where(own, track.columns["along_px_sigma"], math.nan) * size_m
+        here, before, after = (
+            windowed_velocity(t_ns, along, along_sigma, window_s, later_s=later)
+            for later in (0.0, -window_s / 2, window_s / 2)
         )
-        velocity[own], sigma[own] = each[0][own], each[1][own]
+        changes = np.abs(after[0] - before[0]) > CHANGE_SIGMAS * np.hypot(before[1], after[1])
+        nearer = np.fmin(np.abs(before[0] - here[0]), np.abs(after[0] - here[0]))
+        unknown = np.where(changes, nearer, 0.0)
+        velocity[own], sigma[own] = here[0][own], np.hypot(here[1], unknown)[own]
     return replace(
         track,
         columns={**track.columns, "velocity": velocity, "velocity_sigma": sigma},

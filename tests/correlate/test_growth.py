@@ -220,7 +220,35 @@ def test_a_dendrite_is_measured_and_what_it_leaves_behind(dendrite):
     assert np.all(track.columns["residual_area"][:60] == 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a branch counts late: two are told of three")
+def test_a_velocity_knows_that_it_changes(dendrite):
+    seen, track = dendrite
+    t_ns = (np.arange(len(seen.frames)) * 2.5e8).astype(np.int64)
+    moved = with_velocity(track, t_ns, 2.0, PIXEL_M)
+    true = {"velocity": np.gradient(seen.truth["length"], 0.25)}
+    assert 0.7 < rms(pull(moved, true, "velocity")) < 1.3
+    # Where it stands still, it is known much better than where it begins to grow.
+    sigma = moved.columns["velocity_sigma"]
+    assert np.nanmin(sigma[10:18]) > 3 * np.nanmedian(sigma[70:78])
+
+
+def test_the_texture_of_the_electrolyte_is_known(tracks, films):
+    grain_px, ratio = 2.5, 0.015  # of the scene
+    for track in tracks:
+        assert track.attributes["texture"] == pytest.approx(
+            4 * np.pi * grain_px**2 * ratio**2, rel=0.35
+        )
+
+
+def test_what_is_darker_than_the_electrolyte_is_followed_if_told():
+    # Zinc, or a void.
+    seen = whisker(6, grows=16, object_contrast=-0.25)
+    dark = replace(seen.settings, options={"contrast": "dark"})
+    track = GrowthTracker(dark).track(lambda: seen.frames)
+    assert np.mean(track.valid) > 0.9
+    for name in ("length", "tip_distance", "area"):
+        assert rms(pull(track, seen.truth, name)) < 1.6, name
+
+
 def test_every_branch_of_a_dendrite_is_counted(dendrite):
     seen, track = dendrite
     assert seen.truth["branches"][78] == 3

@@ -222,3 +222,15 @@ def test_large_pixels_are_made_of_those_that_an_edge_does_not_need():
         found = pulls(track, true, name)
         assert abs(found.mean()) < 1.2, name
         assert 0.5 < found.std() < 1.5, name
+
+
+def test_a_front_near_an_end_draws_no_length():
+    found = []
+    for seed in (1, 2):
+        frames, true, settings = movie(
+            "sno2_nanowire", np.full(12, 0.05), seed=seed, dose_rate_e_m2_s=1.5e20
+        )
+        track = SwellingTracker(settings).track(lambda frames=frames: frames)
+        found.append(pulls(track, true, "length"))
+    assert abs(np.mean(np.concatenate(found))) < 0.8
+    assert rms(np.concatenate(found)) < 1.4

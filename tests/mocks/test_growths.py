@@ -40,6 +40,15 @@ def test_a_dendrite_that_is_stripped_leaves_branches_behind():
     assert rows[3]["length"] < rows[1]["length"]
 
 
+def test_a_dendrite_loses_contact_without_a_jump():
+    charge_C = np.linspace(100e-12, 60e-12, 81)
+    _, rows = truth("li_dendrite_liquid", charge_C)
+    length = np.array([row["length"] for row in rows])
+    # What 0.5 pC are of the trunk alone is the most that it can lose.
+    assert np.all(np.diff(length) < 1e-12)
+    assert np.diff(length).min() > -0.5e-12 * 1.3494e-10 / (np.pi / 4 * 100e-9**2) * 1.01
+
+
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="does not fit into a field"):
         new_scene(load("li_whisker_solid", diameter_m=400e-9), 1)
