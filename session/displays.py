@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LONGEST = 200  # of a text; what is longer is cut
 MOST_COLUMNS, FIRST_ROWS, LAST_ROWS = 10, 3, 2
 _LEFT = ' style="text-align: left"'
+_SCROLLS, _ONE_LINE = ' style="overflow-x: auto"', ' style="white-space: nowrap"'
 
 
 def session_html(session: "Session") -> str:
@@ -68,8 +69,8 @@ def table_html(table: "Table") -> str:
     )
     more = f", {left_out} more columns" if left_out else ""
     return (
-        f"<p><b>{_safe(table.path)}</b>: {count} rows{more}</p>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        f"<p><b>{_safe(table.path)}</b>: {count} rows{more}</p><div{_SCROLLS}>"
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -92,7 +93,7 @@ def _rows(session: "Session", track: str) -> str:
 
 
 def _cells(texts: Iterable[str]) -> str:
-    return "".join(f"<td>{_safe(text)}</td>" for text in texts)
+    return "".join(f"<td{_ONE_LINE}>{_safe(text)}</td>" for text in texts)
 
 
 def _value(column: NDArray[Any], row: int) -> str:

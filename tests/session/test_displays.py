@@ -11,7 +11,8 @@ from session.displays import LONGEST
 from session.tables import Table
 
 HOSTILE = '</td></table><script>alert("x")</script><img src=x onerror=alert(1)> & \'"'
-ALLOWED = {"p", "b", "br", "small", "table", "thead", "tbody", "tr", "th", "td"}
+STYLES = {"text-align: left", "overflow-x: auto", "white-space: nowrap"}
+ALLOWED = {"div", "p", "b", "br", "small", "table", "thead", "tbody", "tr", "th", "td"}
 
 
 class Page(HTMLParser):
@@ -39,7 +40,7 @@ class Page(HTMLParser):
 def page_of(shown):
     page = Page(shown._repr_html_())
     assert page.tags <= ALLOWED
-    assert page.attributes <= {("style", "text-align: left")}
+    assert page.attributes <= {("style", style) for style in STYLES}
     assert not page.open
     return page
 
