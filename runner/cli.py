@@ -13,6 +13,14 @@ import click
 from rich.console import Console
 
 from runner.align_cli import align
+from runner.completion_cli import (
+    completing,
+    completion,
+    scenarios,
+    simulated_models,
+    templates,
+    trackers,
+)
 from runner.node_cli import node
 from runner.plain import plain
 from runner.plan import ExitCode
@@ -80,6 +88,13 @@ key_option = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="File with at least 16 secret bytes, for a keyed signature.",
 )
+scenario_option = click.option(
+    "--scenario",
+    default="lco_lipon_li",
+    show_default=True,
+    shell_complete=completing(scenarios),
+    help="Which specimen.",
+)
 continue_option = click.option(
     "--continue",
     "continues",
@@ -101,6 +116,7 @@ def main() -> None:
 main.add_command(node)
 main.add_command(align)
 main.add_command(recover)
+main.add_command(completion)
 
 
 @main.command()
@@ -241,7 +257,7 @@ def check(experiment: Path, continues: Path | None, *, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completing(templates))
 @click.option("--list", "listing", is_flag=True, help="Name the templates.")
 @click.option("-o", "--output", type=_path("out"), help="File to write.")
 @overwrite_option
@@ -437,7 +453,12 @@ def dry_run(experiment: Path, session: Path, latency: str, *, as_json: bool) -> 
 
 @main.command()
 @click.argument("session", type=_path("in"))
-@click.option("--tracker", required=True, help="Such as drift, front or growth.")
+@click.option(
+    "--tracker",
+    required=True,
+    shell_complete=completing(trackers),
+    help="Such as drift, front or growth.",
+)
 @click.option(
     "--option",
     "options",
@@ -677,9 +698,15 @@ def mock() -> None:
 
 
 @mock.command(name="potentiostat")
-@click.option("--model", default="6430", show_default=True, help="Such as 2636B or keithley2600.")
+@click.option(
+    "--model",
+    default="6430",
+    show_default=True,
+    shell_complete=completing(simulated_models),
+    help="Such as 2636B or keithley2600.",
+)
 @click.option("--port", default=5025, show_default=True, type=click.IntRange(0, 65535))
-@click.option("--scenario", default="lco_lipon_li", show_default=True)
+@scenario_option
 @click.option("--seed", default=1, show_default=True)
 def mock_potentiostat(model: str, port: int, scenario: str, seed: int) -> None:
     """Serve a simulated potentiostat with a cell at its terminals.
@@ -705,7 +732,7 @@ def mock_potentiostat(model: str, port: int, scenario: str, seed: int) -> None:
     type=click.IntRange(0, 65535),
     help="For the frames of a merlin or dectris, whose --port takes commands.",
 )
-@click.option("--scenario", default="lco_lipon_li", show_default=True)
+@scenario_option
 @click.option("--seed", default=1, show_default=True)
 def mock_camera(model: str, port: int, data_port: int, scenario: str, seed: int) -> None:
     """Serve a simulated camera that films a lamella.

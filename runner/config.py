@@ -3,11 +3,9 @@
 The ``config`` modules are the door to pydantic.
 """
 
-import difflib
-import tomllib
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
 from potentiostat.limits import RATE_WINDOW_S
 from runner.config_fields import (
@@ -27,21 +25,54 @@ from runner.config_fields import (
     Time,
     Voltage,
 )
-from runner.config_steps import TECHNIQUE_TABLES, StepTable
-from runner.problems import ExperimentError, Key, Problem, find_line, spelled
+from runner.config_steps import StepTable
 
 MOCK, NODE = "mock", "node"  # drivers that are none of a maker
 
 
 class WorkingTable(Table):
-    """``working = { material, thickness }``."""
+    """``working = { material, thickness }``.
+
+    Parameters
+    ----------
+    material
+        Of the working electrode; capacity and C-rate follow for LiCoO2 and LiFePO4.
+    thickness
+        Of its film, along the current.
+    """
 
     material: str
     thickness: Length
 
 
 class CellTable(Table):
-    """``[cell]``."""
+    """``[cell]``.
+
+    Parameters
+    ----------
+    stack
+        The layers, in the order in which the lithium crosses them on charge.
+    width
+        Of the area that the current crosses.
+    depth
+        Of that area, along the beam.
+    working
+        The electrode that is looked at.
+    window
+        Lowest and highest voltage that the cell bears.
+    mass
+        Of the working material.
+    capacity
+        Of the working film; from its volume where left out, and the material is known.
+    soc
+        State of charge when the run begins; rules on `SoC` need it.
+    x0
+        Lithium content when the run begins; rules on `x` need it.
+    charge_per_x
+        Charge of a whole lithium of each formula unit; from the volume where left out.
+    comments
+        What else there is to say.
+    """
 
     stack: str
     width: Length
@@ -57,7 +88,33 @@ class CellTable(Table):
 
 
 class PotentiostatTable(Table):
-    """``[potentiostat]``."""
+    """``[potentiostat]``.
+
+    Parameters
+    ----------
+    driver
+        As `lamella instruments` names it.
+    resource
+        VISA resource name, or `mock`.
+    model
+        Model within the driver's family, where it matters.
+    calibration
+        File of `lamella calibrate`.
+    range
+        Current range to stay in; chosen by the plan where left out.
+    nplc
+        Time over which a reading integrates, in cycles of the mains.
+    line_frequency
+        Of the mains: 50 or 60 Hz.
+    block
+        Readings that are fetched at once.
+    exposure_line
+        Trigger line with the camera's exposures, whose edges begin the blocks.
+    mark_line
+        Trigger line that gives a pulse at each change of the set-point.
+    thermocouple
+        A thermocouple is wired to the instrument and to the holder.
+    """
 
     driver: str
     resource: str
@@ -73,7 +130,39 @@ class PotentiostatTable(Table):
 
 
 class CameraTable(Table):
-    """``[camera]``."""
+    """``[camera]``.
+
+    Parameters
+    ----------
+    driver
+        `merlin`, `dectris`, `folder`, `stream`, `node` or `mock`.
+    frame_rate
+        Asked of a camera that can be set, and taken for true of one that does not say.
+    pixel_size
+        Edge of a pixel in the specimen.
+    dose_rate
+        Of the beam on the specimen.
+    height, width
+        Pixels of a simulated camera.
+    host
+        Of a server or an interface.
+    port
+        Of it; 0 for the driver's own.
+    control_port, data_port
+        Where a detector has two; 0 for the driver's own.
+    path
+        Folder to watch.
+    pattern
+        Names of the files in it, such as `*.tif`.
+    node
+        Name of a camera node.
+    node_session
+        What that node calls its session in its topics.
+    armed_by
+        Who begins and ends the exposures.
+    exposure
+        Of a frame, where it is shorter than the time between frames.
+    """
 
     driver: str
     frame_rate: FrameRate
@@ -94,7 +183,17 @@ class CameraTable(Table):
 
 
 class MockTable(Table):
-    """``[mock]``."""
+    """``[mock]``.
+
+    Parameters
+    ----------
+    scenario
+        Which simulated specimen stands behind the instruments.
+    seed
+        Of its noise: the same seed gives the same run.
+    overrides
+        Parameters of the scenario that are to be others.
+    """
 
     scenario: str = "lco_lipon_li"
     seed: int = 1
@@ -102,7 +201,31 @@ class MockTable(Table):
 
 
 class LimitsTable(Table):
-    """``[limits]``."""
+    """``[limits]``.
+
+    Parameters
+    ----------
+    voltage
+        Lowest and highest voltage.
+    current
+        Largest magnitude of the current.
+    charge
+        Largest magnitude of the instrument's charge since the run began.
+    dose
+        Of the beam since the run began.
+    voltage_rate, current_rate
+        Largest slope over `rate_window`.
+    rate_window
+        Time over which those slopes are taken.
+    temperature
+        Highest temperature, or a list of the lowest and the highest.
+    short
+        End the run at a soft short.
+    charge_ionic
+        Largest magnitude of the cell's own charge; needs a calibrated holder.
+    time
+        From the first step on, rests and pauses included.
+    """
 
     voltage: list[Voltage]
     current: Current
@@ -118,13 +241,27 @@ class LimitsTable(Table):
 
 
 class ContactTable(Table):
-    """``[contact]``: test the contact before the plan."""
+    """``[contact]``: test the contact before the plan.
+
+    Parameters
+    ----------
+    current
+        Of the test; from the zero of the source where left out.
+    """
 
     current: Current | None = None
 
 
 class TrackTable(Table):
-    """``[[track]]``; what else it holds is the tracker's own, see `runner.track_options`."""
+    """``[[track]]``; what else it holds is the tracker's own, see `runner.track_options`.
+
+    Parameters
+    ----------
+    name
+        Of the track, as rules and the session know it.
+    tracker
+        What follows it.
+    """
 
     model_config = ConfigDict(extra="allow")
 
@@ -133,7 +270,17 @@ class TrackTable(Table):
 
 
 class MicroscopeTable(Table):
-    """``[microscope]``: what is beside the camera."""
+    """``[microscope]``: what is beside the camera.
+
+    Parameters
+    ----------
+    driver
+        `temscript` or `mock`.
+    host
+        Where its server runs.
+    port
+        Where it listens; 0 for the driver's own.
+    """
 
     driver: str
     host: str = "127.0.0.1"
@@ -141,7 +288,25 @@ class MicroscopeTable(Table):
 
 
 class BlankerTable(Table):
-    """``[blanker]``: blank the beam in a code that camera and meter can read."""
+    """``[blanker]``: blank the beam in a code that camera and meter can read.
+
+    Parameters
+    ----------
+    code
+        Order of the code, from 5 to 10, or chosen by what is measured.
+    chip
+        Shortest time for which the beam stays as it is; chosen where left out.
+    every
+        From code to code; a single one where left out.
+    after
+        From the beginning of the run to the first code.
+    repeats
+        How often each code is played in a row.
+    response
+        About the time constant of the beam's current.
+    rise
+        About that of the blanker.
+    """
 
     code: Literal["auto"] | int = "auto"
     chip: Time | None = None
@@ -153,7 +318,19 @@ class BlankerTable(Table):
 
 
 class RecordTable(Table):
-    """``[record]``: which frames are stored, and how."""
+    """``[record]``: which frames are stored, and how.
+
+    Parameters
+    ----------
+    compression
+        How frames are packed, without loss.
+    before, after
+        How long around an event all frames are stored; all of them where left out.
+    idle_rate
+        Of the frames that are stored elsewhere; 0 Hz for none.
+    on
+        Kinds of events, and rules on `V`, `I` and `|I|`.
+    """
 
     compression: Literal["none", "auto", "deflate", "bitshuffle-lz4"] = "none"
     before: Time | None = None
@@ -163,7 +340,27 @@ class RecordTable(Table):
 
 
 class BusTable(Table):
-    """``[bus]``."""
+    """``[bus]``.
+
+    Parameters
+    ----------
+    broker
+        Host and port, such as `127.0.0.1:1883`.
+    lab
+        First part of the topics.
+    version
+        Of MQTT.
+    username
+        Who we are to the broker.
+    password_file
+        File with the password alone.
+    ca_file
+        Certificate of who signed the broker's; switches TLS on.
+    cert_file, key_file
+        Our own certificate and its key.
+    command_key_file
+        Key that signs commands; without it none are taken.
+    """
 
     broker: str
     lab: str = "lab"
@@ -177,7 +374,37 @@ class BusTable(Table):
 
 
 class ExperimentTable(Table):
-    """The whole file."""
+    """The whole file.
+
+    Parameters
+    ----------
+    title
+        What is done, in one line.
+    cell
+        The cell and its geometry.
+    potentiostat
+        The instrument.
+    camera
+        The camera; none where left out.
+    mock
+        Only read where something else is `mock`.
+    limits
+        What is never exceeded, in any step.
+    contact
+        Test the contact before the plan.
+    track
+        Trackers that look at the frames.
+    step
+        The plan.
+    bus
+        Show the run over MQTT.
+    microscope
+        What is beside the camera.
+    blanker
+        Blank the beam in a code.
+    record
+        Which frames are stored, and how.
+    """
 
     title: str
     cell: CellTable
@@ -192,85 +419,3 @@ class ExperimentTable(Table):
     microscope: MicroscopeTable | None = None
     blanker: BlankerTable | None = None
     record: RecordTable | None = None
-
-
-_OWN_WORDS = {"for": "duration", "from": "start"}
-_AS_WRITTEN: dict[str | int, str | int] = {own: written for written, own in _OWN_WORDS.items()}
-
-
-def read_tables(text: str, name: str) -> ExperimentTable:
-    """Read the text of an experiment file.
-
-    Raises
-    ------
-    ExperimentError
-        All that is wrong with it, each with its line.
-    """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ExperimentError(name, [_syntax_problem(error)]) from error
-    for step in raw.get("step", []) if isinstance(raw.get("step"), list) else []:
-        for technique, table in step.items() if isinstance(step, dict) else ():
-            # ``for`` and ``from`` are words of Python's own: the tables call them otherwise.
-            if isinstance(table, dict):
-                step[technique] = {_OWN_WORDS.get(k, k): v for k, v in table.items()}
-    try:
-        return ExperimentTable.model_validate(raw)
-    except ValidationError as error:
-        raise ExperimentError(name, [_problem(text, found) for found in error.errors()]) from error
-
-
-def _syntax_problem(error: tomllib.TOMLDecodeError) -> Problem:
-    text = str(error)
-    place = text.rpartition("(at line ")[2].split(",")[0]
-    line = int(place) if place.isdigit() else 0
-    what = text.partition(" (at ")[0]
-    return Problem(key="TOML", line=line, what=f"{what}; see toml.io for the syntax")
-
-
-def _problem(text: str, found: Any) -> Problem:
-    path: Key = tuple(_AS_WRITTEN.get(p, p) for p in found["loc"])
-    return Problem(key=spelled(path), line=find_line(text, path), what=_what(found))
-
-
-def _what(found: Any) -> str:
-    match found["type"]:
-        case "extra_forbidden":
-            return f"is not known here{_near(found['loc'])}"
-        case "missing":
-            return "is missing; every experiment names it"
-        case "value_error":
-            return str(found["ctx"]["error"])
-        case _:
-            return f"{found['input']!r} is not right: {found['msg']}"
-
-
-_TABLES: dict[tuple[str, ...], type[BaseModel]] = {
-    (): ExperimentTable,
-    ("cell",): CellTable,
-    ("cell", "working"): WorkingTable,
-    ("potentiostat",): PotentiostatTable,
-    ("camera",): CameraTable,
-    ("mock",): MockTable,
-    ("limits",): LimitsTable,
-    ("contact",): ContactTable,
-    ("track",): TrackTable,
-    ("step",): StepTable,
-    **{("step", name): table for name, table in TECHNIQUE_TABLES.items()},
-    ("bus",): BusTable,
-    ("microscope",): MicroscopeTable,
-    ("blanker",): BlankerTable,
-    ("record",): RecordTable,
-}
-
-
-def _near(location: Key) -> str:
-    """Suggest a key of the same table."""
-    words = [part for part in location if isinstance(part, str)]
-    table = _TABLES.get(tuple(words[:-1]))
-    if table is None:
-        return ""
-    known = [str(_AS_WRITTEN.get(key, key)) for key in table.model_fields]
-    near = difflib.get_close_matches(words[-1], known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"

@@ -1,6 +1,7 @@
 """Fields of an experiment file: a text with a unit becomes a number in SI units."""
 
 import math
+from functools import partial
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -22,7 +23,7 @@ from runner.rules import CellRule, parse_change, parse_rule
 
 
 def _reader(kind: str) -> BeforeValidator:
-    return BeforeValidator(lambda text: parse(text, kind))
+    return BeforeValidator(partial(parse, kind=kind))
 
 
 Voltage = Annotated[float, _reader("voltage")]
@@ -41,7 +42,7 @@ VoltageLevel = Annotated[Level, BeforeValidator(parse_level)]
 Fraction = Annotated[float, BeforeValidator(parse_fraction)]
 AnyCurrent = Annotated[
     tuple[float, str],
-    BeforeValidator(lambda text: parse_any(text, ("current", "current_density", "c_rate"))),
+    BeforeValidator(partial(parse_any, kinds=("current", "current_density", "c_rate"))),
 ]
 AnyCurrentLevel = Annotated[CurrentLevel, BeforeValidator(parse_current_level)]
 

@@ -28,13 +28,31 @@ from runner.rules import CellRule
 
 
 class OcvTable(Table):
-    """``ocv = { for }``."""
+    """``ocv = { for }``.
+
+    Parameters
+    ----------
+    duration
+        How long, unless `until` ends it before.
+    """
 
     duration: Time
 
 
 class WaitTable(Table):
-    """``wait = { for | until | trigger, longest }``: a rest that something ends."""
+    """``wait = { for | until | trigger, longest }``: a rest that something ends.
+
+    Parameters
+    ----------
+    duration
+        How long.
+    until
+        Date and time of day; local time without a zone.
+    trigger
+        A frame, or the operator.
+    longest
+        After which the trigger is waited for no more.
+    """
 
     duration: Time | None = None
     until: Moment | None = None
@@ -43,20 +61,46 @@ class WaitTable(Table):
 
 
 class CpTable(Table):
-    """``cp = { current }``."""
+    """``cp = { current }``.
+
+    Parameters
+    ----------
+    current
+        Positive charges the cell.
+    """
 
     current: AnyCurrentLevel
 
 
 class CaTable(Table):
-    """``ca = { voltage, for }``."""
+    """``ca = { voltage, for }``.
+
+    Parameters
+    ----------
+    voltage
+        That is held.
+    duration
+        How long.
+    """
 
     voltage: VoltageLevel
     duration: Time
 
 
 class LsvTable(Table):
-    """``lsv = { from, to, rate, step }``."""
+    """``lsv = { from, to, rate, step }``.
+
+    Parameters
+    ----------
+    start
+        First voltage.
+    to
+        Last voltage.
+    rate
+        Of the sweep.
+    step
+        Height of a stair.
+    """
 
     start: VoltageLevel = OCV
     to: VoltageLevel
@@ -65,7 +109,27 @@ class LsvTable(Table):
 
 
 class CvTable(Table):
-    """``cv = { from, first, second, to, rate, cycles, hold, step }``."""
+    """``cv = { from, first, second, to, rate, cycles, hold, step }``.
+
+    Parameters
+    ----------
+    start
+        First voltage.
+    first
+        First vertex.
+    second
+        Second vertex.
+    to
+        Last voltage.
+    rate
+        Of the sweep.
+    cycles
+        How often between the vertices.
+    hold
+        Time at each vertex, or a list of two.
+    step
+        Height of a stair.
+    """
 
     start: VoltageLevel = OCV
     first: VoltageLevel
@@ -78,7 +142,27 @@ class CvTable(Table):
 
 
 class GcplTable(Table):
-    """``gcpl = { current, voltage, longest, hold_until, hold_for, rest, ... }``."""
+    """``gcpl = { current, voltage, longest, hold_until, hold_for, rest, ... }``.
+
+    Parameters
+    ----------
+    current
+        Positive charges the cell.
+    voltage
+        Up or down to which, and that is held then.
+    longest
+        Time for the held current.
+    hold_until
+        Magnitude of the current that ends the held voltage.
+    hold_until_rate
+        Slope of the current that ends it.
+    hold_for
+        Longest time of the held voltage.
+    rest
+        Longest rest at the end.
+    relaxed
+        Slope of the voltage that ends the rest.
+    """
 
     current: AnyCurrent
     voltage: Voltage
@@ -91,7 +175,21 @@ class GcplTable(Table):
 
 
 class GittTable(Table):
-    """``gitt = { current, pulse, rest, pulses, relaxed }``."""
+    """``gitt = { current, pulse, rest, pulses, relaxed }``.
+
+    Parameters
+    ----------
+    current
+        Of the pulses.
+    pulse
+        How long each is.
+    rest
+        How long the rest behind each is, at most.
+    pulses
+        How many.
+    relaxed
+        Slope of the voltage that ends a rest.
+    """
 
     current: AnyCurrent
     pulse: Time
@@ -101,7 +199,21 @@ class GittTable(Table):
 
 
 class PittTable(Table):
-    """``pitt = { from, step, levels, hold_for, hold_until }``."""
+    """``pitt = { from, step, levels, hold_for, hold_until }``.
+
+    Parameters
+    ----------
+    start
+        First voltage.
+    step
+        From level to level; negative goes down.
+    levels
+        How many.
+    hold_for
+        Longest time at each.
+    hold_until
+        Magnitude of the current that ends a level.
+    """
 
     start: VoltageLevel = OCV
     step: Voltage
@@ -111,7 +223,21 @@ class PittTable(Table):
 
 
 class PulsesTable(Table):
-    """``pulses = { current, on, off, count, base }``."""
+    """``pulses = { current, on, off, count, base }``.
+
+    Parameters
+    ----------
+    current
+        Of the pulses.
+    base
+        Between them.
+    on
+        How long a pulse is.
+    off
+        How long it is from one to the next.
+    count
+        How many pulses.
+    """
 
     current: AnyCurrent
     on: Time
@@ -121,7 +247,25 @@ class PulsesTable(Table):
 
 
 class PeisTable(Table):
-    """``peis = { voltage, amplitude, lowest, highest, points, periods, settle }``."""
+    """``peis = { voltage, amplitude, lowest, highest, points, periods, settle }``.
+
+    Parameters
+    ----------
+    voltage
+        That is held.
+    amplitude
+        Peak of the sum of all sines.
+    lowest
+        Lowest frequency, of which all others are multiples.
+    highest
+        Highest frequency.
+    points
+        Frequencies in a decade.
+    periods
+        Of the lowest frequency.
+    settle
+        Wait before the sines.
+    """
 
     voltage: VoltageLevel = OCV
     amplitude: Voltage
@@ -133,7 +277,25 @@ class PeisTable(Table):
 
 
 class GeisTable(Table):
-    """``geis = { current, amplitude, lowest, highest, points, periods, settle }``."""
+    """``geis = { current, amplitude, lowest, highest, points, periods, settle }``.
+
+    Parameters
+    ----------
+    current
+        That is held.
+    amplitude
+        Peak of the sum of all sines.
+    lowest
+        Lowest frequency, of which all others are multiples.
+    highest
+        Highest frequency.
+    points
+        Frequencies in a decade.
+    periods
+        Of the lowest frequency.
+    settle
+        Wait before the sines.
+    """
 
     current: AnyCurrent = (0.0, "current")
     amplitude: Current
@@ -145,14 +307,40 @@ class GeisTable(Table):
 
 
 class LoopTable(Table):
-    """``loop = { steps, times }``: the steps before it, so many times in all."""
+    """``loop = { steps, times }``: the steps before it, so many times in all.
+
+    Parameters
+    ----------
+    steps
+        How many of the steps before it.
+    times
+        How often in all.
+    """
 
     steps: int
     times: int
 
 
 class StepTable(Table):
-    """``[[step]]``: one technique, until when, what it keeps, and what of it is stored."""
+    """``[[step]]``: one technique, until when, what it keeps, and what of it is stored.
+
+    Parameters
+    ----------
+    name
+        For `go to`, and for reports.
+    ocv, wait, cp, ca, lsv, cv, gcpl, gitt, pitt, pulses, peis, geis, loop
+        The technique: one of them.
+    until
+        Rules, of which any ends the step.
+    keep
+        What is kept below a value by less current, in a step with `cp`.
+    least
+        Current to which that may reduce it; a tenth of the step's where left out.
+    record
+        What must have changed for a reading to be stored; all are where left out.
+    average
+        Store means over so long.
+    """
 
     name: str = ""
     ocv: OcvTable | None = None

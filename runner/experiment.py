@@ -15,7 +15,8 @@ from potentiostat.records import RangeSpec
 from potentiostat.technique import CLAMP_RATIO, Step
 from runner.blanking_settings import BlankingSettings, blanking_settings, check_blanking
 from runner.bus_security import BadCredentials, BusSecurity
-from runner.config import MOCK, NODE, CameraTable, ExperimentTable, read_tables
+from runner.config import MOCK, NODE, CameraTable, ExperimentTable
+from runner.config_reading import read_tables
 from runner.image_checks import check_image_rules
 from runner.image_rules import ImageRule
 from runner.keep_checks import check_keep_rules

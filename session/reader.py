@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from session.attributes import read_attributes
 from session.columns import check_rows, check_whole, count_rows, read_column
+from session.displays import closed_html, session_html
 from session.errors import HDF5_ERRORS, SessionRefused
 from session.frames import FrameStack
 from session.provenance import Provenance
@@ -113,6 +114,12 @@ class Session:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session {self.path.name}{'' if self._file else ', closed'}>"
+
+    def _repr_html_(self) -> str:
+        return session_html(self) if self._file else closed_html(self.path)
 
     def close(self) -> None:
         """Close the file; frames that were not read yet are out of reach then."""
@@ -292,6 +299,25 @@ class Session:
     def frame_table(self, camera: str) -> Table:
         """Return the stamps of a camera's frames, one row for each."""
         return self.table(f"frames/{camera}")
+
+    def count(self, path: str) -> int:
+        """Return how many rows a table below ``/entry`` has, without reading them.
+
+        Raises
+        ------
+        SessionRefused
+            The file has no such table.
+        """
+        spec = find_group(path)
+
+        def read() -> int:
+            group = self._at(path)
+            if spec is None or not spec.rows or not isinstance(group, h5py.Group):
+                raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
+            check_rows(group, spec)
+            return count_rows(group, spec)
+
+        return self._steadily(path, read)
 
     def table(self, path: str) -> Table:
         """Return the columns of a group below ``/entry``, such as ``"tracks/front"``.

@@ -23,7 +23,8 @@ def reference_page() -> str:
         " raw and stay. A stamp that was never written holds -2^63.",
         "",
         "In a finished session each group and dataset carries `seal`, two CRC-32 (of its"
-        " values and of its attributes), and each group `seal_holds`, the names in it as JSON.",
+        " values and of its attributes), and each group `seal_holds`, the names in it as JSON"
+        " (zeros and nothing until then).",
     ]
     for group in GROUPS:
         lines += _group_section(group)

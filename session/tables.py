@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from session.attributes import read_attributes
 from session.columns import check_rows, check_whole, count_rows, read_column, read_column_part
+from session.displays import table_html
 from session.errors import SessionRefused
 from session.migrations import filled
 from session.records import AttributeValue
@@ -60,6 +61,12 @@ class Table:
 
     def __len__(self) -> int:
         return min((len(c) for c in self.columns.values() if c.ndim), default=0)
+
+    def __repr__(self) -> str:
+        return f"<Table {self.path}: {len(self)} rows of {', '.join(self.columns)}>"
+
+    def _repr_html_(self) -> str:
+        return table_html(self)
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the columns as a `pandas.DataFrame`, units in ``attrs["units"]``.

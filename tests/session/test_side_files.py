@@ -1,6 +1,7 @@
 """Truth, calibration, provenance and the reference page."""
 
 import hashlib
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -117,6 +118,8 @@ def test_the_reference_page_names_every_path_and_column():
         for column in group.columns:
             assert f"| `{column.name}` | " in page
     assert "| `t_ns` | i8 | (n,) | ns | middle of the aperture" in page
+    kept = Path(__file__).parents[2] / "docs" / "session-file.md"
+    assert kept.read_text("utf-8") == page, "python -m session.schema_page > docs/session-file.md"
 
 
 def test_sample_columns_are_those_that_files_rely_on():
