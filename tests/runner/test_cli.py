@@ -44,7 +44,7 @@ def last_json(result):
     "verb",
     [
         *("run", "check", "new", "calibrate", "contact", "import", "track"),
-        *("correlate", "report", "verify", "instruments", "align"),
+        *("correlate", "report", "verify", "instruments", "align", "completion"),
     ],
 )
 def test_every_verb_has_help_with_an_example(verb):
