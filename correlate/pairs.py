@@ -51,7 +51,8 @@ def solve_pairs(
         Shift of k less that of j, along two axes, shape (n_pairs, 2); NaN where a pair
         could not be registered.
     sigma_px
-        Standard uncertainties, shape (n_pairs, 2), taken as independent.
+        Standard uncertainties, shape (n_pairs, 2), taken as independent. Pairs that share
+        a frame share its noise: from all pairs, the sigmas that come of them are too small.
 
     Raises
     ------

@@ -3,6 +3,7 @@
 Frames are never sent: a worker is told the file's path and which frames, and opens it.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -17,6 +18,8 @@ from session.frames import FrameStack
 
 CHUNK_BYTES = 64 * 2**20  # of frames in memory at a time, in each process
 CHUNK_FRAMES = 32  # at most
+TASK_BYTES = 64 * 2**20  # of frames that a worker is asked to look at at once, where small
+TASKS_EACH = 4  # at least, so that no worker waits long for the others at the end
 
 
 class SessionFrames:
@@ -46,11 +49,20 @@ class SessionFrames:
             for first, last in islice(self._ranges(start), most):
                 yield look_of(first)(_read(self._stack, first, last))
             return
+        blocks = list(islice(self._ranges(start), most))
+        each = self._blocks_in_task(len(blocks))
         tasks = (
-            (self._source, first, last, look_of(first))
-            for first, last in islice(self._ranges(start), most)
+            (self._source, part, [look_of(first) for first, _ in part])
+            for part in (blocks[k : k + each] for k in range(0, len(blocks), each))
         )
-        yield from self._team.in_order(look_at, tasks)
+        for found in self._team.in_order(look_at, tasks):
+            yield from found
+
+    def _blocks_in_task(self, count: int) -> int:
+        """Return how many blocks a worker takes at once: opening the file takes time, too."""
+        block_bytes = BLOCK_FRAMES * self._stack.nbytes // max(len(self._stack), 1)
+        enough = math.ceil(TASK_BYTES / max(block_bytes, 1))
+        return max(1, min(enough, count // (TASKS_EACH * self._team.size)))
 
     def some(self, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
         """Read frames of these numbers."""
@@ -62,8 +74,10 @@ class SessionFrames:
             yield first, min(first + BLOCK_FRAMES, count)
 
 
-def look_at(source: FrameSource, first: int, last: int, look: Look[Any]) -> Any:
-    """Look at the frames from ``first`` to before ``last``, in whatever process this is.
+def look_at(
+    source: FrameSource, blocks: Sequence[tuple[int, int]], looks: Sequence[Look[Any]]
+) -> list[Any]:
+    """Look at blocks of frames, from the first to before the last, wherever this process is.
 
     Raises
     ------
@@ -71,7 +85,10 @@ def look_at(source: FrameSource, first: int, last: int, look: Look[Any]) -> Any:
         The file is not there, damaged, or another one.
     """
     with source.opened() as stack:
-        return look(_read(stack, first, last))
+        return [
+            look(_read(stack, first, last))
+            for (first, last), look in zip(blocks, looks, strict=True)
+        ]
 
 
 def _read(stack: FrameStack, first: int, last: int) -> Iterator[NDArray[np.generic]]:

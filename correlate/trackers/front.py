@@ -7,7 +7,7 @@ of every frame are kept; the frames themselves are not.
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -87,21 +87,12 @@ class FrontTracker:
             The film or a front in it cannot be found.
         """
         learned = self._learn(frames)
-        follower = FrontFollower(learned.model, learned.place_px)
-        found = []
-        for line, shift in zip(learned.lines, learned.shifts, strict=True):
-            fit = follower.fit(_counts(line), shift.dx_px) if shift.valid else NOT_REGISTERED
-            place = follower.place_px
-            if isinstance(fit, str):
-                found.append(Placed(FrontReading(shift=shift, reason=fit), place))
-            else:
-                found.append(Placed(FrontReading(shift=shift, fit=fit), place))
+        # Followed as far as blocks are asked for: others look at shapes meanwhile.
+        placed = _placed(learned)
         readings: list[FrontReading] = []
-
-        def shapes_from(first: int) -> "_Shapes":
-            return _Shapes(learned.model, found[first : first + BLOCK_FRAMES])
-
-        for block in in_blocks(frames, shapes_from):
+        for block in in_blocks(
+            frames, lambda _: _Shapes(learned.model, list(itertools.islice(placed, BLOCK_FRAMES)))
+        ):
             readings.extend(block)
         return front_track(readings, learned.model, self._settings)
 
@@ -315,6 +306,18 @@ def front_track(
         },
         drift=drift_columns([r.shift for r in readings]),
     )
+
+
+def _placed(learned: _Learned) -> Iterator[Placed]:
+    """Find the front in one frame after the other."""
+    follower = FrontFollower(learned.model, learned.place_px)
+    for line, shift in zip(learned.lines, learned.shifts, strict=True):
+        fit = follower.fit(_counts(line), shift.dx_px) if shift.valid else NOT_REGISTERED
+        if isinstance(fit, str):
+            reading = FrontReading(shift=shift, reason=fit)
+        else:
+            reading = FrontReading(shift=shift, fit=fit)
+        yield Placed(reading, follower.place_px)
 
 
 def _counts(line: Line) -> NDArray[np.float64]:

@@ -78,6 +78,7 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as patch:
         for module in (blocks, front, spread_frames):
             patch.setattr(module, "BLOCK_FRAMES", 64)
+        patch.setattr(spread_frames, "TASKS_EACH", 1)  # so that a task holds several blocks
         yield
 
 
