@@ -13,8 +13,9 @@ from scipy import ndimage
 
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
+from correlate.free_ends import Followed, looked_at_again, lowered, matched, on_their_shafts
 from correlate.gap import HALF, Gap, outline
-from correlate.outgrowth import STRAIGHT_RATIO, End, find_ends, from_edge, refine
+from correlate.outgrowth import find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
 
@@ -29,7 +30,6 @@ FEWEST_PX = 5.0  # on each side of an end that can be fitted
 # Shares of what was not expected by which place and speed follow: of a frame that tells
 # much, and of one that tells little.
 SHARP_PX, FOLLOW_SHARP, FOLLOW_BLURRED = 1.0, (0.8, 0.4), (0.4, 0.1)
-MATCH_RADII = 2.5
 SEARCH_PX, FEW_FRAMES = 24.0, 4.0  # reach for an end that is not followed yet, and memory then
 CANDIDATES = 8  # ends that are fitted in each frame, the foremost ones
 MEMORY_FRAMES = 8.0
@@ -50,23 +50,6 @@ LEFT = "the end has left the field: length and area are lower bounds"
 TOUCHES = "the end touches the other electrode"
 NO_LEVEL = "too little of the background is in the field"
 BEHIND_ONLY = "nothing touches the electrode any more"
-
-
-def _lower(end: End, rows: int) -> End:
-    """Return an end with its rows counted from another one."""
-    return replace(end, axis=replace(end.axis, y_px=end.axis.y_px + rows))
-
-
-@dataclass(slots=True)
-class Followed:
-    """A free end that is followed."""
-
-    end: End
-    place_px: float
-    number: int
-    speed_px: float = 0.0
-    seen: bool = False  # in a frame, and not in the mean alone
-    blur_px: float = 0.0  # sigma of the last frame that it was seen in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,67 +221,19 @@ class GrowthFollower:
         radius = sure[0].radius_px if sure else math.nan
         # Of a part that begins farther down, rows are counted from there.
         top = crop[0].start
-        found = [_lower(end, top) for end in find_ends(excess, mask, gap.edge_px, radius)]
-        straight = len(self.ends) == 1 and self.ends[0].end.is_straight
-        if not found and straight:
-            found = [_lower(self._refined(excess, self.ends[0], top), top)]
-        found = [self._straightened(excess, end, top) for end in found]
-        self.ends = self._matched(found)
+        found = [lowered(end, top) for end in find_ends(excess, mask, gap.edge_px, radius)]
+        if not found and len(self.ends) == 1 and self.ends[0].end.is_straight:
+            # Noise hides its outline.
+            one = self.ends[0]
+            found = [looked_at_again(excess, one, one.place_px, top, gap.edge_px)]
+        found = on_their_shafts(found, self.ends, excess, top, gap.edge_px)
+        self.ends = matched(found, self.ends, self._count)
+        self._count += len(found)
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
         self._object[:] = False
         self._object[crop] = mask
         self._set_region(crop, mask & ~rooted)
-
-    def _refined(self, excess: Floats, followed: Followed, top: int) -> End:
-        """Return an end whose shaft was looked at again; noise hides its outline."""
-        before = _lower(followed.end, -top).axis
-        axis, contrast = refine(excess, before, 0.0, followed.place_px)
-        return replace(
-            followed.end,
-            axis=from_edge(axis, self.gap.edge_px),
-            end_px=followed.place_px,
-            contrast=contrast,
-        )
-
-    def _straightened(self, excess: Floats, end: End, top: int) -> End:
-        """Return an end on the straight shaft on which it was followed, if it is there still.
-
-        A branch that comes out bends the way to it.
-        """
-        if end.is_straight:
-            return end
-        x, y = end.axis.place(end.end_px)
-        for one in self.ends:
-            axis = one.end.axis
-            s, t = axis.along(np.array(x), np.array(y))
-            if one.end.is_straight and one.seen and abs(t) < STRAIGHT_RATIO * axis.radius_px:
-                place = replace(one, place_px=float(s))
-                return _lower(self._refined(excess, place, top), top)
-        return end
-
-    def _matched(self, found: list[End]) -> list[Followed]:
-        """Return ends with the places at which those before them were followed."""
-        new = []
-        for end in found:
-            self._count += 1
-            followed = Followed(end, end.end_px, self._count)
-            x, y = end.axis.place(end.end_px)
-            near = []
-            for one in self.ends:
-                u, v = one.end.axis.place(one.place_px)
-                near.append((math.hypot(u - x, v - y), one))
-            reach_px = MATCH_RADII * end.axis.radius_px + 4
-            away, old = min(near, key=lambda pair: pair[0], default=(math.inf, followed))
-            if away < reach_px:
-                u, v = old.end.axis.place(old.place_px)
-                s, _ = end.axis.along(np.array([u]), np.array([v]))
-                followed.number = old.number
-                if old.seen:
-                    followed.place_px, followed.speed_px = float(s[0]), old.speed_px
-                    followed.seen, followed.blur_px = True, old.blur_px
-            new.append(followed)
-        return new
 
     def _set_region(self, crop: Crop, behind: Mask) -> None:
         cover = self._object[crop].astype(np.float64)
@@ -339,6 +274,8 @@ class GrowthFollower:
             return GrowthReading(shift=shift, reason=BEHIND_ONLY if behind else NOT_FOUND)
         first = sorted(self.ends, key=self._reaches, reverse=True)[:CANDIDATES]
         readings = [self._fit(pixels, at, level, shift, followed) for followed in first]
+        for followed, told in zip(first, readings, strict=True):
+            followed.missed = followed.missed + 1 if told.reason else 0
         # What was not found may be the foremost: nothing is said of another in its place.
         leads = [self._reaches(followed) for followed in first]
         best = int(np.argmax(leads))
@@ -400,7 +337,8 @@ class GrowthFollower:
             return GrowthReading(shift=shift, reason=UNSEEN)
         if not fit.converged:
             return GrowthReading(shift=shift, reason=UNSETTLED)
-        if fit.chi2 > noise + unknown + MISFIT_SIGMAS * math.sqrt(2 / len(s)):
+        short = not followed.end.is_straight and math.isnan(axis.radius_sigma_px)
+        if short or fit.chi2 > noise + unknown + MISFIT_SIGMAS * math.sqrt(2 / len(s)):
             return GrowthReading(shift=shift, reason=ODD)
         if self.rises * (fit.beside - 1) > HALF * self.rises * (fit.on - 1):
             # What lies before this end stands out as well: the end is farther on.

@@ -228,7 +228,7 @@ def test_a_velocity_knows_that_it_changes(dendrite):
     assert 0.7 < rms(pull(moved, true, "velocity")) < 1.3
     # Where it stands still, it is known much better than where it begins to grow.
     sigma = moved.columns["velocity_sigma"]
-    assert np.nanmin(sigma[10:18]) > 3 * np.nanmedian(sigma[70:78])
+    assert np.nanmin(sigma[12:17]) > 3 * np.nanmedian(sigma[3:9])
 
 
 def test_the_texture_of_the_electrolyte_is_known(tracks, films):
