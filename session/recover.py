@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from session import journal_words
 from session.attributes import read_attributes, write_attributes
+from session.codecs import Codec, find_codec
 from session.columns import GrowingTable, count_rows
 from session.editor import SessionEditor
 from session.errors import HDF5_ERRORS, SessionExists, SessionRefused
@@ -31,6 +32,7 @@ from session.layout import (
     create_temperature,
     ensure_group,
 )
+from session.placed_file import filters_mask
 from session.reader import Session
 from session.records import NOT_FINISHED, RECORDER_LOST
 from session.recover_pixels import PixelSource
@@ -203,6 +205,7 @@ class _Work:
     def __init__(self, path: Path, part: Path) -> None:
         self._path = path
         self._part = part
+        self._codecs: dict[str, Codec | None] = {}
         self.done: list[str] = []
         self.missing: list[str] = []
 
@@ -218,7 +221,9 @@ class _Work:
         """Begin anew with what the journal says, and add what only the file has."""
         if damaged:
             self.done.append(f"the file was made anew from the journal: {damaged}")
-        with SessionWriter(self._part, journal_words.header_of(journal.entries[0])) as writer:
+        header = journal_words.header_of(journal.entries[0])
+        self._codecs = {f"frames/{c.name}": find_codec(c.compression) for c in header.cameras}
+        with SessionWriter(self._part, header) as writer:
             writer.finish(NOT_FINISHED, "")  # which also gives up the room for frames
         tables = {table.name: table for table in journal_tables(journal)}
         with (
@@ -292,7 +297,7 @@ class _Work:
     ) -> NDArray[np.void]:
         """Write the frames whose pixels are right, and return their rows."""
         good: list[int] = []
-        compressed = data.id.get_create_plist().get_nfilters() > 0
+        codec, raw_mask = self._codecs.get(name), filters_mask(data, raw=True)
         data.resize(len(rows), axis=0)
         for number, (row, frame) in enumerate(zip(rows, frames, strict=True)):
             if frame is None or zlib.crc32(frame.data) != int(row["checksum"]):
@@ -300,10 +305,13 @@ class _Work:
                     f"{name}: the pixels of frame {int(row['index'])} are not in the file"
                 )
                 continue
-            if compressed:
-                data[len(good)] = frame
+            # Not by the filters of HDF5: that of Blosc fails where nothing gets smaller.
+            whole = np.ascontiguousarray(frame)
+            pressed = None if codec is None else np.frombuffer(codec.compress(whole), np.uint8)
+            if pressed is not None and len(pressed) < whole.nbytes:
+                data.id.write_direct_chunk((len(good), 0, 0), pressed)
             else:
-                data.id.write_direct_chunk((len(good), 0, 0), np.ascontiguousarray(frame))
+                data.id.write_direct_chunk((len(good), 0, 0), whole, raw_mask)
             good.append(number)
         data.resize(len(good), axis=0)
         return _count_gaps(rows[good])

@@ -201,6 +201,22 @@ def test_what_a_crash_left_is_made_whole_from_the_journal(tmp_path, make, monkey
     assert journal_path(path).exists()
 
 
+@pytest.mark.parametrize("compression", WAYS)
+def test_what_cannot_be_compressed_is_made_whole_too(tmp_path, make, compression):
+    path = tmp_path / "s.h5"
+    noise = np.random.default_rng(1).integers(0, 2**16, (4, 64, 80), dtype=np.uint16)
+    journal = Journal(path)
+    begin(journal, header(make, compression))
+    write(path, make, compression, noise, journal=journal)
+    journal.close()
+    image = bytearray(path.read_bytes())
+    image[:96] = b"\xff" * 96
+    path.write_bytes(image)
+    recovered = recover(path)
+    assert recovered.missing == ()
+    assert_there(recovered.path, noise)
+
+
 def test_automatic_is_what_is_installed_and_what_is_missing_is_said(monkeypatch):
     found = importlib.import_module
 
