@@ -19,6 +19,7 @@ from correlate.trackers.drift import drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
 
 Float = NDArray[np.float64]
+FIRST_READINGS = 8  # against which changes count: not more than a live tracker learns from
 FIRST_FRAMES = (10, 40)  # of which the outline is learned; more where it does not stand out
 BINS_PX = (4, 2)
 BIN_EDGE, BIN_DIAMETER_PX = 1.2, 24  # of a sum: width of the edge, and of the object, at least
@@ -219,7 +220,7 @@ class LiveSwelling:
             cracks=tuple(self._watch.cracks),
             stretched=found.stretched,
         )
-        if len(self._first) < FIRST_FRAMES[0]:
+        if len(self._first) < FIRST_READINGS:
             self._first.append(reading)
         return reading
 
@@ -328,7 +329,9 @@ def _cracks(readings: Sequence[SwellingReading], size_m: float) -> dict[str, Flo
             gaps[row] = found[:, 0].sum(), math.sqrt(float(np.sum(found[:, 1] ** 2)))
     return {
         "cracks": np.array([float(len(r.cracks)) for r in readings]),
+        "cracks_sigma": np.full(len(readings), 0.5),  # one may be about to stand out
         "parts": np.array([1.0 + sum(c.apart for c in r.cracks) for r in readings]),
+        "parts_sigma": np.full(len(readings), 0.5),
         "gap": gaps[:, 0] * size_m,
         "gap_sigma": gaps[:, 1] * size_m,
     }
