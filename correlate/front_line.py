@@ -125,19 +125,26 @@ class FrontFollower:
         self.place_px += FOLLOW_SHARE * (fit.position_px - self.place_px)
         return replace(fit, sigma_px=sigma)
 
-    def shape(self, sums: FrameSums, fit: EdgeFit, shift_px: float) -> FrontShape:
-        """Return width and roughness of a front whose place was found."""
+    def shape(self, sums: FrameSums, found: tuple[float, float], shift_px: float) -> FrontShape:
+        """Return width and roughness of a front that was found.
+
+        Parameters
+        ----------
+        found
+            Its position in px, and its significance.
+        """
+        position_px = found[0]
         part = self.columns(shift_px)
         at = np.arange(part.start, part.stop) + shift_px
         if len(at) < FEWEST_PX or part.stop > sums.rows.shape[1]:
             return FrontShape()
-        significance = fit.significance / self.model.excess
+        significance = found[1] / self.model.excess
         width, width_sigma = math.nan, math.nan
         if significance > WIDTH_SIGNIFICANCE:
             free = fit_edges(
                 at,
                 sums.line(part)[None, :],
-                fit.position_px,
+                position_px,
                 self.model.width_px,
                 texture=self._shade(at),
                 free_width=True,
@@ -150,7 +157,7 @@ class FrontFollower:
             segments = fit_edges(
                 at,
                 sums.lines(count, part),
-                fit.position_px,
+                position_px,
                 self.model.width_px,
                 texture=self._shade(at),
                 sign=self.model.rises,

@@ -88,12 +88,17 @@ class FrontTracker:
         """
         learned = self._learn(frames)
         # Followed as far as blocks are asked for: others look at shapes meanwhile.
-        placed = _placed(learned)
-        readings: list[FrontReading] = []
-        for block in in_blocks(
-            frames, lambda _: _Shapes(learned.model, list(itertools.islice(placed, BLOCK_FRAMES)))
-        ):
-            readings.extend(block)
+        placed, readings = _placed(learned), list[FrontReading]()
+
+        def shapes_of(_: int) -> _Shapes:
+            block = list(itertools.islice(placed, BLOCK_FRAMES))
+            readings.extend(reading for reading, _ in block)
+            return _Shapes(learned.model, np.array([_told(*p) for p in block]))
+
+        shapes = (s for block in in_blocks(frames, shapes_of) for s in block)
+        readings = [
+            replace(r, shape=_shape(s)) for r, s in zip(readings, list(shapes), strict=True)
+        ]
         return front_track(readings, learned.model, self._settings)
 
     def begin(self, frames: Frames) -> "LiveFront":
@@ -158,31 +163,31 @@ class FrontTracker:
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A reading without its shape, and where the front was looked for after it."""
-
-    reading: FrontReading
-    place_px: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Shapes:
-    """Tells the shape of fronts whose places were found in a block of frames."""
+    """Tells the shape of fronts whose places were found in a block of frames.
+
+    Rows of numbers go to where that is done, and come back: objects take as long to send as
+    to look at.
+    """
 
     model: FrontModel
-    found: list[Placed]
+    told: NDArray[np.float64]  # (n, 4), of `_told`
 
-    def __call__(self, frames: Iterable[NDArray[np.generic]]) -> list[FrontReading]:
-        readings = []
-        for pixels, placed in zip(frames, self.found, strict=True):
-            reading = placed.reading
-            if reading.fit is not None:
-                follower = FrontFollower(self.model, placed.place_px)
+    def __call__(self, frames: Iterable[NDArray[np.generic]]) -> NDArray[np.float64]:
+        shapes = np.full((len(self.told), 4), np.nan)
+        for pixels, told, shape in zip(frames, self.told, shapes, strict=True):
+            place, dx, position, significance = told.tolist()
+            if math.isfinite(position):
+                follower = FrontFollower(self.model, place)
                 sums = frame_sums(pixels, SUMMED_ROWS_PX)
-                shape = follower.shape(sums, reading.fit, reading.shift.dx_px)
-                reading = replace(reading, shape=shape)
-            readings.append(reading)
-        return readings
+                found = follower.shape(sums, (position, significance), dx)
+                shape[:] = (
+                    found.width_px,
+                    found.width_sigma_px,
+                    found.roughness_px,
+                    found.roughness_sigma_px,
+                )
+        return shapes
 
 
 class LiveFront:
@@ -243,7 +248,8 @@ class LiveFront:
         fit = self._follower.fit(line, shift.dx_px)
         if isinstance(fit, str):
             return FrontReading(shift=shift, reason=fit)
-        shape = self._follower.shape(sums, fit, shift.dx_px) if with_shape else FrontShape()
+        found = fit.position_px, fit.significance
+        shape = self._follower.shape(sums, found, shift.dx_px) if with_shape else FrontShape()
         return FrontReading(shift=shift, fit=fit, shape=shape)
 
 
@@ -308,8 +314,8 @@ def front_track(
     )
 
 
-def _placed(learned: _Learned) -> Iterator[Placed]:
-    """Find the front in one frame after the other."""
+def _placed(learned: _Learned) -> Iterator[tuple[FrontReading, float]]:
+    """Find the front in one frame after the other, and where it is looked for after that."""
     follower = FrontFollower(learned.model, learned.place_px)
     for line, shift in zip(learned.lines, learned.shifts, strict=True):
         fit = follower.fit(_counts(line), shift.dx_px) if shift.valid else NOT_REGISTERED
@@ -317,7 +323,25 @@ def _placed(learned: _Learned) -> Iterator[Placed]:
             reading = FrontReading(shift=shift, reason=fit)
         else:
             reading = FrontReading(shift=shift, fit=fit)
-        yield Placed(reading, follower.place_px)
+        yield reading, follower.place_px
+
+
+def _told(reading: FrontReading, place_px: float) -> tuple[float, float, float, float]:
+    """Return what a shape asks for: place, shift, position and significance of the step."""
+    fit, dx_px = reading.fit, reading.shift.dx_px
+    if fit is None:
+        return place_px, dx_px, math.nan, math.nan
+    return place_px, dx_px, fit.position_px, fit.significance
+
+
+def _shape(row: NDArray[np.float64]) -> FrontShape:
+    width, width_sigma, roughness, roughness_sigma = row.tolist()
+    return FrontShape(
+        width_px=width,
+        width_sigma_px=width_sigma,
+        roughness_px=roughness,
+        roughness_sigma_px=roughness_sigma,
+    )
 
 
 def _counts(line: Line) -> NDArray[np.float64]:

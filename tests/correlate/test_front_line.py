@@ -87,7 +87,7 @@ def test_shape_of_a_wavy_front():
     pixels = rng.poisson(mean).astype(np.uint16)
     sums, front = frame_sums(pixels, 4), follower(120.0)
     fit = front.fit(sums.line(), 0.0)
-    shape = front.shape(sums, fit, 0.0)
+    shape = front.shape(sums, (fit.position_px, fit.significance), 0.0)
     true = np.std(waves - np.polyval(np.polyfit(np.arange(256), waves, 1), np.arange(256)))
     assert abs(shape.roughness_px - true) < 3 * shape.roughness_sigma_px
     assert shape.width_px > 2.0  # the sum over all rows is broader than each
