@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from correlate.drift import DriftEstimator, Shift
 from correlate.gap import Edge, Gap, columns_between, find_edge, learn_gap
-from correlate.growth_follow import GrowthFollower, GrowthReading
+from correlate.growth_follow import RENEW_FRAMES, GrowthFollower, GrowthReading
 from correlate.kinematics import windowed_velocity
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
@@ -27,6 +27,7 @@ PART_SHARE = 1 / 3  # of these, that tell where it is at first, and at last
 LIVE_BIN_PX, LIVE_SIDE_PX = 4, 512
 LEAST_GAP_PX = 40
 FEWEST_FRAMES = 8  # that a velocity is taken from
+STEP_SIGMAS = 6.0  # of an area from one frame to the next, where a part has come loose
 CHANGE_SIGMAS = 2.0  # by which windows differ where the speed changes
 BAND_SPARE_PX = 4.0  # of the electrodes beside the gap, in which growth shows, too
 # Volume of metal for a coulomb: molar volume over z F, with F = 96 485.332 C/mol.
@@ -308,6 +309,9 @@ def growth_track(
         "residual_area": area("behind_px"),
         "residual_area_sigma": area("behind_sigma_px"),
     }
+    unknown = _before_steps(areas["residual_area"], areas["residual_area_sigma"])
+    for name in ("residual_area", "residual_area_sigma"):
+        areas[name] = np.where(unknown, math.nan, areas[name])
     volume, volume_sigma = _volume(areas["area"], areas["area_sigma"], radius, spread)
     aspect = settings.number("aspect", OPTIONS)
     volumes = {
@@ -360,6 +364,18 @@ def growth_track(
         },
         drift=drift_columns([view.shift_back(r.shift) for r in readings]),
     )
+
+
+def _before_steps(area: Floats, sigma: Floats) -> NDArray[np.bool_]:
+    """Return in which frames a part may have come loose already that is told later.
+
+    Which parts are loose is looked at anew every `RENEW_FRAMES` frames at the latest.
+    """
+    found = np.zeros(len(area), dtype=bool)
+    steps = np.abs(np.diff(area)) > STEP_SIGMAS * np.hypot(sigma[1:], sigma[:-1])
+    for row in np.flatnonzero(steps) + 1:
+        found[max(row - RENEW_FRAMES, 0) : row] = True
+    return found
 
 
 def _scale_sigma(area: Floats, shared: Floats, radius: Floats, spread: Floats) -> float:

@@ -218,6 +218,8 @@ def test_a_dendrite_is_measured_and_what_it_leaves_behind(dendrite):
     assert left > 0
     assert track.columns["residual_area"][-1] == pytest.approx(left, rel=0.08)
     assert np.all(track.columns["residual_area"][:60] == 0)
+    # Frames in which its contact was lost, and nobody had looked yet, say nothing.
+    assert np.abs(pull(track, seen.truth, "residual_area")).max() < 5
 
 
 def test_a_velocity_knows_that_it_changes(dendrite):
