@@ -204,6 +204,7 @@ class PlacedFile:
     def close(self) -> None:
         """Close the file; HDF5 has closed it before, or may no longer write."""
         self.leave()
+        _unlock(self._cached.descriptor)
         self._cached.close()
         if self._direct is not None:
             self._direct.close()
@@ -238,3 +239,11 @@ def _lock(descriptor: int) -> None:
         import fcntl  # noqa: PLC0415 - not on Windows
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    """Let go of the lock; closing does not where a process that was just forked has a copy."""
+    with suppress(ImportError, OSError, ValueError):  # the last one: it was closed before
+        import fcntl  # noqa: PLC0415 - not on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

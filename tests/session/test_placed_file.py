@@ -117,3 +117,16 @@ def test_beyond_its_end_a_file_reads_as_zeros(tmp_path):
     assert placed.readinto(memoryview(found)) == 2
     assert found == b"bc\0\0\0"
     placed.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is locked there")
+def test_a_closed_session_opens_although_a_forked_process_has_a_copy_of_its_file(tmp_path, make):
+    path = tmp_path / "s.h5"
+    writer = SessionWriter(path, make.header())
+    copy = os.dup(writer._placed._cached.descriptor)  # as between a fork and its exec
+    try:
+        writer.finish("done", "")
+        with h5py.File(path, "r") as file:
+            assert file["entry/exit_reason"][()] == b"done"
+    finally:
+        os.close(copy)
