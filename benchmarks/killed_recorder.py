@@ -99,11 +99,14 @@ def kill_one(folder: Path, number: int, *, both: bool) -> Outcome:
     client = subprocess.Popen(
         [sys.executable, __file__, "--client", path],
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert client.stdout is not None
-    recorder = int(client.stdout.readline().split()[1])
+    assert client.stderr is not None
+    if not (begun := client.stdout.readline().split()):
+        raise RuntimeError(f"client {number} did not begin:\n{client.stderr.read()}")
+    recorder = int(begun[1])
     time.sleep(random.uniform(0.2, 1.5))
     killed_ns = time.monotonic_ns()
     if both:
@@ -111,7 +114,7 @@ def kill_one(folder: Path, number: int, *, both: bool) -> Outcome:
     os.kill(recorder, signal.SIGKILL)
     said = [line.split() for line in client.stdout if line.endswith("\n")]
     client.kill()
-    client.wait()
+    client.communicate()
     told = [tuple(map(int, words[1:])) for words in said if words[0] == "told"]
     flushed = [tuple(map(int, words[1:])) for words in said if words[0] == "flushed"]
     outcome = Outcome()
