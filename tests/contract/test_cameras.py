@@ -186,17 +186,6 @@ async def test_a_frame_is_not_here_before_it_was_exposed(name, tmp_path):
 
 
 @cameras
-async def test_left_without_being_stopped_it_leaves_nothing_running(name, tmp_path):
-    before = asyncio.all_tasks()
-    async with entered(name, tmp_path) as camera:
-        await camera.start()
-        async for _ in camera.frames():
-            break
-    await asyncio.sleep(0)
-    assert asyncio.all_tasks() <= before
-
-
-@cameras
 async def test_a_clock_that_it_has_is_asked_and_one_that_it_has_not_is_refused(name, tmp_path):
     async with entered(name, tmp_path) as camera:
         if not camera.has_clock:
