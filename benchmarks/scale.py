@@ -1,7 +1,7 @@
 """Tracking of long stacks: time for each frame, memory of all processes, and two workers.
 
     pip install -e ".[bench,cluster,fast]"
-    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scale.py --folder /tmp/scale
+    OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/scale.py --folder FOLDER
 
 Stacks of 10 000, 30 000 and 100 000 frames of a film with a moving front on a drifting
 specimen, Poisson counts, stored as a session. 512 different noises are used in turn, each

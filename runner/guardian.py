@@ -516,17 +516,23 @@ class Guardian:
         if message.step.references:
             self._say(LevelsKnown(index=message.index, known=known, t_ns=self._now_ns()))
 
-    def _hold(self, setpoint: Setpoint) -> None:
-        """Put a segment's set-point on, and let its time begin."""
+    def _put_on(self, setpoint: Setpoint) -> bool:
+        """Put another set-point on; False where that failed, and the cell was made safe."""
         try:
             self._instrument.apply(setpoint)
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
-            return
+            return False
         self._changed_ns = self._now_ns()
         self._levels.held(setpoint)
         self._rates.forget()
         self._shorts.changed()
+        return True
+
+    def _hold(self, setpoint: Setpoint) -> None:
+        """Put a segment's set-point on, and let its time begin."""
+        if not self._put_on(setpoint):
+            return
         self._rest_V.clear()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
@@ -537,17 +543,8 @@ class Guardian:
         if playing is None or playing.index != message.index:
             return  # it has ended meanwhile
         setpoint = playing.moderate(message.share)
-        if setpoint is None:
-            return
-        try:
-            self._instrument.apply(setpoint)
-        except InstrumentError as error:
-            self._trip(EndKind.FAULT, str(error))
-            return
-        self._changed_ns = self._now_ns()
-        self._levels.held(setpoint)
-        self._rates.forget()
-        self._shorts.changed()
+        if setpoint is not None:
+            self._put_on(setpoint)
 
     def _follow_level(self) -> None:
         """Begin what waited for a rest, and move what a segment moves."""

@@ -165,5 +165,6 @@ class Moderation:
         if not 0 < fastest < math.inf:
             return 0.0, told
         ionic_A = abs(self._flow.current_A) * rule.value / fastest
-        # The source gives what the holder takes, too.
-        return abs(math.copysign(ionic_A, self._current_A) + self._flow.leak_A), told
+        # The source gives what the holder takes, too; of a discharge the holder takes its part.
+        leak_A = math.copysign(1.0, self._current_A) * self._flow.leak_A
+        return max(ionic_A + leak_A, 0.0), told

@@ -102,6 +102,12 @@ def test_the_source_gives_what_the_holder_leaks():
     assert 17e-9 < cell.speeds_m_s[-1] <= 20.6e-9
 
 
+def test_a_leakage_that_discharges_too_fast_by_itself_leaves_the_least():
+    leaks = HolderTerms(capacitance_F=1e-15, conductance_S=8e-13, offset_A=0.0)
+    cell = Growing(VELOCITY, plan_A=-PLAN_A, holder=leaks).live(20.0)
+    assert cell.share == 0.1  # 3.1 pA leak, and 1.25 pA are allowed
+
+
 def test_the_plan_is_never_exceeded():
     slow = parse_keep_rule("whisker.velocity < 900 nm/s")
     cell = Growing(slow).live(20.0)
