@@ -2,20 +2,17 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
 from mocks.camera_server import CameraServer
 from mocks.instruments import Streaming, Triggered, simulated_smu
+from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace, RealPace
 from mocks.temscript_server import TemscriptServer
 from mocks.world import World
-
-LOOPBACK = "127.0.0.1"
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Bench:
@@ -51,8 +48,7 @@ class Bench:
         self._attended = asyncio.Event()
         self._unattended = asyncio.Event()
         self._unattended.set()
-        self._servers: list[asyncio.Server] = []
-        self._closing = False
+        self._ports = AsyncExitStack()
         self._smu_writer: asyncio.StreamWriter | None = None
         self._handling: asyncio.Task[str | bytes | None] | None = None
         self._udp: asyncio.DatagramTransport | None = None
@@ -71,13 +67,10 @@ class Bench:
             lambda: _ClockPort(self), local_addr=(LOOPBACK, 0)
         )
         self.camera.clock_port = self._udp.get_extra_info("sockname")[1]
-        serve_smu, serve_camera = map(self._attending, (self._serve_smu, self.camera.serve))
-        smu = await asyncio.start_server(serve_smu, LOOPBACK, self.smu_port)
-        camera = await asyncio.start_server(serve_camera, LOOPBACK, self.camera_port)
-        self._servers = [smu, camera]
-        await self.microscope.__aenter__()
-        self.smu_port = smu.sockets[0].getsockname()[1]
-        self.camera_port = camera.sockets[0].getsockname()[1]
+        enter = self._ports.enter_async_context
+        self.smu_port = await enter(open_port(self._serve_smu, self.smu_port))
+        self.camera_port = await enter(open_port(self.camera.serve, self.camera_port))
+        await enter(self.microscope)
         self._spawn(self._pace.run(), "mocks.pace")
         return self
 
@@ -88,10 +81,7 @@ class Bench:
         trace: TracebackType | None,
     ) -> None:
         """Close all sockets."""
-        self._closing = True
-        await self.microscope.__aexit__(kind, error, trace)
-        for server in self._servers:
-            server.close()
+        await self._ports.aclose()
         if self._udp is not None:
             self._udp.close()
         for task in list(self._tasks):
@@ -107,28 +97,11 @@ class Bench:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _attending(self, serve: Serve) -> Serve:
-        """Return a client's handler that ends with the bench."""
-
-        async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.current_task()
-            if task is not None:
-                self._keep(task)
-            try:
-                await serve(reader, writer)
-            except asyncio.CancelledError:
-                # asyncio asks a client's task for its error, which one that is cancelled raises.
-                if not self._closing:
-                    raise
-
-        return attend
-
     # --- the source-measure unit: one client at a time -----------------------------------
 
     async def _serve_smu(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if not self._unattended.is_set():
             self.refused_clients += 1
-            writer.close()
             return
         self._unattended.clear()
         self._attended.set()
@@ -137,21 +110,19 @@ class Bench:
             self.smu.attach(_teller(writer))
         lines = _Lines(reader)
         try:
-            with suppress(ConnectionError):
-                await self._finish_waiting(lines)
-                while line := await lines.next():
-                    reply = await self._handle(line.decode("ascii", "replace"), lines)
-                    if reply is not None:
-                        raw = reply if isinstance(reply, bytes) else reply.encode()
-                        writer.write(raw + b"\n")
-                        await writer.drain()
+            await self._finish_waiting(lines)
+            while line := await lines.next():
+                reply = await self._handle(line.decode("ascii", "replace"), lines)
+                if reply is not None:
+                    raw = reply if isinstance(reply, bytes) else reply.encode()
+                    writer.write(raw + b"\n")
+                    await writer.drain()
         finally:
             # The source stays as it was: the instrument does not care who listens.
             self._smu_writer = None
             if isinstance(self.smu, Streaming):
                 self.smu.attach(None)
             self._unattended.set()
-            writer.close()
 
     async def _handle(self, line: str, lines: "_Lines") -> str | bytes | None:
         """Let the instrument obey a line; while it waits for an edge it hears an abort."""

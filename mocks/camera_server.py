@@ -46,7 +46,6 @@ class CameraServer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it goes."""
         if self._writer is not None:
-            writer.close()
             return
         self._writer = writer
         settings = self._settings
@@ -63,13 +62,11 @@ class CameraServer:
             }
         )
         try:
-            with suppress(ConnectionError):
-                while line := await reader.readline():
-                    self._obey(line.strip())
+            while line := await reader.readline():
+                self._obey(line.strip())
         finally:
             self._filming = False
             self._writer = None
-            writer.close()
 
     def _say(self, message: dict[str, object], pixels: bytes = b"") -> None:
         if self._writer is not None:

@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,11 +24,11 @@ from numpy.typing import NDArray
 from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.dectris_rest import Parameter, Refusal, Simplon
 from mocks.dectris_wire import array_item, image_message, message
+from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import Pace, RealPace
 from mocks.scenario import load
 from mocks.world import World
 
-LOOPBACK = "127.0.0.1"
 TICK_NS = 20  # of the detector's time base of 50 MHz
 READOUT_NS = 100  # five ticks, as in the maker's test data
 FIRST_DATE = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
@@ -122,7 +122,7 @@ class DectrisServer:
         self._outbox: asyncio.Queue[bytes] = asyncio.Queue(MEMORY)
         self._context: zmq.Context[Any] | None = None
         self._push: Any = None
-        self._server: asyncio.Server | None = None
+        self._listening = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -133,8 +133,8 @@ class DectrisServer:
         self._push.bind(f"tcp://{LOOPBACK}:{self.data_port or '*'}")
         endpoint = self._push.getsockopt_string(zmq.LAST_ENDPOINT)
         self.data_port = int(endpoint.rpartition(":")[2])
-        self._server = await asyncio.start_server(self._attend, LOOPBACK, self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        serve = open_port(self.simplon.serve, self.port)
+        self.port = await self._listening.enter_async_context(serve)
         self._keep(asyncio.create_task(self._send_all(), name="mocks.dectris_stream"))
         return self
 
@@ -145,8 +145,7 @@ class DectrisServer:
         trace: TracebackType | None,
     ) -> None:
         """Close both ports."""
-        if self._server is not None:
-            self._server.close()
+        await self._listening.aclose()
         for task in list(self._tasks):
             task.cancel()
         for task in list(self._tasks):
@@ -158,12 +157,6 @@ class DectrisServer:
     def _keep(self, task: asyncio.Task[None]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is not None:
-            self._keep(task)
-        await self.simplon.serve(reader, writer)
 
     # --- what it says of itself ----------------------------------------------------------------
 

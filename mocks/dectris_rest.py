@@ -101,22 +101,19 @@ class Simplon:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one request, then hang up, as the request asked."""
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
-                method, path, body = await _request(reader)
-                try:
-                    status, answer = 200, await self.answer(method, path, body)
-                except Refusal as refusal:
-                    status, answer = refusal.status, str(refusal)
-                content = json.dumps(answer).encode()
-                writer.write(
-                    f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n"
-                    f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
-                    + content
-                )
-                await writer.drain()
-        finally:
-            writer.close()
+        with suppress(asyncio.IncompleteReadError, ValueError):
+            method, path, body = await _request(reader)
+            try:
+                status, answer = 200, await self.answer(method, path, body)
+            except Refusal as refusal:
+                status, answer = refusal.status, str(refusal)
+            content = json.dumps(answer).encode()
+            writer.write(
+                f"HTTP/1.1 {status} -\r\nContent-Type: application/json\r\n"
+                f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n".encode()
+                + content
+            )
+            await writer.drain()
 
 
 def _value(body: bytes) -> Any:

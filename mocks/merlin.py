@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -11,16 +11,14 @@ from numpy.typing import NDArray
 
 from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.merlin_wire import framed, mib_header
+from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 
-LOOPBACK = "127.0.0.1"
 CLOCK_ZERO_NS = 1_767_225_600_000_000_000  # its clock's calendar begins with the world: 2026
 CLOCK_STEP_NS = 10
 OK, BUSY, UNKNOWN, OUT_OF_RANGE = range(4)
 PIXELS_OF_DEPTH = {1: ("U08", ">u1"), 6: ("U08", ">u1"), 12: ("U16", ">u2"), 24: ("U32", ">u4")}
-
-Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,15 +149,12 @@ class MerlinServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """Obey one client until it goes."""
-        try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError, ValueError):
-                while True:
-                    prefix = await reader.readexactly(15)
-                    body = await reader.readexactly(int(prefix[4:14]) - 1)
-                    writer.write(framed(self._reply(body.decode("ascii")).encode("ascii")))
-                    await writer.drain()
-        finally:
-            writer.close()
+        with suppress(asyncio.IncompleteReadError, ValueError):
+            while True:
+                prefix = await reader.readexactly(15)
+                body = await reader.readexactly(int(prefix[4:14]) - 1)
+                writer.write(framed(self._reply(body.decode("ascii")).encode("ascii")))
+                await writer.drain()
 
     def _reply(self, body: str) -> str:
         self.heard.append(body)
@@ -239,12 +234,10 @@ class MerlinServer:
         if self.connections == 1 and self.wrong.stale:
             writer.write(self.wrong.stale)
         try:
-            with suppress(ConnectionError):
-                await reader.read()
+            await reader.read()
         finally:
             if self._writer is writer:
                 self._writer = None
-            writer.close()
 
     def _send(self, data: bytes) -> None:
         if self._writer is not None and not self._writer.is_closing():
@@ -396,30 +389,14 @@ async def serve(
         For commands and for frames; 0 for a free one. ``control_port`` and ``data_port`` of
         the detector tell which they are.
     """
-    clients: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-    def attending(handler: Serve) -> Serve:
-        async def attend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            if (task := asyncio.current_task()) is not None:
-                clients[task] = writer
-                task.add_done_callback(lambda done: clients.pop(done, None))
-            await handler(reader, writer)
-
-        return attend
-
-    control = await asyncio.start_server(attending(merlin.serve_control), host, ports[0])
-    data = await asyncio.start_server(attending(merlin.serve_data), host, ports[1])
-    merlin.control_port = control.sockets[0].getsockname()[1]
-    merlin.data_port = data.sockets[0].getsockname()[1]
     passing = asyncio.create_task(pace.run(), name="mocks.pace")
     try:
-        yield merlin
+        async with (
+            open_port(merlin.serve_control, ports[0], host=host) as merlin.control_port,
+            open_port(merlin.serve_data, ports[1], host=host) as merlin.data_port,
+        ):
+            yield merlin
     finally:
-        control.close()
-        data.close()
-        for task, writer in list(clients.items()):
-            writer.transport.abort()
-            await task
         passing.cancel()
         with suppress(asyncio.CancelledError):
             await passing

@@ -3,9 +3,11 @@
 import asyncio
 import json
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
+
+from mocks.open_port import open_port
 
 NowNs = Callable[[], int]
 
@@ -55,12 +57,13 @@ class TemscriptServer:
         """Sent in place of any answer, where a test wants nonsense."""
         self.blanks: list[tuple[int, bool]] = []
         """True times at which the blanker moved, and to what."""
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.port = 0
+        """Where it listens."""
+        self._listening = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of loopback."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = await self._listening.enter_async_context(open_port(self._serve))
         return self
 
     async def __aexit__(
@@ -70,23 +73,10 @@ class TemscriptServer:
         trace: TracebackType | None,
     ) -> None:
         """Stop, and drop who is still waiting."""
-        if self._server is not None:
-            self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return 0 if self._server is None else int(self._server.sockets[0].getsockname()[1])
+        await self._listening.aclose()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if (task := asyncio.current_task()) is not None:
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        try:
+        with suppress(asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             method, path, _ = head.split("\r\n", 1)[0].split(" ")
             body = await reader.readexactly(_length(head))
@@ -95,10 +85,6 @@ class TemscriptServer:
                 await asyncio.Event().wait()
             writer.write(self.raw_answer or await self._answer(method, path, body))
             await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
 
     async def _answer(self, method: str, path: str, body: bytes) -> bytes:
         name = path.removeprefix("/v1/")

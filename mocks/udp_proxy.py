@@ -3,10 +3,12 @@
 import asyncio
 import random
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
+
+from mocks.open_port import LOOPBACK, open_port
 
 Delay = Callable[[random.Random], float]
 """Draws the delay of a message, in s."""
@@ -62,7 +64,7 @@ class Proxy:
         self.port = 0
         self._target = (host, port)
         self._rng = random.Random(seed)  # noqa: S311 - a simulation
-        self._tcp: asyncio.Server | None = None
+        self._listening = AsyncExitStack()
         self._udp: asyncio.DatagramTransport | None = None
         self._back: dict[Any, asyncio.DatagramTransport] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -73,10 +75,9 @@ class Proxy:
     async def __aenter__(self) -> Self:
         """Listen on a free port of loopback."""
         loop = asyncio.get_running_loop()
-        self._tcp = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._tcp.sockets[0].getsockname()[1]
+        self.port = await self._listening.enter_async_context(open_port(self._serve))
         self._udp, _ = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self._go), local_addr=("127.0.0.1", self.port)
+            lambda: _Datagrams(self._go), local_addr=(LOOPBACK, self.port)
         )
         return self
 
@@ -87,12 +88,11 @@ class Proxy:
         trace: TracebackType | None,
     ) -> None:
         """Close all."""
-        if self._tcp is not None:
-            self._tcp.close()
         for transport in (self._udp, *self._back.values()):
             if transport is not None:
                 transport.close()
         self.cut()
+        await self._listening.aclose()
         for task in (tasks := tuple(self._tasks)):
             task.cancel()
         for task in tasks:

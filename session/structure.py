@@ -2,6 +2,8 @@
 
 import math
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -19,6 +21,8 @@ _MAX_ATTRIBUTE_BYTES = 2**20
 _SLACK_CHUNKS = 128
 _SLACK_BYTES = 64 * 2**20
 _BEST_COMPRESSION = 1100  # deflate reaches 1032
+_LOCKED_TRIES = 25
+_LOCKED_PAUSE_S = 0.02
 
 
 # On Windows a lock of HDF5 keeps others from the bytes themselves: with it neither could a
@@ -88,7 +92,24 @@ def is_recorded_now(path: Path) -> bool:
     return False
 
 
+class _InUse(SessionRefused):
+    """Somebody holds the lock of a file."""
+
+
 def _open(path: Path, mode: str, schema: str) -> h5py.File:
+    """Open a file; who holds its lock for a moment is waited for.
+
+    A file that is closed is still locked while a process that was forked in the meantime
+    has a copy of it: until it runs its own program.
+    """
+    for _ in range(_LOCKED_TRIES - 1):
+        with suppress(_InUse):
+            return _open_now(path, mode, schema)
+        time.sleep(_LOCKED_PAUSE_S)
+    return _open_now(path, mode, schema)
+
+
+def _open_now(path: Path, mode: str, schema: str) -> h5py.File:
     try:
         return h5py.File(path, mode, **HOW_TO_OPEN)
     except FileNotFoundError:
@@ -97,7 +118,8 @@ def _open(path: Path, mode: str, schema: str) -> h5py.File:
         # The second one: this process has it open already, as `_open_recorded` does.
         if mode == "r" and (is_recorded_now(path) or "flag values don't match" in str(error)):
             return _open_recorded(path)
-        raise SessionRefused(
+        refused = _InUse if isinstance(error, BlockingIOError) else SessionRefused
+        raise refused(
             f"{path} cannot be opened as HDF5 ({error}); a complete file of schema"
             f" {schema} that no other program is writing will do"
         ) from error
@@ -118,9 +140,7 @@ def _open_recorded(path: Path) -> h5py.File:
         reason = ""
     if reason != NOT_FINISHED and is_recorded_now(path):
         file.close()
-        raise SessionRefused(
-            f"{path} is in use: another program changes it; try again when that is done"
-        )
+        raise _InUse(f"{path} is in use: another program changes it; try again when that is done")
     return file
 
 

@@ -19,6 +19,7 @@ from cameras.clock_wire import (
     kernel_stamp_ns,
 )
 from cameras.errors import CameraLost
+from mocks.open_port import LOOPBACK, open_port
 from mocks.udp_proxy import Path, Proxy, steady
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel stamps here")
@@ -196,11 +197,12 @@ async def test_a_proxy_carries_streams_holds_them_while_parted_and_cuts_them():
     async def echo(reader, writer):
         while data := await reader.read(1000):
             writer.write(data)
-        writer.close()
 
-    server = await asyncio.start_server(echo, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    async with asyncio.timeout(10), Proxy("127.0.0.1", port, Path(there=steady(0.001))) as proxy:
+    async with (
+        asyncio.timeout(10),
+        open_port(echo) as port,
+        Proxy(LOOPBACK, port, Path(there=steady(0.001))) as proxy,
+    ):
         reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
         writer.write(b"one")
         assert await reader.readexactly(3) == b"one"
@@ -220,7 +222,6 @@ async def test_a_proxy_carries_streams_holds_them_while_parted_and_cuts_them():
         writer.write_eof()
         assert await reader.read() == b"last"
         writer.close()
-    server.close()
 
 
 async def test_a_proxy_before_nobody_hangs_up():

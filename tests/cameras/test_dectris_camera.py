@@ -19,6 +19,7 @@ from cameras.records import Frame, FrameFault, StampClock, StampKind
 from cameras.registry import camera_class
 from mocks.dectris import DectrisServer, Fault
 from mocks.dectris_rest import Parameter, Refusal
+from mocks.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
@@ -719,14 +720,10 @@ async def answering(content):
             await gone.wait()
         else:
             writer.write(content)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
+    async with open_port(serve) as port:
+        yield port
         gone.set()
-        server.close()
 
 
 def http(content):

@@ -16,6 +16,7 @@ from cameras.records import Frame, FrameFault, StampClock, StampKind
 from mocks.camera import is_dropped
 from mocks.merlin import CLOCK_ZERO_NS, MerlinServer, Misbehaviour, serve
 from mocks.merlin_wire import framed, mib_header
+from mocks.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
@@ -501,11 +502,8 @@ async def test_leaving_in_mid_film_stops_the_detector_and_the_thread():
 
 
 async def closed_port():
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
-    return port
+    async with open_port(lambda *_: None) as port:
+        return port
 
 
 async def test_ports_where_nobody_listens_are_named():

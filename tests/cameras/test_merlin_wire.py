@@ -23,6 +23,7 @@ from cameras.merlin_wire import (
 )
 from cameras.mib_header import parse_mib_header, stamp_ns
 from mocks.merlin_wire import framed, mib_header, stamp_text
+from mocks.open_port import LOOPBACK, open_port
 
 CHIP = "3RX,175,511,000,000,000,000,000,000,125,255,125,125,100,100,082,100,087,030,128"
 QUAD = (
@@ -227,18 +228,16 @@ async def controlled(*replies, timeout_s=5.0):
                     await writer.drain()
             if replies[-1] == b"":
                 await reader.read()
-        writer.close()
         over.set()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    control = MerlinControl("the Merlin", timeout_s=timeout_s)
-    await control.connect("127.0.0.1", server.sockets[0].getsockname()[1])
-    try:
-        yield control, told
-    finally:
-        await control.close()
-        server.close()
-        await over.wait()
+    async with open_port(serve) as port:
+        control = MerlinControl("the Merlin", timeout_s=timeout_s)
+        await control.connect(LOOPBACK, port)
+        try:
+            yield control, told
+        finally:
+            await control.close()
+            await over.wait()
 
 
 async def test_commands_and_their_replies():

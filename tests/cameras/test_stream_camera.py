@@ -14,6 +14,7 @@ from cameras.drivers.stream import MAX_LINE, StreamCamera
 from cameras.errors import CameraLost, FramingLost
 from mocks.bench import Bench
 from mocks.camera import is_dropped
+from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
@@ -115,21 +116,17 @@ async def served(
         full = {"clock_port": transport.get_extra_info("sockname")[1], **greeting, **changes}
         greeting = line({k: v for k, v in full.items() if v is not ...})
     state = Server(greeting, stream, answering, started)
-    server = await asyncio.start_server(state.serve, "127.0.0.1", 0)
     ticks = iter(range(10_000, 10**9, 1000))
-    camera = StreamCamera(
-        "127.0.0.1",
-        server.sockets[0].getsockname()[1],
-        now_ns=lambda: next(ticks),
-        timeout_s=timeout_s,
-    )
     try:
-        yield camera, state
+        async with open_port(state.serve) as port:
+            yield (
+                StreamCamera(LOOPBACK, port, now_ns=lambda: next(ticks), timeout_s=timeout_s),
+                state,
+            )
+            async with asyncio.timeout(5):
+                await state.gone.wait()
     finally:
-        server.close()
         transport.close()
-        async with asyncio.timeout(5):
-            await state.gone.wait()
 
 
 async def film(camera):
@@ -345,10 +342,8 @@ async def test_a_server_that_says_nothing_is_not_waited_for():
 
 
 async def test_a_port_where_nobody_listens_is_a_lost_camera():
-    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    server.close()
-    await server.wait_closed()
+    async with open_port(lambda *_: None) as port:
+        pass
     camera = StreamCamera("127.0.0.1", port, now_ns=lambda: 0)
     with pytest.raises(CameraLost, match="cannot be reached"):
         async with camera:

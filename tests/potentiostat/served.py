@@ -3,6 +3,7 @@
 import asyncio
 import threading
 
+from mocks.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World
@@ -37,21 +38,16 @@ class Served:
 
     async def _serve(self):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._attend, "127.0.0.1", 0)
-        self.resource = f"TCPIP::127.0.0.1::{server.sockets[0].getsockname()[1]}::SOCKET"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
+        async with open_port(self._attend) as port:
+            self.resource = f"TCPIP::127.0.0.1::{port}::SOCKET"
+            self._ready.set()
+            await self._stop.wait()
 
     async def _attend(self, reader, writer):
-        try:
-            while line := await reader.readline():
-                reply = await self.smu.handle(line.decode().strip())
-                if reply is not None:
-                    writer.write((reply if isinstance(reply, bytes) else reply.encode()) + b"\n")
-        finally:
-            # The thread may end while a line is waited for, just as its client goes.
-            writer.close()
+        while line := await reader.readline():
+            reply = await self.smu.handle(line.decode().strip())
+            if reply is not None:
+                writer.write((reply if isinstance(reply, bytes) else reply.encode()) + b"\n")
 
     def run(self, work):
         """Run something at the instrument, such as what an operator does."""

@@ -7,12 +7,13 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from mocks.open_port import open_port
 from runner.bus import BusAddress
 
 MOSQUITTO = shutil.which("mosquitto") or (
@@ -206,20 +207,15 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._writers = set()
-        self._tasks = set()
+        self._listening = AsyncExitStack()
 
     async def __aenter__(self):
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._listening.enter_async_context(open_port(self._serve))
         return self
 
     async def __aexit__(self, *_):
         self.cut()
-        self._server.close()
-        for task in list(self._tasks):
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await self._listening.aclose()
 
     def partition(self):
         """Let nothing through, and tell nobody."""
@@ -235,11 +231,9 @@ class Proxy:
             writer.close()
 
     async def _serve(self, reader, writer):
-        task = asyncio.current_task()
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         self.connections += 1
         self._writers.add(writer)
+        back = None
         try:
             await self._open.wait()
             there, back = await asyncio.open_connection("127.0.0.1", self.target.port)
@@ -247,11 +241,13 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pipe(reader, back))
                 group.create_task(self._pipe(there, writer))
-            self._writers.discard(back)
         except OSError:
-            writer.close()
+            return
         finally:
             self._writers.discard(writer)
+            if back is not None:
+                self._writers.discard(back)
+                back.close()
 
     async def _pipe(self, reader, writer):
         with suppress(OSError):

@@ -15,6 +15,7 @@ import pytest
 from cameras.drivers.stream import StreamCamera
 from cameras.errors import CameraLost
 from mocks.bench import Bench
+from mocks.open_port import open_port
 from mocks.pace import RealPace
 from mocks.scenario import load
 from mocks.world import World
@@ -406,15 +407,12 @@ async def test_a_camera_that_is_lost_closes_the_file_and_is_told(tmp_path):
 
 
 async def test_ports_that_are_taken_are_named(tmp_path):
-    async with asyncio.timeout(60), filmed() as bench:
-        taken = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
-        port = taken.sockets[0].getsockname()[1]
+    async with asyncio.timeout(60), filmed() as bench, open_port(lambda *_: None) as port:
         text = config(bench, "", node='keep = "stream"').replace(
             "frames_port = 0", f"frames_port = {port}"
         )
         with pytest.raises(CameraLost, match=f"{port} cannot be had"):
             await CameraNode(await asyncio.to_thread(NodeSettings.loads, text)).run()
-        taken.close()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 from cameras.errors import CameraError, CameraLost
 from cameras.records import CameraInfo, Frame, FrameFault, FrameInfo, StampKind
 from correlate.trackers.protocol import SceneSettings
+from mocks.open_port import open_port
 from runner.config_node import NodeSettings, NodeTrack
 from runner.node_keep import Keeper
 from runner.node_stream import FrameServer
@@ -69,9 +70,7 @@ FAULT = FrameFault(index=1, reason="half a frame; it was left out", arrival_ns=5
 async def served(camera, *words):
     """Serve a camera to one client that says some words; return server and what came."""
     server = FrameServer(camera, clock_port=7, now_ns=lambda: 10_000)
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    try:
-        port = listening.sockets[0].getsockname()[1]
+    async with open_port(server.serve) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for word in words:
             writer.write(word)
@@ -80,8 +79,6 @@ async def served(camera, *words):
             came += data
         writer.close()
         await server.hang_up()
-    finally:
-        listening.close()
     return server, came
 
 

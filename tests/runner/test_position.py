@@ -49,7 +49,7 @@ from tests.session.conftest import make_header
 
 READ_NS = 50_000_000
 READ_S = READ_NS / 1e9
-CELL_F, CELL_OHM = 1e-9, 1e10
+CELL_F, CELL_OHM = 3e-9, 5e9  # with which no plan drawn below leaves the limits
 RANGE_A = 1e-10
 HOLDER = HolderTerms(capacitance_F=2e-14, conductance_S=2e-14, offset_A=1e-14)
 EXPERIMENT = Experiment.loads(HEAD + '[[step]]\nocv = { for = "1 s" }')
@@ -285,13 +285,13 @@ def plan_steps(draw):
     most = after(3.0)
     moved_C = abs(current_A) * time_s
     levels = tuple(Level(volts=v) for v in (3.6, 3.7, 3.5, 3.6))
-    held = galvanostatic_cycling(current_A, 3.9, longest_s=time_s, hold_s=0.5, rest_s=0.2)
+    held = galvanostatic_cycling(current_A, 3.87, longest_s=time_s, hold_s=0.5, rest_s=0.2)
     return {
         "ocv": open_circuit(time_s),
         "t": chronopotentiometry(current_A, (after(time_s),)),
         "Q": chronopotentiometry(current_A, (rule("|Q|", ">", moved_C), most)),
         "ionic": chronopotentiometry(current_A, (rule("|Q_ionic|", ">", 0.9 * moved_C), most)),
-        "V": chronopotentiometry(current_A, (rule("V", ">", 3.95), most)),
+        "V": chronopotentiometry(current_A, (rule("V", ">", 3.87), most)),
         "pulses": pulses(current_A, on_s=0.5 * time_s, off_s=0.2, count=2),
         "ca": chronoamperometry(Level(volts=0.05, versus="ocv"), time_s),
         "gcpl": held,
@@ -511,7 +511,7 @@ def test_another_instrument_and_another_cell_are_refused(died, tmp_path):
     before = replace(before, window_V=(3.0, 3.9))
     assert before.unfit_voltage(3.5) is None
     instrument = CellInstrument()
-    instrument.charge_C = 0.6e-9  # 4.2 V
+    instrument.charge_C = 0.6 * CELL_F  # 4.2 V
     play(tmp_path / "b.h5", instrument, steps, before=before)
     with Session.open(tmp_path / "b.h5") as session:
         assert np.all(session.sample_columns()["step"] == -1)

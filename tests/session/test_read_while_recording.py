@@ -4,16 +4,18 @@ import asyncio
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from session import Session
+from session import Session, structure
 from session.editor import SessionEditor
 from session.errors import SessionRefused
 from session.recorder import Recorder
 from session.structure import is_recorded_now
+from session.writer import SessionWriter
 
 LOCKS = pytest.mark.skipif(sys.platform == "win32", reason="HDF5's lock is not used there")
 
@@ -82,6 +84,28 @@ async def test_what_is_recorded_is_not_changed_by_others(tmp_path, make):
         with pytest.raises(SessionRefused, match="no other program is writing"):
             SessionEditor.open(path)
     assert not is_recorded_now(path)
+
+
+@LOCKS
+@pytest.mark.parametrize("opened", [Session.open, SessionEditor.open])
+def test_who_has_a_lock_for_a_moment_is_waited_for(tmp_path, make, monkeypatch, opened):
+    import fcntl  # not on Windows
+
+    path = tmp_path / "s.h5"
+    with SessionWriter(path, make.header()) as writer:
+        writer.finish("completed", "")
+    with path.open("rb") as held:  # as a process that was just forked does
+        fcntl.flock(held, fcntl.LOCK_EX)
+        pauses = []
+
+        def pause(time_s):
+            pauses.append(time_s)
+            if len(pauses) == 3:
+                fcntl.flock(held, fcntl.LOCK_UN)
+
+        monkeypatch.setattr(structure, "time", SimpleNamespace(sleep=pause))
+        with opened(path):
+            assert len(pauses) == 3
 
 
 @LOCKS
