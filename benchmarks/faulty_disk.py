@@ -3,7 +3,7 @@
     pip install -e .
     python benchmarks/faulty_disk.py                    # all, every n
     python benchmarks/faulty_disk.py calls --every 7    # every seventh call fails
-    python benchmarks/faulty_disk.py kills full slow --kills 200
+    python benchmarks/faulty_disk.py kills full slow --kills 200 --compression bitshuffle-lz4
 
 Linux with gcc. The recorder runs in a process of its own, as in `lamella run`, told over its
 pipe; for each n the n-th write, sync or resize of the session or of its journal fails, or is
@@ -68,26 +68,6 @@ FEW_CALLS = 30
 OPENS_NOT = "h5py does not open the file as it is; recover is held against what was told"
 SESSION, JOURNAL = ".h5", ".h5.journal"
 
-HEADER = SessionHeader(
-    title="faults",
-    experiment_text="",
-    start_time="2025-01-01T00:00:00+00:00",
-    host_start_ns=0,
-    simulated=True,
-    cameras=(
-        CameraHeader(
-            name="camera",
-            model="none",
-            height=SHAPE[0],
-            width=SHAPE[1],
-            dtype="uint16",
-            frame_rate_Hz=100.0,
-            pixel_size_m=1e-9,
-        ),
-    ),
-    clocks=("camera",),
-)
-
 FAULTS = (
     Fault(ending=SESSION, calls=Call.WRITE, how=How.FAIL, number=errno.EIO),
     Fault(ending=SESSION, calls=Call.WRITE, how=How.FAIL, number=errno.EIO, stays=True),
@@ -131,7 +111,30 @@ class Told:
 
 def pixels_of(index: int) -> np.ndarray[Any, Any]:
     """Return a frame that no other frame is like."""
-    return np.random.default_rng(index).integers(0, 2**16, SHAPE, dtype=np.uint16)
+    return np.random.default_rng(index).integers(0, 2**12, SHAPE, dtype=np.uint16)
+
+
+def header(compression: str) -> SessionHeader:
+    """Return what the session is of."""
+    camera = CameraHeader(
+        name="camera",
+        model="none",
+        height=SHAPE[0],
+        width=SHAPE[1],
+        dtype="uint16",
+        frame_rate_Hz=100.0,
+        pixel_size_m=1e-9,
+        compression=compression,
+    )
+    return SessionHeader(
+        title="faults",
+        experiment_text="",
+        start_time="2025-01-01T00:00:00+00:00",
+        host_start_ns=0,
+        simulated=True,
+        cameras=(camera,),
+        clocks=("camera",),
+    )
 
 
 def samples_of(first: int) -> np.ndarray[Any, Any]:
@@ -152,9 +155,18 @@ class Run:
         The session.
     arm
         Called in the recorder's process before it begins.
+    of
+        What the session is of.
     """
 
-    def __init__(self, path: Path, arm: Callable[[], object], frames: int = FRAMES) -> None:
+    def __init__(
+        self,
+        path: Path,
+        arm: Callable[[], object],
+        frames: int = FRAMES,
+        *,
+        of: SessionHeader,
+    ) -> None:
         self.told = Told()
         self._frames = frames
         self._ring = FrameRing.create(slots=32, height=SHAPE[0], width=SHAPE[1], dtype="uint16")
@@ -167,7 +179,7 @@ class Run:
                 recorder_process.JOURNAL_SYNC_INTERVAL_S = 0.002
                 arm()
                 spec = {"camera": self._ring.spec}
-                recorder_process.run_recorder(theirs, path, HEADER, spec)
+                recorder_process.run_recorder(theirs, path, of, spec)
                 code = 0
             finally:
                 os._exit(code)
@@ -246,10 +258,12 @@ class Silent(Exception):
     """The recorder does not answer."""
 
 
-def one(faults: FailingCalls, folder: Path, fault: Fault, at: int) -> tuple[str, list[str]]:
+def one(
+    faults: FailingCalls, folder: Path, fault: Fault, at: int, of: SessionHeader
+) -> tuple[str, list[str]]:
     """Run once; return how the run ended, and what is wrong with what was kept."""
     path = folder / "s.h5"
-    run = Run(path, lambda: faults.arm(fault, at))
+    run = Run(path, lambda: faults.arm(fault, at), of=of)
     status = run.play()
     killed = fault.how in (How.KILL, How.KILL_HALF)
     died_of = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
@@ -323,13 +337,13 @@ def compare(path: Path, told: Told) -> Iterator[str]:
         yield "no event says what was wrong"
 
 
-def sweep(faults: FailingCalls, folder: Path, fault: Fault, every: int) -> None:
+def sweep(faults: FailingCalls, folder: Path, fault: Fault, every: int, of: SessionHeader) -> None:
     """Have every n-th call fail, and print what came of it."""
     ends: Counter[str] = Counter()
     wrong: dict[str, list[int]] = {}
-    count = calls_of(faults, folder, fault)
+    count = calls_of(faults, folder, fault, of)
     for at in range(1, count + 1, every if count > FEW_CALLS else 1):
-        ended, problems = one(faults, folder, fault, at)
+        ended, problems = one(faults, folder, fault, at, of)
         ends[ended] += 1
         for problem in problems:
             wrong.setdefault(problem, []).append(at)
@@ -338,7 +352,7 @@ def sweep(faults: FailingCalls, folder: Path, fault: Fault, every: int) -> None:
         print(f"      {len(where):4} x {problem} (n = {where[:8]})", flush=True)
 
 
-def calls_of(faults: FailingCalls, folder: Path, fault: Fault) -> int:
+def calls_of(faults: FailingCalls, folder: Path, fault: Fault, of: SessionHeader) -> int:
     """Return how many such calls a run makes that meets no fault."""
     quiet = Fault(ending=fault.ending, calls=fault.calls, how=How.COUNT)
     at_end, count = multiprocessing.get_context("fork").Pipe(duplex=False)
@@ -354,7 +368,7 @@ def calls_of(faults: FailingCalls, folder: Path, fault: Fault) -> int:
 
         recorder_process.Journal.remove = note
 
-    run = Run(path, arm)
+    run = Run(path, arm, of=of)
     run.play()
     assert run.told.ended == "finished", run.told
     path.unlink()
@@ -364,12 +378,12 @@ def calls_of(faults: FailingCalls, folder: Path, fault: Fault) -> int:
 # --- at moments that nobody chose ---------------------------------------------------------
 
 
-def kill_at_random(folder: Path, count: int) -> None:
+def kill_at_random(folder: Path, count: int, of: SessionHeader) -> None:
     """Kill the recorder at random moments, and print what is left."""
     found: list[tuple[bool, float, list[str]]] = []
     for number in range(1, count + 1):
         path = folder / "s.h5"
-        run = Run(path, lambda: None, frames=10**6)
+        run = Run(path, lambda: None, frames=10**6, of=of)
         killed: list[int] = []
 
         def kill(pid: int = run.pid, killed: list[int] = killed) -> None:
@@ -401,7 +415,7 @@ def kill_at_random(folder: Path, count: int) -> None:
 # --- a disk that is full, a disk that is slow ---------------------------------------------
 
 
-def fill(folder: Path) -> None:
+def fill(folder: Path, of: SessionHeader) -> None:
     """Record into a small tmpfs until nothing goes any more, and print what is left."""
     disk = folder / "disk"
     disk.mkdir()
@@ -417,7 +431,7 @@ def fill(folder: Path) -> None:
             return
         try:
             path = disk / "s.h5"
-            run = Run(path, lambda: None, frames=3000)
+            run = Run(path, lambda: None, frames=3000, of=of)
             status = run.play()
             told = run.told
             print(f"tmpfs of {megabytes} MB: told {told.rows} readings and {told.frames} frames")
@@ -435,12 +449,12 @@ def fill(folder: Path) -> None:
     disk.rmdir()
 
 
-def slow_down(faults: FailingCalls, folder: Path, sync_ms: int = 2000) -> None:
+def slow_down(faults: FailingCalls, folder: Path, of: SessionHeader, sync_ms: int = 2000) -> None:
     """Record while each sync takes seconds, and print whether anybody waited for it."""
     path = folder / "s.h5"
     for ms in (0, sync_ms):
         slow = Fault(ending="", calls=Call.SYNC, how=How.SLOW, number=ms, stays=True)
-        run = Run(path, lambda slow=slow: faults.arm(slow, 1), frames=400)
+        run = Run(path, lambda slow=slow: faults.arm(slow, 1), frames=400, of=of)
         begun = time.monotonic()
         run.play()
         spent_s = time.monotonic() - begun
@@ -455,19 +469,19 @@ def slow_down(faults: FailingCalls, folder: Path, sync_ms: int = 2000) -> None:
         path.unlink()
 
 
-def main(parts: list[str], every: int, kills: int) -> None:
+def main(parts: list[str], every: int, kills: int, compression: str) -> None:
     """Do what was asked for."""
-    faults = load()
+    faults, of = load(), header(compression)
     with tempfile.TemporaryDirectory(dir=".") as name:
         if "kills" in parts:
-            kill_at_random(Path(name), kills)
+            kill_at_random(Path(name), kills, of)
         if "full" in parts:
-            fill(Path(name))
+            fill(Path(name), of)
         if "slow" in parts:
-            slow_down(faults, Path(name))
+            slow_down(faults, Path(name), of)
         if "calls" in parts:
             for fault in FAULTS:
-                sweep(faults, Path(name), fault, every)
+                sweep(faults, Path(name), fault, every, of)
 
 
 if __name__ == "__main__":
@@ -475,5 +489,6 @@ if __name__ == "__main__":
     reader.add_argument("parts", nargs="*", default=["kills", "full", "slow", "calls"])
     reader.add_argument("--every", type=int, default=1, help="only every n-th call fails")
     reader.add_argument("--kills", type=int, default=200)
+    reader.add_argument("--compression", choices=["none", "bitshuffle-lz4"], default="none")
     asked = reader.parse_args()
-    main(asked.parts, asked.every, asked.kills)
+    main(asked.parts, asked.every, asked.kills, asked.compression)
