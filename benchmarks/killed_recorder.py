@@ -87,10 +87,27 @@ def _say(word: str, *numbers: int) -> None:
 class Outcome:
     """What became of one session."""
 
-    opens: bool = False
+    closed_because: str = ""
     lost_s: float = float("nan")
     flushed_there: bool = False
     right: bool = False
+
+
+def why_not_open(path: Path) -> str:
+    """Return why h5py does not open a file as it is; empty where it does.
+
+    A process that was killed holds its lock until the system has taken it down.
+    """
+    for _ in range(500):
+        try:
+            with h5py.File(path, "r") as file:
+                return "" if file["entry/samples/t_ns"].shape else "no readings"
+        except BlockingIOError as error:
+            why = str(error)
+            time.sleep(0.01)
+        except (OSError, KeyError) as error:
+            return str(error)
+    return why
 
 
 def kill_one(folder: Path, number: int, *, both: bool) -> Outcome:
@@ -118,11 +135,7 @@ def kill_one(folder: Path, number: int, *, both: bool) -> Outcome:
     told = [tuple(map(int, words[1:])) for words in said if words[0] == "told"]
     flushed = [tuple(map(int, words[1:])) for words in said if words[0] == "flushed"]
     outcome = Outcome()
-    try:
-        with h5py.File(path, "r") as file:
-            outcome.opens = file["entry/samples/t_ns"].shape is not None
-    except OSError:
-        pass
+    outcome.closed_because = why_not_open(path)
     recovered = recover(path)
     with Session.open(recovered.path) as session:
         steps = session.sample_columns()["step"]
@@ -159,7 +172,7 @@ def main(count: int) -> None:
 def _print(found: list[Outcome]) -> None:
     lost_s = np.array([outcome.lost_s for outcome in found])
     print(f"{len(found)} kills")
-    print(f"  open in h5py as they are     {sum(o.opens for o in found)}")
+    print(f"  open in h5py as they are     {sum(not o.closed_because for o in found)}")
     print(f"  all flushed is there         {sum(o.flushed_there for o in found)}")
     print(f"  stamps and checksums right   {sum(o.right for o in found)}")
     print(
@@ -167,6 +180,8 @@ def _print(found: list[Outcome]) -> None:
         f"{lost_s.max():.3f} s",
         flush=True,
     )
+    for why in {o.closed_because for o in found} - {""}:
+        print(f"  not opened: {why}", flush=True)
 
 
 if __name__ == "__main__":
