@@ -27,12 +27,26 @@ class Shape:
         Unit vector (x, y) along the long axis.
     middle
         (x, y) of the centre of the area.
+    ends
+        Where the outline crosses its long axis, along it from the middle.
     """
 
     values: dict[str, float]
     gradients: dict[str, Float]
     axis: tuple[float, float]
     middle: tuple[float, float]
+    ends: tuple[float, float]
+
+    def places(self) -> dict[str, tuple[float, float]]:
+        """Return (x, y) of both ends of the length and of both sides of the diameter."""
+        along, across = self.axis, (-self.axis[1], self.axis[0])
+        half = self.values["diameter"] / 2
+        steps = {"end_1": (along, self.ends[0]), "end_2": (along, self.ends[1])}
+        steps |= {"side_1": (across, -half), "side_2": (across, half)}
+        return {
+            name: (self.middle[0] + by * way[0], self.middle[1] + by * way[1])
+            for name, (way, by) in steps.items()
+        }
 
 
 def shape_of(outline: Outline) -> Shape:
@@ -42,7 +56,8 @@ def shape_of(outline: Outline) -> Shape:
     area = float(cross.sum()) / 2
     axis, middle = outline.axis
     x, y = (p - middle) @ axis, (p - middle) @ np.array([-axis[1], axis[0]])
-    ends, end_weights = zip(*(_crossing(x, y, side) for side in (-1, 1)), strict=True)
+    (first, first_weights), (last, last_weights) = (_crossing(x, y, side) for side in (-1, 1))
+    ends = first, last
     length = ends[1] - ends[0]
     about = 0.5 * (ends[0] + ends[1])
     in_slab = np.abs(x - about) <= MIDDLE * length
@@ -51,7 +66,7 @@ def shape_of(outline: Outline) -> Shape:
     diameter = -float(np.sum((next_slab - slab) * (y + next_y) / 2)) / (2 * MIDDLE * length)
     at_ends = np.abs(np.abs(x - about) - MIDDLE * length) < 1.0
     end_width = 2 * float(np.abs(y[at_ends]).mean()) if np.any(at_ends) else diameter
-    of_length = end_weights[0] + end_weights[1]
+    of_length = first_weights + last_weights
     dx, mean = np.roll(x, -1) - x, (y + next_y) / 2
     volume = -float(np.sum(math.pi / 2 * mean * np.abs(mean) * dx))
     return Shape(
@@ -66,6 +81,7 @@ def shape_of(outline: Outline) -> Shape:
         },
         axis=(float(axis[0]), float(axis[1])),
         middle=(float(middle[0]), float(middle[1])),
+        ends=ends,
     )
 
 

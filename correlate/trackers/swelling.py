@@ -45,6 +45,8 @@ class SwellingReading:
         Parts of the sigmas that all frames share.
     cracks
         Those that are known.
+    places
+        (x, y) in the frame of what is drawn of it, px.
     stretched
         Whether the outline of the first frames was only moved and stretched.
     """
@@ -54,6 +56,7 @@ class SwellingReading:
     sigmas: dict[str, float] = field(default_factory=dict)
     shared: dict[str, float] = field(default_factory=dict)
     cracks: tuple[Crack, ...] = ()
+    places: dict[str, tuple[float, float]] = field(default_factory=dict)
     stretched: bool = False
     reason: str = ""
 
@@ -218,6 +221,7 @@ class LiveSwelling:
             sigmas=sigmas,
             shared=found.shared,
             cracks=tuple(self._watch.cracks),
+            places=found.shape.places(),
             stretched=found.stretched,
         )
         if len(self._first) < FIRST_READINGS:
@@ -283,6 +287,9 @@ def swelling_track(
     columns |= _cracks(readings, size_m)
     units |= {"gap": "m", "gap_sigma": "m"}
     units |= {name: "1" for name in columns if name not in units}
+    places = _places(readings, bin_px)
+    columns |= places
+    units |= dict.fromkeys(places, "px")
     cracks = readings[-1].cracks if readings else ()
     return Track(
         columns=columns,
@@ -298,6 +305,26 @@ def swelling_track(
         },
         drift=drift_columns([_in_pixels(r.shift, bin_px) for r in readings]),
     )
+
+
+def _places(readings: Sequence[SwellingReading], bin_px: int) -> dict[str, Float]:
+    """Return both ends and both sides of the object, in px of the reference."""
+    columns: dict[str, Float] = {}
+    shifts = np.nan_to_num([(r.shift.dx_px, r.shift.dy_px) for r in readings]).reshape(-1, 2)
+    for name, of, share in (
+        ("end_1", "length", math.sqrt(0.5)),  # each has half of its variance
+        ("end_2", "length", math.sqrt(0.5)),
+        ("side_1", "diameter", 0.5),
+        ("side_2", "diameter", 0.5),
+    ):
+        sigma = share * np.array([r.sigmas.get(of, math.nan) for r in readings])
+        at = np.array([r.places.get(name, (math.nan, math.nan)) for r in readings]).reshape(-1, 2)
+        at[np.isnan(sigma)] = math.nan
+        # A pixel of a sum of squares has its middle between those of its pixels.
+        at = (at + shifts + 0.5) * bin_px - 0.5
+        for axis, value in zip("xy", at.T, strict=True):
+            columns |= {f"{name}_{axis}_px": value, f"{name}_{axis}_px_sigma": sigma * bin_px}
+    return columns
 
 
 def _start_of(name: str, first: Sequence[SwellingReading]) -> tuple[float, float]:

@@ -222,6 +222,19 @@ def test_large_pixels_are_made_of_those_that_an_edge_does_not_need():
         found = pulls(track, true, name)
         assert abs(found.mean()) < 1.2, name
         assert 0.5 < found.std() < 1.5, name
+    # What is drawn lies on its edge in each frame, where the drift brings it.
+    moved = {axis: np.nan_to_num(track.drift[f"d{axis}"]) for axis in "xy"}
+    for thing, x_px, y_px in (
+        ("end_1", 40, 80),
+        ("end_2", 200, 80),
+        ("side_1", 120, 50),
+        ("side_2", 120, 110),
+    ):
+        for axis, at_px in (("x", x_px + 0.1 * np.arange(12)), ("y", y_px)):
+            error = track.columns[f"{thing}_{axis}_px"] - moved[axis] - at_px
+            sigma = track.columns[f"{thing}_{axis}_px_sigma"]
+            assert np.all(np.abs(error) < 5 * sigma), (thing, axis)
+            assert abs(error.mean()) < 0.3, (thing, axis)
 
 
 def test_a_front_near_an_end_draws_no_length():
