@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self, cast
 
+from cameras.open_port import LOOPBACK, open_port
 from mocks.camera_server import CameraServer
 from mocks.instruments import Streaming, Triggered, simulated_smu
-from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace, RealPace
 from mocks.temscript_server import TemscriptServer
 from mocks.world import World

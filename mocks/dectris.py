@@ -21,10 +21,10 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from cameras.open_port import LOOPBACK, open_port
 from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.dectris_rest import Parameter, Refusal, Simplon
 from mocks.dectris_wire import array_item, image_message, message
-from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import Pace, RealPace
 from mocks.scenario import load
 from mocks.world import World

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from cameras.open_port import LOOPBACK, open_port
 from mocks.camera import camera_time_ns, is_dropped, new_scene
 from mocks.merlin_wire import framed, mib_header
-from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace, RealPace
 from mocks.world import World
 

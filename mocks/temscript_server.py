@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from mocks.open_port import open_port
+from cameras.open_port import open_port
 
 NowNs = Callable[[], int]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self, cast
 
-from mocks.open_port import LOOPBACK, open_port
+from cameras.open_port import LOOPBACK, open_port
 
 Delay = Callable[[random.Random], float]
 """Draws the delay of a message, in s."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from cameras.clock_wire import ClockServer
 from cameras.errors import CameraLost
+from cameras.open_port import open_port
 from cameras.protocol import FrameSource
 from runner.bus import FIRST_PAUSE_S, BusError, BusLink, BusMessage, open_desk
 from runner.bus_commands import Command, CommandDesk
@@ -132,27 +133,23 @@ class CameraNode:
         settings = self._settings
         server = FrameServer(camera, clock_port=self.clock_port, now_ns=self._now_ns)
         self._server = server
-        try:
-            listening = await asyncio.start_server(
-                server.serve, settings.listen, settings.frames_port
+        async with AsyncExitStack() as stack:
+            port = open_port(server.serve, settings.frames_port, host=settings.listen)
+            try:
+                self.frames_port = await stack.enter_async_context(port)
+            except OSError as error:
+                raise CameraLost(
+                    f"the frames port {settings.listen}:{settings.frames_port} cannot be had "
+                    f"({error.strerror}); name another"
+                ) from error
+            stack.push_async_callback(server.hang_up)
+            self._say(
+                f'streams: driver = "stream", host = "{settings.listen}", port = {self.frames_port}'
             )
-        except OSError as error:
-            raise CameraLost(
-                f"the frames port {settings.listen}:{settings.frames_port} cannot be had "
-                f"({error.strerror}); name another"
-            ) from error
-        self.frames_port = listening.sockets[0].getsockname()[1]
-        self._say(
-            f'streams: driver = "stream", host = "{settings.listen}", port = {self.frames_port}'
-        )
-        await self._tell(READY)
-        ended = asyncio.create_task(self._end.wait(), name="runner.node_end")
-        try:
+            await self._tell(READY)
+            ended = asyncio.create_task(self._end.wait(), name="runner.node_end")
+            stack.callback(ended.cancel)
             await asyncio.wait((ended, server.failed), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
-            await server.hang_up()
-            listening.close()
         if server.failed.done():
             server.failed.result()
         return NodeSummary(

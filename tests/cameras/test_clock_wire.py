@@ -19,7 +19,7 @@ from cameras.clock_wire import (
     kernel_stamp_ns,
 )
 from cameras.errors import CameraLost
-from mocks.open_port import LOOPBACK, open_port
+from cameras.open_port import LOOPBACK, open_port
 from mocks.udp_proxy import Path, Proxy, steady
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux's kernel stamps here")

@@ -14,12 +14,12 @@ import zmq
 from cameras.dectris_stream import DEPTH
 from cameras.drivers.dectris import REST_PORT, STREAM_PORT, DectrisCamera
 from cameras.errors import CameraError, CameraLost, UnknownCamera
+from cameras.open_port import open_port
 from cameras.options import ArmedBy, CameraOptions
 from cameras.records import Frame, FrameFault, StampClock, StampKind
 from cameras.registry import camera_class
 from mocks.dectris import DectrisServer, Fault
 from mocks.dectris_rest import Parameter, Refusal
-from mocks.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World

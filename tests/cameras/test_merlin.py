@@ -11,12 +11,12 @@ from cameras.drivers import merlin
 from cameras.drivers.merlin import MerlinCamera
 from cameras.errors import CameraError, CameraLost, FramingLost
 from cameras.merlin_wire import RefusedCommand
+from cameras.open_port import open_port
 from cameras.options import ArmedBy, CameraOptions
 from cameras.records import Frame, FrameFault, StampClock, StampKind
 from mocks.camera import is_dropped
 from mocks.merlin import CLOCK_ZERO_NS, MerlinServer, Misbehaviour, serve
 from mocks.merlin_wire import framed, mib_header
-from mocks.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World

@@ -22,8 +22,8 @@ from cameras.merlin_wire import (
     message,
 )
 from cameras.mib_header import parse_mib_header, stamp_ns
+from cameras.open_port import LOOPBACK, open_port
 from mocks.merlin_wire import framed, mib_header, stamp_text
-from mocks.open_port import LOOPBACK, open_port
 
 CHIP = "3RX,175,511,000,000,000,000,000,000,125,255,125,125,100,100,082,100,087,030,128"
 QUAD = (

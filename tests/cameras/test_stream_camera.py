@@ -12,9 +12,9 @@ import pytest
 from cameras.clock_wire import WARM, ClockClient
 from cameras.drivers.stream import MAX_LINE, StreamCamera
 from cameras.errors import CameraLost, FramingLost
+from cameras.open_port import LOOPBACK, open_port
 from mocks.bench import Bench
 from mocks.camera import is_dropped
-from mocks.open_port import LOOPBACK, open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from mocks.open_port import open_port
+from cameras.open_port import open_port
 from mocks.pace import LockstepPace
 from mocks.scenario import load
 from mocks.world import World

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mocks.open_port import open_port
+from cameras.open_port import open_port
 from runner.bus import BusAddress
 
 MOSQUITTO = shutil.which("mosquitto") or (

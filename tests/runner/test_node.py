@@ -14,8 +14,8 @@ import pytest
 
 from cameras.drivers.stream import StreamCamera
 from cameras.errors import CameraLost
+from cameras.open_port import open_port
 from mocks.bench import Bench
-from mocks.open_port import open_port
 from mocks.pace import RealPace
 from mocks.scenario import load
 from mocks.world import World

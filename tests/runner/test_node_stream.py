@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cameras.errors import CameraError, CameraLost
+from cameras.open_port import open_port
 from cameras.records import CameraInfo, Frame, FrameFault, FrameInfo, StampKind
 from correlate.trackers.protocol import SceneSettings
-from mocks.open_port import open_port
 from runner.config_node import NodeSettings, NodeTrack
 from runner.node_keep import Keeper
 from runner.node_stream import FrameServer

@@ -1,11 +1,11 @@
-"""The listening port of a simulation: nobody who came to it stays."""
+"""A listening port: nobody who came to it stays."""
 
 import asyncio
 import socket
 
 import pytest
 
-from mocks.open_port import LOOPBACK, open_port
+from cameras.open_port import LOOPBACK, open_port
 
 
 async def closed(reader):

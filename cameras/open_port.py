@@ -1,4 +1,4 @@
-"""A listening port of a simulation: whoever comes to it is gone when it closes."""
+"""A listening TCP port: whoever comes to it is gone when it closes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -51,7 +51,7 @@ async def open_port(serve: Serve, port: int = 0, *, host: str = LOOPBACK) -> Asy
             writer.transport.abort()
             return
         transports.add(writer.transport)
-        task = asyncio.create_task(attend(reader, writer), name="mocks.client")
+        task = asyncio.create_task(attend(reader, writer), name="cameras.client")
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
