@@ -1,25 +1,20 @@
 """The guardian: the one owner of an instrument's link, between the plan and the cell.
 
 It reads without a pause, holds the hard limits next to the instrument, and takes the
-cell to safety when the runner falls silent. It runs on one thread, in its own process
-during an experiment.
+cell to safety when the runner falls silent. It runs on one thread; `runner.guardian_process`
+gives it a process of its own.
 """
 
 import math
-import signal
-import sys
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from correlate.soft_short import ShortWatch
-from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, ReadsSingly, SafeState, Setpoint
@@ -29,11 +24,9 @@ from potentiostat.thermometer import TemperatureReading, Thermometer
 from runner.calm import Calm, calm_within
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
-from runner.devices import open_potentiostat
-from runner.inbox import Inbox, Incoming
+from runner.inbox import Incoming
 from runner.messages import (
     Block,
-    Connected,
     EndKind,
     EndStep,
     Finish,
@@ -43,7 +36,6 @@ from runner.messages import (
     LevelsKnown,
     Moderate,
     PauseStep,
-    Refused,
     Renew,
     SegmentEnded,
     StartStep,
@@ -51,21 +43,16 @@ from runner.messages import (
     StepPaused,
     Tripped,
 )
-from runner.outbox import GATHER_S, Outbox, Outgoing
+from runner.outbox import Outgoing
 from runner.playing import Counts, Met, Playing
 from runner.references import LastLevels
 from runner.temperature_guard import FIRST_TRIES, TemperatureGuard
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
 
 FEW = 4  # readings, from which it is quicker to look at all of them together
 PLAIN = int(Status.POTENTIOSTATIC)  # the one flag of a reading that is as it should be
 UNKNOWN = int(Status.INVALID | Status.OVERFLOW)
 SETTLING = int(Status.SETTLING)
 REST_READINGS = 10  # of which a rest voltage is the mean
-THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 Charges = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -703,50 +690,3 @@ def _thermal_guard(
         return None
     envelope = settings.envelope if settings.cell_attached else None
     return TemperatureGuard(instrument, envelope, start_ns=start_ns)
-
-
-def guardian_main(
-    connection: "Connection[FromGuardian, object]", settings: GuardianSettings
-) -> None:
-    """Open the instrument and guard it: the entry point of the guardian's process."""
-    # Ctrl-C reaches every process of the terminal; the runner decides what it means.
-    with suppress(ValueError):  # in a thread there is no signal to ignore
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Python lets a thread work on for 5 ms while another waits: here the limits would wait.
-    sys.setswitchinterval(THREAD_TURN_S)
-    now_ns = settings.clock.reader()
-    try:
-        with Claim(settings.resource):
-            _guard(connection, settings, now_ns)
-    except InstrumentError as error:
-        with suppress(OSError):
-            connection.send(Refused(error=str(error)))
-
-
-def _guard(
-    connection: "Connection[FromGuardian, object]",
-    settings: GuardianSettings,
-    now_ns: Callable[[], int],
-) -> None:
-    """Open the instrument and guard it.
-
-    Raises
-    ------
-    InstrumentError
-        It cannot be opened.
-    """
-    instrument = open_potentiostat(settings, now_ns=now_ns)
-    identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
-    with suppress(OSError):
-        connection.send(
-            Connected(
-                identity=identity,
-                ranges=instrument.ranges,
-                apertures=instrument.apertures,
-                off_states=instrument.off_states,
-                t_ns=now_ns(),
-                thermometer=instrument.thermometer if settings.asks_temperature else None,
-            )
-        )
-    outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)
-    Guardian(instrument, Inbox(connection), outbox, settings, now_ns=now_ns).run()
