@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from correlate.soft_short import ShortWatch
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
-from potentiostat.protocol import ClockExchange, Potentiostat, ReadsSingly, SafeState, Setpoint
+from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Reading, Status, readings_of, rows_of
 from potentiostat.segments import Step
 from potentiostat.thermometer import TemperatureReading, Thermometer
@@ -46,6 +46,7 @@ from runner.messages import (
 from runner.outbox import Outgoing
 from runner.playing import Counts, Met, Playing
 from runner.references import LastLevels
+from runner.sampling import Sampling
 from runner.temperature_guard import FIRST_TRIES, TemperatureGuard
 
 FEW = 4  # readings, from which it is quicker to look at all of them together
@@ -98,7 +99,6 @@ class Guardian:
         lease_now_ns: Callable[[], int] = real_now_ns,
     ) -> None:
         self._instrument = instrument
-        self._single = instrument if isinstance(instrument, ReadsSingly) else None
         self._inbox = inbox
         self._outbox = outbox
         self._settings = settings
@@ -121,8 +121,8 @@ class Guardian:
         self._sequence = 0
         self._renewed = -1
         self._heard_ns = lease_now_ns()
-        self._next_exchange_ns = now_ns()
-        self._told_s = math.nan  # the instrument's time of the last reading
+        interval_s = settings.exchange_interval_s
+        self._sampling = Sampling(instrument, interval_s=interval_s, now_ns=now_ns)
         self._thermal = _thermal_guard(instrument, settings, start_ns=now_ns())
         self._temperatures: list[TemperatureReading] = []  # not yet told
         self._safe_state: SafeState | None = None
@@ -148,8 +148,8 @@ class Guardian:
             self._safe_state = self._make_safe()  # until it is confirmed
         try:
             self._follow_level()
-            found = self._read()
-            exchanges = self._exchange_if_due(found)
+            found = self._sampling.read()
+            exchanges = self._sampling.exchange_if_due(found)
             if self._thermal is not None and self._thermal.is_due(self._now_ns()):
                 self._ask_temperature(self._thermal)
         except InstrumentError as error:
@@ -169,11 +169,6 @@ class Guardian:
         if self._settings.clock.lockstep:
             self._wait_for_renewal()
 
-    def _read(self) -> Reading | NDArray[np.void]:
-        """Take what the instrument gives at once: one reading, or a block of them."""
-        one = None if self._single is None else self._single.read_one()
-        return self._instrument.read() if one is None else one
-
     def _say_block(
         self, samples: NDArray[np.void], step: int, exchanges: tuple[ClockExchange, ...]
     ) -> None:
@@ -190,19 +185,6 @@ class Guardian:
                 temperatures=tuple(self._temperatures),
             )
         )
-
-    def _exchange_if_due(self, found: Reading | NDArray[np.void]) -> tuple[ClockExchange, ...]:
-        # A timer that began anew is asked at once: its stamps hang on nothing else.
-        if isinstance(found, Reading):
-            told_s = found.device_time_s
-        else:
-            told_s = float(found["device_time_s"][-1]) if len(found) else math.nan
-        anew, self._told_s = told_s < self._told_s, told_s
-        if self._now_ns() < self._next_exchange_ns and not anew:
-            return ()
-        interval_ns = int(self._settings.exchange_interval_s * 1e9)
-        self._next_exchange_ns = self._now_ns() + interval_ns
-        return (self._instrument.exchange_clock(),)
 
     # --- the temperature -------------------------------------------------------------
 
