@@ -19,8 +19,7 @@ from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
 from potentiostat.records import Reading, Status, readings_of, rows_of
-from potentiostat.segments import Step
-from potentiostat.thermometer import TemperatureReading, Thermometer
+from potentiostat.thermometer import Thermometer
 from runner.calm import Calm, calm_within
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
@@ -47,7 +46,7 @@ from runner.outbox import Outgoing
 from runner.playing import Counts, Met, Playing
 from runner.references import LastLevels
 from runner.sampling import Sampling
-from runner.temperature_guard import FIRST_TRIES, TemperatureGuard
+from runner.temperature_guard import TemperatureGuard
 
 FEW = 4  # readings, from which it is quicker to look at all of them together
 PLAIN = int(Status.POTENTIOSTATIC)  # the one flag of a reading that is as it should be
@@ -123,8 +122,13 @@ class Guardian:
         self._heard_ns = lease_now_ns()
         interval_s = settings.exchange_interval_s
         self._sampling = Sampling(instrument, interval_s=interval_s, now_ns=now_ns)
-        self._thermal = _thermal_guard(instrument, settings, start_ns=now_ns())
-        self._temperatures: list[TemperatureReading] = []  # not yet told
+        self._thermal = TemperatureGuard(
+            instrument
+            if settings.asks_temperature and isinstance(instrument, Thermometer)
+            else None,
+            settings.envelope if settings.cell_attached else None,
+            start_ns=now_ns(),
+        )
         self._safe_state: SafeState | None = None
         self._finish_reason = ""
 
@@ -150,14 +154,13 @@ class Guardian:
             self._follow_level()
             found = self._sampling.read()
             exchanges = self._sampling.exchange_if_due(found)
-            if self._thermal is not None and self._thermal.is_due(self._now_ns()):
-                self._ask_temperature(self._thermal)
+            self._thermal.ask_if_due(self._now_ns(), needed=self._needs_temperature())
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return
         step = self._playing.index if self._playing is not None else -1
         self._sequence += 1
-        if isinstance(found, Reading) and not (exchanges or self._temperatures):
+        if isinstance(found, Reading) and not (exchanges or self._thermal.untold):
             charge_C, ionic_C = self._judge_one(found)
             known_C = None if self._settings.holder is None else ionic_C
             self._outbox.put_reading(self._sequence, step, found, (charge_C, known_C))
@@ -182,58 +185,28 @@ class Guardian:
                 charge_C=charge_C,
                 ionic_C=None if self._settings.holder is None else ionic_C,
                 exchanges=exchanges,
-                temperatures=tuple(self._temperatures),
+                temperatures=self._thermal.untold,
             )
         )
 
-    # --- the temperature -------------------------------------------------------------
+    # --- judging the temperature -----------------------------------------------------
 
-    def _hangs_on_temperature(self, step: Step | None) -> bool:
-        """Tell whether a limit or a rule of a step asks for the temperature."""
-        if self.phase is Phase.TRIPPED:
-            return False
-        settings = self._settings
-        limited = settings.cell_attached and settings.envelope.limits_temperature
-        return limited or (step is not None and step.needs_temperature)
-
-    def _ask_temperature(self, thermal: TemperatureGuard) -> None:
-        needed = self._hangs_on_temperature(None if self._playing is None else self._playing.step)
-        self._temperatures.append(thermal.ask(self._now_ns(), needed=needed))
+    def _needs_temperature(self) -> bool:
+        """Tell whether a limit, or a rule of the present step, asks for the temperature."""
+        step = None if self._playing is None else self._playing.step
+        return self.phase is not Phase.TRIPPED and self._thermal.needs(step)
 
     def _judge_temperatures(self) -> None:
         """Act on what the thermometer said: limits first, then the rules of the step."""
-        readings, self._temperatures = self._temperatures, []
-        for reading in readings:
-            playing, thermal = self._playing, self._thermal
-            if thermal is None:
-                return
-            needed = self._hangs_on_temperature(None if playing is None else playing.step)
-            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=needed)
+        for reading in self._thermal.take_untold():
+            playing, needed = self._playing, self._needs_temperature()
+            broken = self._thermal.broken(reading, t_ns=self._now_ns(), needed=needed)
             if broken is not None:
                 self._trip(*broken)
             elif playing is not None and not reading.fault:
                 met = playing.judge_temperature(reading.temperature_K)
                 if met is not None:
                     self._heed(met, seen_ns=reading.read_end_ns)
-
-    def _knows_temperature(self, step: Step) -> bool:
-        """Tell whether a step may begin: what hangs on the temperature needs to know it."""
-        thermal = self._thermal
-        if not self._hangs_on_temperature(step):
-            return True
-        if thermal is None:
-            self._trip(EndKind.FAULT, "a limit or rule of the temperature, and nobody measures it")
-            return False
-        broken: tuple[EndKind, str] | None = None
-        for _ in range(FIRST_TRIES):
-            if thermal.is_known(self._now_ns()):
-                break
-            reading = thermal.ask(self._now_ns(), needed=True)
-            self._temperatures.append(reading)
-            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=True)
-        if broken is not None:
-            self._trip(*broken)
-        return broken is None
 
     # --- judging readings ------------------------------------------------------------
 
@@ -458,7 +431,9 @@ class Guardian:
     def _start_step(self, message: StartStep) -> None:
         """Begin a step, at once or when the readings that it counts from are known."""
         self._paused = None
-        if not self._knows_temperature(message.step):
+        unfit = self._thermal.before(message.step, self._now_ns)
+        if unfit is not None:
+            self._trip(*unfit)
             return
         passed = message.passed
         known = self._levels.known(self._rest_V) if passed is None else passed.known
@@ -662,13 +637,3 @@ class Guardian:
 
     def _say(self, message: FromGuardian) -> None:
         self._outbox.put(message)
-
-
-def _thermal_guard(
-    instrument: Potentiostat, settings: GuardianSettings, *, start_ns: int
-) -> TemperatureGuard | None:
-    """Return what asks for the temperature; None where no sensor is wired."""
-    if not (settings.asks_temperature and isinstance(instrument, Thermometer)):
-        return None
-    envelope = settings.envelope if settings.cell_attached else None
-    return TemperatureGuard(instrument, envelope, start_ns=start_ns)
