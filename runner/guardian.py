@@ -6,7 +6,6 @@ gives it a process of its own.
 """
 
 import math
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum, auto
@@ -14,7 +13,6 @@ from enum import Enum, auto
 import numpy as np
 from numpy.typing import NDArray
 
-from correlate.soft_short import ShortWatch
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
 from potentiostat.protocol import ClockExchange, Potentiostat, SafeState, Setpoint
@@ -44,15 +42,15 @@ from runner.messages import (
 )
 from runner.outbox import Outgoing
 from runner.playing import Counts, Met, Playing
-from runner.references import LastLevels
+from runner.references import REST_READINGS, LastLevels
 from runner.sampling import Sampling
+from runner.short_guard import ShortGuard
 from runner.temperature_guard import TemperatureGuard
 
 FEW = 4  # readings, from which it is quicker to look at all of them together
 PLAIN = int(Status.POTENTIOSTATIC)  # the one flag of a reading that is as it should be
 UNKNOWN = int(Status.INVALID | Status.OVERFLOW)
 SETTLING = int(Status.SETTLING)
-REST_READINGS = 10  # of which a rest voltage is the mean
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 Charges = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -109,11 +107,10 @@ class Guardian:
         self._paused: int | None = None  # the step that was set aside
         self._changed_ns = 0
         self._begun_ns = math.inf  # the first step
-        self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
         self._levels = LastLevels(settings.carried.levels)
         self._rates = RateGuard(settings.envelope)
         self._charge = ChargeCount(settings.holder, settings.carried)
-        self._shorts = ShortWatch()
+        self._shorts = ShortGuard()
         self._calm: Calm | None = None
         self._calm_stage: object = self  # of no step, so that the first is looked at
         self._bad_readings = 0
@@ -293,7 +290,9 @@ class Guardian:
             return
         if reading.read_start_ns < self._changed_ns:
             return
-        if self._settings.stop_on_short and self._shows_short(reading):
+        segment = None if self._playing is None else self._playing.segment
+        if self._settings.stop_on_short and (short := self._shorts.broken(reading, segment)):
+            self._trip(EndKind.LIMIT, short)
             return
         self._note(voltage_V, settled_A)
         if self._playing is None:
@@ -321,25 +320,6 @@ class Guardian:
     def _note(self, voltage_V: float, settled_A: float) -> None:
         """Keep what levels of a next step may count from."""
         self._levels.read(voltage_V, settled_A, playing=self._playing is not None)
-        if self._playing is None:
-            self._rest_V.append(voltage_V)
-
-    def _shows_short(self, reading: Reading) -> bool:
-        """Take the cell to safety where its voltage falls as a short makes it fall."""
-        segment = None if self._playing is None else self._playing.segment
-        if segment is not None and (segment.current_A is None or segment.sines is not None):
-            return False
-        step = self._shorts.take(
-            reading.read_end_ns / 1e9, reading.voltage_V, reading.voltage_sigma_V
-        )
-        if step is None or not step.closes:
-            return False
-        self._trip(
-            EndKind.LIMIT,
-            f"a short: the voltage fell by {-step.step_V:.3g} V at once at a held current "
-            f"({step.significance:.0f} sigma)",
-        )
-        return True
 
     def _counts(self, t_ns: int) -> Counts:
         return Counts(
@@ -366,15 +346,8 @@ class Guardian:
             case Renew(sequence=sequence):
                 self._renewed = sequence
             case StartStep() if self.phase is Phase.TRIPPED:
-                self._say(
-                    StepEnded(
-                        index=message.index,
-                        kind=EndKind.FAULT,
-                        reason="refused: the cell was already taken to safety",
-                        t_ns=self._now_ns(),
-                        latency_ns=0,
-                    )
-                )
+                refusal = "refused: the cell was already taken to safety"
+                self._say_ended(message.index, EndKind.FAULT, refusal)
             case StartStep():
                 self._start_step(message)
             case EndStep(reason=reason):
@@ -436,7 +409,7 @@ class Guardian:
             self._trip(*unfit)
             return
         passed = message.passed
-        known = self._levels.known(self._rest_V) if passed is None else passed.known
+        known = self._levels.known() if passed is None else passed.known
         missing = [name for name in message.step.references if math.isnan(getattr(known, name))]
         if any(name.startswith("control") for name in missing):
             self._trip(EndKind.FAULT, "a level counts from one that was held before, and none was")
@@ -467,17 +440,21 @@ class Guardian:
         except InstrumentError as error:
             self._trip(EndKind.FAULT, str(error))
             return False
-        self._changed_ns = self._now_ns()
+        self._changed()
         self._levels.held(setpoint)
+        return True
+
+    def _changed(self) -> None:
+        """Note that another set-point is on: what was read before tells nothing of it."""
+        self._changed_ns = self._now_ns()
         self._rates.forget()
         self._shorts.changed()
-        return True
 
     def _hold(self, setpoint: Setpoint) -> None:
         """Put a segment's set-point on, and let its time begin."""
         if not self._put_on(setpoint):
             return
-        self._rest_V.clear()
+        self._levels.begun()
         if self._playing is not None:
             self._playing.started(self._counts(self._changed_ns))
 
@@ -492,7 +469,7 @@ class Guardian:
 
     def _follow_level(self) -> None:
         """Begin what waited for a rest, and move what a segment moves."""
-        if self._waiting is not None and self._rest_V:
+        if self._waiting is not None and self._levels.has_rested:
             message, self._waiting = self._waiting, None
             self._start_step(message)
         if self._playing is not None:
@@ -535,18 +512,7 @@ class Guardian:
         playing = self._playing
         if playing is None or not self._rest(playing):
             return
-        now_ns = self._now_ns()
-        self._say(
-            StepEnded(
-                index=playing.index,
-                kind=kind,
-                reason=reason,
-                t_ns=now_ns,
-                latency_ns=now_ns - seen_ns,
-                goto="" if met is None else met.condition.goto,
-                goto_most=0 if met is None else met.condition.goto_most,
-            )
-        )
+        self._say_ended(playing.index, kind, reason, seen_ns=seen_ns, met=met)
 
     def _rest(self, playing: Playing) -> bool:
         """Leave a step and rest at 0 A; False where that failed, and the cell was made safe."""
@@ -557,9 +523,7 @@ class Guardian:
             return False
         self._playing = None
         self.phase = Phase.RESTING
-        self._changed_ns = self._now_ns()
-        self._rates.forget()
-        self._shorts.changed()
+        self._changed()
         return True
 
     def _pause_step(self) -> None:
@@ -584,8 +548,7 @@ class Guardian:
         self._waiting = self._paused = None
         index = paused if waiting is None else waiting.index
         if index is not None:
-            now_ns = self._now_ns()
-            self._say(StepEnded(index=index, kind=kind, reason=reason, t_ns=now_ns, latency_ns=0))
+            self._say_ended(index, kind, reason)
 
     def _rest_setpoint(self, held: Setpoint) -> Setpoint:
         if held.mode == "voltage" and not self._settings.cell_attached:
@@ -608,15 +571,7 @@ class Guardian:
         self.phase = Phase.TRIPPED
         self._end_set_aside(kind, reason)
         if playing is not None:
-            self._say(
-                StepEnded(
-                    index=playing.index,
-                    kind=kind,
-                    reason=reason,
-                    t_ns=self._now_ns(),
-                    latency_ns=self._now_ns() - seen_ns,
-                )
-            )
+            self._say_ended(playing.index, kind, reason, seen_ns=seen_ns)
         self._say(Tripped(kind=kind, reason=reason, state=self._safe_state, t_ns=self._now_ns()))
 
     def _make_safe(self) -> SafeState | None:
@@ -634,6 +589,29 @@ class Guardian:
         self._instrument.close()
         self._say(Finished(state=state, reason=self._finish_reason, t_ns=self._now_ns()))
         self._outbox.close()
+
+    def _say_ended(
+        self,
+        index: int,
+        kind: EndKind,
+        reason: str,
+        *,
+        seen_ns: int | None = None,
+        met: Met | None = None,
+    ) -> None:
+        """Say that a step has ended; at once where nothing was seen that ended it."""
+        now_ns = self._now_ns()
+        self._say(
+            StepEnded(
+                index=index,
+                kind=kind,
+                reason=reason,
+                t_ns=now_ns,
+                latency_ns=0 if seen_ns is None else now_ns - seen_ns,
+                goto="" if met is None else met.condition.goto,
+                goto_most=0 if met is None else met.condition.goto_most,
+            )
+        )
 
     def _say(self, message: FromGuardian) -> None:
         self._outbox.put(message)
