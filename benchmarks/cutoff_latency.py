@@ -18,7 +18,7 @@ from wire_smu import served
 from potentiostat.limits import Condition, Envelope
 from potentiostat.technique import after, chronopotentiometry
 from runner.clock import ClockSpec
-from runner.guardian import guardian_main
+from runner.guardian_process import guardian_main
 from runner.messages import Block, Connected, Finish, Finished, GuardianSettings, Renew, StartStep
 from runner.messages import StepEnded as Ended
 

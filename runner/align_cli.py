@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from runner.plan import ExitCode
+from runner.verb import IN_FILE, conclude, exit_codes, json_option
 
 
 @click.command()
-@click.argument("session", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("session", type=IN_FILE)
 @click.option(
     "--by",
     type=click.Choice(["auto", "code", "steps", "rates"]),
@@ -35,7 +36,7 @@ from runner.plan import ExitCode
 @click.option("--dry-run", is_flag=True, help="Only tell what is found.")
 @click.option("--force", is_flag=True, help="Move frames whose clock was compared in the run, too.")
 @click.option("--undo", is_flag=True, help="Give the frames the times back that they had.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@json_option
 def align(  # noqa: PLR0913 - one argument for each option
     session: Path,
     by: Any,
@@ -57,17 +58,14 @@ def align(  # noqa: PLR0913 - one argument for each option
 
     Example: lamella align ti.h5 --max-offset "10 min"
     """
-    # It registers this command, so that it cannot be loaded any earlier.
-    from runner.cli import _conclude, _exit_codes  # noqa: PLC0415
-
-    with _exit_codes():
+    with exit_codes():
         from runner.aligning import align_session, render_align, undo_alignment  # noqa: PLC0415
         from runner.quantities import parse_positive  # noqa: PLC0415
         from sync.code import BlankingCode  # noqa: PLC0415
 
         if undo:
             undone = {"session": session, "camera": undo_alignment(session, camera)}
-            _conclude(undone, lambda done: f"{done['camera']} is as before", as_json=as_json)
+            conclude(undone, lambda done: f"{done['camera']} is as before", as_json=as_json)
             return
         code = None
         if chip is not None:
@@ -83,5 +81,5 @@ def align(  # noqa: PLR0913 - one argument for each option
             apply=not dry_run,
             force=force,
         )
-        _conclude(summary, render_align, as_json=as_json)
+        conclude(summary, render_align, as_json=as_json)
         sys.exit(ExitCode.LIMIT if summary.refusal else ExitCode.DONE)

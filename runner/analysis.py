@@ -24,7 +24,7 @@ from runner.associations import associations, put_associations
 from runner.beam_code import ReadCode, beam_of, code_events, code_table, read_codes
 from runner.dose_record import put_dose
 from runner.edge_record import put_edges
-from runner.experiment import Experiment, ExperimentError, TrackSettings
+from runner.experiment import Experiment, ExperimentError
 from runner.frame_samples import thinned_of
 from runner.holder_record import HolderRecord
 from runner.impedances import PREFIX, Spectrum, spectra
@@ -35,6 +35,7 @@ from runner.team import ALONE, Team
 from runner.timebase import fit_time_base
 from runner.titrations import PREFIX as GITT_PREFIX
 from runner.titrations import StepTitration, titrations
+from runner.track_options import TrackSettings
 from runner.volumes import PREFIX as VOLUME_PREFIX
 from runner.volumes import UNITS as VOLUME_UNITS
 from runner.volumes import Balance, volume_balances

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from potentiostat.protocol import SafeState
-from runner.guardian import guardian_main
+from runner.guardian_process import guardian_main
 from runner.messages import (
     Connected,
     EndStep,

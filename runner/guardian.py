@@ -1,84 +1,53 @@
 """The guardian: the one owner of an instrument's link, between the plan and the cell.
 
 It reads without a pause, holds the hard limits next to the instrument, and takes the
-cell to safety when the runner falls silent. It runs on one thread, in its own process
-during an experiment.
+cell to safety when the runner falls silent. What its source is told then, and at any change
+of a step, is in `runner.guardian_states`. It runs on one thread; `runner.guardian_process`
+gives it a process of its own.
 """
 
 import math
-import signal
-import sys
-from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
-from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from correlate.soft_short import ShortWatch
-from potentiostat.claim import Claim
 from potentiostat.errors import InstrumentError
 from potentiostat.limits import RateGuard
-from potentiostat.protocol import ClockExchange, Potentiostat, ReadsSingly, SafeState, Setpoint
+from potentiostat.protocol import ClockExchange, Potentiostat
 from potentiostat.records import Reading, Status, readings_of, rows_of
-from potentiostat.segments import Step
-from potentiostat.thermometer import TemperatureReading, Thermometer
+from potentiostat.thermometer import Thermometer
 from runner.calm import Calm, calm_within
 from runner.charge_count import ChargeCount
 from runner.clock import real_now_ns
-from runner.devices import open_potentiostat
-from runner.inbox import Inbox, Incoming
+from runner.guardian_states import GuardianStates, Phase
+from runner.inbox import Incoming
 from runner.messages import (
     Block,
-    Connected,
     EndKind,
     EndStep,
     Finish,
-    Finished,
     FromGuardian,
     GuardianSettings,
-    LevelsKnown,
     Moderate,
     PauseStep,
-    Refused,
     Renew,
-    SegmentEnded,
     StartStep,
-    StepEnded,
-    StepPaused,
-    Tripped,
 )
-from runner.outbox import GATHER_S, Outbox, Outgoing
-from runner.playing import Counts, Met, Playing
-from runner.references import LastLevels
-from runner.temperature_guard import FIRST_TRIES, TemperatureGuard
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
+from runner.outbox import Outgoing
+from runner.references import REST_READINGS
+from runner.sampling import Sampling
+from runner.short_guard import ShortGuard
+from runner.temperature_guard import TemperatureGuard
 
 FEW = 4  # readings, from which it is quicker to look at all of them together
 PLAIN = int(Status.POTENTIOSTATIC)  # the one flag of a reading that is as it should be
 UNKNOWN = int(Status.INVALID | Status.OVERFLOW)
 SETTLING = int(Status.SETTLING)
-REST_READINGS = 10  # of which a rest voltage is the mean
-THREAD_TURN_S = 1e-4
 MAX_BAD_READINGS = 5  # in a row, before no limit could be trusted any more
 
 Charges = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Charge of the instrument and of the cell behind its holder, C, each of shape (n,)."""
-
-
-class Phase(Enum):
-    """What the guardian is doing."""
-
-    RESTING = auto()  # S1, measuring
-    STEPPING = auto()  # a step's set-point is on
-    TRIPPED = auto()  # made safe by itself: rests, and refuses further steps
-    DONE = auto()
 
 
 class Guardian:
@@ -87,7 +56,7 @@ class Guardian:
     Parameters
     ----------
     instrument
-        A connected driver; used by this thread alone.
+        A connected driver; used by this thread alone, and let go of in the end.
     inbox
         From the runner; its end means that the runner died.
     outbox
@@ -110,36 +79,43 @@ class Guardian:
         now_ns: Callable[[], int],
         lease_now_ns: Callable[[], int] = real_now_ns,
     ) -> None:
-        self._instrument = instrument
-        self._single = instrument if isinstance(instrument, ReadsSingly) else None
         self._inbox = inbox
         self._outbox = outbox
         self._settings = settings
         self._now_ns = now_ns
         self._lease_now_ns = lease_now_ns
-        self.phase = Phase.RESTING
-        self._playing: Playing | None = None
-        self._waiting: StartStep | None = None  # for a rest voltage to count from
-        self._paused: int | None = None  # the step that was set aside
-        self._changed_ns = 0
-        self._begun_ns = math.inf  # the first step
-        self._rest_V: deque[float] = deque(maxlen=REST_READINGS)
-        self._levels = LastLevels(settings.carried.levels)
         self._rates = RateGuard(settings.envelope)
         self._charge = ChargeCount(settings.holder, settings.carried)
-        self._shorts = ShortWatch()
+        self._shorts = ShortGuard()
         self._calm: Calm | None = None
         self._calm_stage: object = self  # of no step, so that the first is looked at
         self._bad_readings = 0
         self._sequence = 0
         self._renewed = -1
         self._heard_ns = lease_now_ns()
-        self._next_exchange_ns = now_ns()
-        self._told_s = math.nan  # the instrument's time of the last reading
-        self._thermal = _thermal_guard(instrument, settings, start_ns=now_ns())
-        self._temperatures: list[TemperatureReading] = []  # not yet told
-        self._safe_state: SafeState | None = None
-        self._finish_reason = ""
+        interval_s = settings.exchange_interval_s
+        self._sampling = Sampling(instrument, interval_s=interval_s, now_ns=now_ns)
+        self._thermal = TemperatureGuard(
+            instrument
+            if settings.asks_temperature and isinstance(instrument, Thermometer)
+            else None,
+            settings.envelope if settings.cell_attached else None,
+            start_ns=now_ns(),
+        )
+        self._states = GuardianStates(
+            instrument,
+            settings,
+            charge=self._charge,
+            thermal=self._thermal,
+            say=self._say,
+            forget=self._forget,
+            now_ns=now_ns,
+        )
+
+    @property
+    def phase(self) -> Phase:
+        """What the guardian is doing."""
+        return self._states.phase
 
     # --- the loop ------------------------------------------------------------------
 
@@ -153,24 +129,23 @@ class Guardian:
                 self._check_lease()
                 self._turn()
         finally:
-            self._leave()
+            self._states.leave()
+            self._outbox.close()
 
     def _turn(self) -> None:
         """Take one block of readings, act on it, and report it."""
-        if self.phase is Phase.TRIPPED and self._safe_state is None:
-            self._safe_state = self._make_safe()  # until it is confirmed
+        self._states.insist()
         try:
-            self._follow_level()
-            found = self._read()
-            exchanges = self._exchange_if_due(found)
-            if self._thermal is not None and self._thermal.is_due(self._now_ns()):
-                self._ask_temperature(self._thermal)
+            self._states.follow_level()
+            found = self._sampling.read()
+            exchanges = self._sampling.exchange_if_due(found)
+            self._thermal.ask_if_due(self._now_ns(), needed=self._needs_temperature())
         except InstrumentError as error:
-            self._trip(EndKind.FAULT, str(error))
+            self._states.trip(EndKind.FAULT, str(error))
             return
-        step = self._playing.index if self._playing is not None else -1
+        step = self._states.playing.index if self._states.playing is not None else -1
         self._sequence += 1
-        if isinstance(found, Reading) and not (exchanges or self._temperatures):
+        if isinstance(found, Reading) and not (exchanges or self._thermal.untold):
             charge_C, ionic_C = self._judge_one(found)
             known_C = None if self._settings.holder is None else ionic_C
             self._outbox.put_reading(self._sequence, step, found, (charge_C, known_C))
@@ -181,11 +156,6 @@ class Guardian:
         self._judge_temperatures()
         if self._settings.clock.lockstep:
             self._wait_for_renewal()
-
-    def _read(self) -> Reading | NDArray[np.void]:
-        """Take what the instrument gives at once: one reading, or a block of them."""
-        one = None if self._single is None else self._single.read_one()
-        return self._instrument.read() if one is None else one
 
     def _say_block(
         self, samples: NDArray[np.void], step: int, exchanges: tuple[ClockExchange, ...]
@@ -200,71 +170,28 @@ class Guardian:
                 charge_C=charge_C,
                 ionic_C=None if self._settings.holder is None else ionic_C,
                 exchanges=exchanges,
-                temperatures=tuple(self._temperatures),
+                temperatures=self._thermal.untold,
             )
         )
 
-    def _exchange_if_due(self, found: Reading | NDArray[np.void]) -> tuple[ClockExchange, ...]:
-        # A timer that began anew is asked at once: its stamps hang on nothing else.
-        if isinstance(found, Reading):
-            told_s = found.device_time_s
-        else:
-            told_s = float(found["device_time_s"][-1]) if len(found) else math.nan
-        anew, self._told_s = told_s < self._told_s, told_s
-        if self._now_ns() < self._next_exchange_ns and not anew:
-            return ()
-        interval_ns = int(self._settings.exchange_interval_s * 1e9)
-        self._next_exchange_ns = self._now_ns() + interval_ns
-        return (self._instrument.exchange_clock(),)
+    # --- judging the temperature -----------------------------------------------------
 
-    # --- the temperature -------------------------------------------------------------
-
-    def _hangs_on_temperature(self, step: Step | None) -> bool:
-        """Tell whether a limit or a rule of a step asks for the temperature."""
-        if self.phase is Phase.TRIPPED:
-            return False
-        settings = self._settings
-        limited = settings.cell_attached and settings.envelope.limits_temperature
-        return limited or (step is not None and step.needs_temperature)
-
-    def _ask_temperature(self, thermal: TemperatureGuard) -> None:
-        needed = self._hangs_on_temperature(None if self._playing is None else self._playing.step)
-        self._temperatures.append(thermal.ask(self._now_ns(), needed=needed))
+    def _needs_temperature(self) -> bool:
+        """Tell whether a limit, or a rule of the present step, asks for the temperature."""
+        step = None if self._states.playing is None else self._states.playing.step
+        return self.phase is not Phase.TRIPPED and self._thermal.needs(step)
 
     def _judge_temperatures(self) -> None:
         """Act on what the thermometer said: limits first, then the rules of the step."""
-        readings, self._temperatures = self._temperatures, []
-        for reading in readings:
-            playing, thermal = self._playing, self._thermal
-            if thermal is None:
-                return
-            needed = self._hangs_on_temperature(None if playing is None else playing.step)
-            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=needed)
+        for reading in self._thermal.take_untold():
+            playing, needed = self._states.playing, self._needs_temperature()
+            broken = self._thermal.broken(reading, t_ns=self._now_ns(), needed=needed)
             if broken is not None:
-                self._trip(*broken)
+                self._states.trip(*broken)
             elif playing is not None and not reading.fault:
                 met = playing.judge_temperature(reading.temperature_K)
                 if met is not None:
-                    self._heed(met, seen_ns=reading.read_end_ns)
-
-    def _knows_temperature(self, step: Step) -> bool:
-        """Tell whether a step may begin: what hangs on the temperature needs to know it."""
-        thermal = self._thermal
-        if not self._hangs_on_temperature(step):
-            return True
-        if thermal is None:
-            self._trip(EndKind.FAULT, "a limit or rule of the temperature, and nobody measures it")
-            return False
-        broken: tuple[EndKind, str] | None = None
-        for _ in range(FIRST_TRIES):
-            if thermal.is_known(self._now_ns()):
-                break
-            reading = thermal.ask(self._now_ns(), needed=True)
-            self._temperatures.append(reading)
-            broken = thermal.broken(reading, t_ns=self._now_ns(), needed=True)
-        if broken is not None:
-            self._trip(*broken)
-        return broken is None
+                    self._states.heed(met, seen_ns=reading.read_end_ns)
 
     # --- judging readings ------------------------------------------------------------
 
@@ -286,7 +213,7 @@ class Guardian:
 
     def _passes(self, reading: Reading) -> bool:
         """Pass a reading about which nothing is to be decided; tell whether it is one."""
-        if reading.status & ~PLAIN or reading.read_start_ns < self._changed_ns:
+        if reading.status & ~PLAIN or reading.read_start_ns < self._states.changed_ns:
             return False
         calm = self._calm_now()
         if calm is None or not calm.holds(
@@ -303,7 +230,9 @@ class Guardian:
 
     def _pass_together(self, samples: NDArray[np.void]) -> Charges | None:
         """Pass many readings at once where nothing is to be decided about any; else None."""
-        if samples["read_start_ns"][0] < self._changed_ns or (calm := self._calm_now()) is None:
+        if samples["read_start_ns"][0] < self._states.changed_ns:
+            return None
+        if (calm := self._calm_now()) is None:
             return None
         if (ahead := self._charge.ahead(samples)) is None:
             return None
@@ -319,7 +248,7 @@ class Guardian:
 
     def _calm_now(self) -> Calm | None:
         """Return the bounds within which nothing is to be decided; None where there are none."""
-        playing = self._playing
+        playing = self._states.playing
         if self._settings.stop_on_short or not (playing is None or playing.is_idle):
             return None
         stage = None if playing is None else playing.stage
@@ -328,7 +257,7 @@ class Guardian:
             self._calm = calm_within(
                 self._settings.envelope if self._settings.cell_attached else None,
                 () if playing is None else playing.conditions(),
-                begun_ns=self._begun_ns,
+                begun_ns=self._states.begun_ns,
             )
         return self._calm
 
@@ -338,7 +267,7 @@ class Guardian:
         if status & UNKNOWN or not (math.isfinite(voltage_V) and math.isfinite(current_A)):
             self._bad_readings += 1
             if self._bad_readings >= MAX_BAD_READINGS:
-                self._trip(
+                self._states.trip(
                     EndKind.FAULT,
                     f"{self._bad_readings} readings in a row were not numbers",
                 )
@@ -347,20 +276,22 @@ class Guardian:
         settled_A = math.nan if status & SETTLING else current_A
         broken = self._broken_limit(reading, settled_A) if self._settings.cell_attached else None
         if broken is not None:
-            self._trip(EndKind.LIMIT, broken)
+            self._states.trip(EndKind.LIMIT, broken)
             return
-        if reading.read_start_ns < self._changed_ns:
+        if reading.read_start_ns < self._states.changed_ns:
             return
-        if self._settings.stop_on_short and self._shows_short(reading):
+        segment = None if self._states.playing is None else self._states.playing.segment
+        if self._settings.stop_on_short and (short := self._shorts.broken(reading, segment)):
+            self._states.trip(EndKind.LIMIT, short)
             return
         self._note(voltage_V, settled_A)
-        if self._playing is None:
+        if self._states.playing is None:
             return
-        met = self._playing.judge(
-            self._counts(reading.read_end_ns), voltage_V=voltage_V, current_A=settled_A
+        met = self._states.playing.judge(
+            self._states.counts(reading.read_end_ns), voltage_V=voltage_V, current_A=settled_A
         )
         if met is not None:
-            self._heed(met, seen_ns=reading.read_end_ns)
+            self._states.heed(met, seen_ns=reading.read_end_ns)
 
     def _broken_limit(self, reading: Reading, settled_A: float) -> str | None:
         """Say which hard limit a reading breaks; slopes are asked of those after a change."""
@@ -369,43 +300,16 @@ class Guardian:
             current_A=reading.current_A,
             charge_C=self._charge.instrument_C,
             charge_ionic_C=self._charge.ionic_C,
-            elapsed_s=(reading.read_end_ns - self._begun_ns) / 1e9,
+            elapsed_s=(reading.read_end_ns - self._states.begun_ns) / 1e9,
         )
-        if broken is not None or reading.read_start_ns < self._changed_ns:
+        if broken is not None or reading.read_start_ns < self._states.changed_ns:
             return broken
         middle_s = (reading.read_start_ns + reading.read_end_ns) / 2e9
         return self._rates.violation(middle_s, voltage_V=reading.voltage_V, current_A=settled_A)
 
     def _note(self, voltage_V: float, settled_A: float) -> None:
         """Keep what levels of a next step may count from."""
-        self._levels.read(voltage_V, settled_A, playing=self._playing is not None)
-        if self._playing is None:
-            self._rest_V.append(voltage_V)
-
-    def _shows_short(self, reading: Reading) -> bool:
-        """Take the cell to safety where its voltage falls as a short makes it fall."""
-        segment = None if self._playing is None else self._playing.segment
-        if segment is not None and (segment.current_A is None or segment.sines is not None):
-            return False
-        step = self._shorts.take(
-            reading.read_end_ns / 1e9, reading.voltage_V, reading.voltage_sigma_V
-        )
-        if step is None or not step.closes:
-            return False
-        self._trip(
-            EndKind.LIMIT,
-            f"a short: the voltage fell by {-step.step_V:.3g} V at once at a held current "
-            f"({step.significance:.0f} sigma)",
-        )
-        return True
-
-    def _counts(self, t_ns: int) -> Counts:
-        return Counts(
-            t_ns=t_ns,
-            charge_C=self._charge.instrument_C,
-            charge_ionic_C=self._charge.ionic_C,
-            charge_run_C=self._charge.instrument_C,
-        )
+        self._states.levels.read(voltage_V, settled_A, playing=self._states.playing is not None)
 
     # --- what the runner says --------------------------------------------------------
 
@@ -423,29 +327,16 @@ class Guardian:
         match message:
             case Renew(sequence=sequence):
                 self._renewed = sequence
-            case StartStep() if self.phase is Phase.TRIPPED:
-                self._say(
-                    StepEnded(
-                        index=message.index,
-                        kind=EndKind.FAULT,
-                        reason="refused: the cell was already taken to safety",
-                        t_ns=self._now_ns(),
-                        latency_ns=0,
-                    )
-                )
             case StartStep():
-                self._start_step(message)
+                self._states.start(message)
             case EndStep(reason=reason):
-                self._end_set_aside(EndKind.COMMAND, reason)
-                if self._playing is not None:
-                    self._end_step(EndKind.COMMAND, reason, seen_ns=self._now_ns())
+                self._states.end(reason)
             case PauseStep():
-                self._pause_step()
+                self._states.pause()
             case Moderate():
-                self._moderate(message)
+                self._states.moderate(message)
             case Finish(reason=reason):
-                self._finish_reason = reason
-                self.phase = Phase.DONE
+                self._states.finish(reason)
             case _:
                 raise TypeError(f"the guardian does not know {message!r}")
 
@@ -477,276 +368,17 @@ class Guardian:
         # At rest the cell is safe already; a lease is only for a set-point.
         silent_s = (self._lease_now_ns() - self._heard_ns) / 1e9
         if self.phase is Phase.STEPPING and silent_s >= self._settings.lease_s:
-            self._trip(EndKind.LEASE, f"the runner was silent for {silent_s:.1f} s")
+            self._states.trip(EndKind.LEASE, f"the runner was silent for {silent_s:.1f} s")
 
     def _runner_is_gone(self) -> None:
-        self._trip(EndKind.LEASE, "the runner is gone")
-        self._finish_reason = "the runner is gone"
-        self.phase = Phase.DONE
+        self._states.trip(EndKind.LEASE, "the runner is gone")
+        self._states.finish("the runner is gone")
 
-    # --- changing what the source does -------------------------------------------------
+    # --- what its states ask for -------------------------------------------------------
 
-    def _start_step(self, message: StartStep) -> None:
-        """Begin a step, at once or when the readings that it counts from are known."""
-        self._paused = None
-        if not self._knows_temperature(message.step):
-            return
-        passed = message.passed
-        known = self._levels.known(self._rest_V) if passed is None else passed.known
-        missing = [name for name in message.step.references if math.isnan(getattr(known, name))]
-        if any(name.startswith("control") for name in missing):
-            self._trip(EndKind.FAULT, "a level counts from one that was held before, and none was")
-            return
-        if missing:
-            self._waiting = message
-            return
-        playing = Playing(
-            message.index,
-            message.step,
-            envelope=self._settings.envelope,
-            range_A=message.range_A,
-            known=known,
-            passed=passed,
-            share=message.share,
-        )
-        self._playing = playing
-        self._begun_ns = min(self._begun_ns, self._now_ns())
-        self.phase = Phase.STEPPING
-        self._hold(playing.setpoint)
-        if message.step.references:
-            self._say(LevelsKnown(index=message.index, known=known, t_ns=self._now_ns()))
-
-    def _put_on(self, setpoint: Setpoint) -> bool:
-        """Put another set-point on; False where that failed, and the cell was made safe."""
-        try:
-            self._instrument.apply(setpoint)
-        except InstrumentError as error:
-            self._trip(EndKind.FAULT, str(error))
-            return False
-        self._changed_ns = self._now_ns()
-        self._levels.held(setpoint)
+    def _forget(self) -> None:
         self._rates.forget()
         self._shorts.changed()
-        return True
-
-    def _hold(self, setpoint: Setpoint) -> None:
-        """Put a segment's set-point on, and let its time begin."""
-        if not self._put_on(setpoint):
-            return
-        self._rest_V.clear()
-        if self._playing is not None:
-            self._playing.started(self._counts(self._changed_ns))
-
-    def _moderate(self, message: Moderate) -> None:
-        """Let another share of the step's current flow; the step goes on as it was."""
-        playing = self._playing
-        if playing is None or playing.index != message.index:
-            return  # it has ended meanwhile
-        setpoint = playing.moderate(message.share)
-        if setpoint is not None:
-            self._put_on(setpoint)
-
-    def _follow_level(self) -> None:
-        """Begin what waited for a rest, and move what a segment moves."""
-        if self._waiting is not None and self._rest_V:
-            message, self._waiting = self._waiting, None
-            self._start_step(message)
-        if self._playing is not None:
-            setpoint = self._playing.moved_setpoint(self._now_ns())
-            if setpoint is not None:
-                self._instrument.apply(setpoint)
-                if self._playing.segment.sines is None:
-                    self._levels.held(setpoint)
-
-    def _heed(self, met: Met, *, seen_ns: int) -> None:
-        """Go on with the next segment, or end the step in rest."""
-        playing = self._playing
-        if playing is None:
-            return
-        if met.condition.action == "safe":
-            self._trip(EndKind.LIMIT, met.condition.text)
-            return
-        if met.condition.action == "hold":
-            self._end_step(EndKind.HELD, met.condition.text, seen_ns=seen_ns)
-            return
-        if met.ends_step:
-            self._end_step(EndKind.CONDITION, met.condition.text, seen_ns=seen_ns, met=met)
-            return
-        ended = playing.segment.name
-        self._hold(playing.next_segment())
-        now_ns = self._now_ns()
-        self._say(
-            SegmentEnded(
-                index=playing.index,
-                segment=ended,
-                reason=met.condition.text,
-                t_ns=now_ns,
-                latency_ns=now_ns - seen_ns,
-            )
-        )
-
-    def _end_step(
-        self, kind: EndKind, reason: str, *, seen_ns: int, met: Met | None = None
-    ) -> None:
-        playing = self._playing
-        if playing is None or not self._rest(playing):
-            return
-        now_ns = self._now_ns()
-        self._say(
-            StepEnded(
-                index=playing.index,
-                kind=kind,
-                reason=reason,
-                t_ns=now_ns,
-                latency_ns=now_ns - seen_ns,
-                goto="" if met is None else met.condition.goto,
-                goto_most=0 if met is None else met.condition.goto_most,
-            )
-        )
-
-    def _rest(self, playing: Playing) -> bool:
-        """Leave a step and rest at 0 A; False where that failed, and the cell was made safe."""
-        try:
-            self._instrument.apply(self._rest_setpoint(playing.setpoint))
-        except InstrumentError as error:
-            self._trip(EndKind.FAULT, str(error))
-            return False
-        self._playing = None
-        self.phase = Phase.RESTING
-        self._changed_ns = self._now_ns()
-        self._rates.forget()
-        self._shorts.changed()
-        return True
-
-    def _pause_step(self) -> None:
-        """Set the present step aside at rest; nothing where there is none."""
-        seen_ns = self._now_ns()
-        if (waiting := self._waiting) is not None:
-            self._waiting = None
-            index, passed = waiting.index, waiting.passed
-        elif (playing := self._playing) is not None:
-            index, passed = playing.index, playing.passed(self._counts(seen_ns))
-            if not self._rest(playing):
-                return
-        else:
-            return
-        self._paused = index
-        now_ns = self._now_ns()
-        self._say(StepPaused(index=index, passed=passed, t_ns=now_ns, latency_ns=now_ns - seen_ns))
-
-    def _end_set_aside(self, kind: EndKind, reason: str) -> None:
-        """End a step that rests already, as it is paused or waits for what it counts from."""
-        waiting, paused = self._waiting, self._paused
-        self._waiting = self._paused = None
-        index = paused if waiting is None else waiting.index
-        if index is not None:
-            now_ns = self._now_ns()
-            self._say(StepEnded(index=index, kind=kind, reason=reason, t_ns=now_ns, latency_ns=0))
-
-    def _rest_setpoint(self, held: Setpoint) -> Setpoint:
-        if held.mode == "voltage" and not self._settings.cell_attached:
-            # An open holder has no cell to protect.
-            return replace(held, level=0.0)
-        return Setpoint(
-            mode="current",
-            level=0.0,
-            clamp=self._settings.envelope.voltage_max_V,
-            range_A=held.range_A,
-        )
-
-    def _trip(self, kind: EndKind, reason: str) -> None:
-        """Make the cell safe now; nothing but `Finish` is obeyed afterwards."""
-        if self.phase in (Phase.TRIPPED, Phase.DONE):
-            return
-        seen_ns = self._now_ns()
-        self._safe_state = self._make_safe()
-        playing, self._playing = self._playing, None
-        self.phase = Phase.TRIPPED
-        self._end_set_aside(kind, reason)
-        if playing is not None:
-            self._say(
-                StepEnded(
-                    index=playing.index,
-                    kind=kind,
-                    reason=reason,
-                    t_ns=self._now_ns(),
-                    latency_ns=self._now_ns() - seen_ns,
-                )
-            )
-        self._say(Tripped(kind=kind, reason=reason, state=self._safe_state, t_ns=self._now_ns()))
-
-    def _make_safe(self) -> SafeState | None:
-        try:
-            return self._instrument.ensure_safe()
-        except InstrumentError:
-            return None
-
-    def _leave(self) -> None:
-        """Rest the cell for good, whatever happened before."""
-        try:
-            state: SafeState | None = self._instrument.rest_at_end()
-        except InstrumentError:
-            state = self._make_safe()
-        self._instrument.close()
-        self._say(Finished(state=state, reason=self._finish_reason, t_ns=self._now_ns()))
-        self._outbox.close()
 
     def _say(self, message: FromGuardian) -> None:
         self._outbox.put(message)
-
-
-def _thermal_guard(
-    instrument: Potentiostat, settings: GuardianSettings, *, start_ns: int
-) -> TemperatureGuard | None:
-    """Return what asks for the temperature; None where no sensor is wired."""
-    if not (settings.asks_temperature and isinstance(instrument, Thermometer)):
-        return None
-    envelope = settings.envelope if settings.cell_attached else None
-    return TemperatureGuard(instrument, envelope, start_ns=start_ns)
-
-
-def guardian_main(
-    connection: "Connection[FromGuardian, object]", settings: GuardianSettings
-) -> None:
-    """Open the instrument and guard it: the entry point of the guardian's process."""
-    # Ctrl-C reaches every process of the terminal; the runner decides what it means.
-    with suppress(ValueError):  # in a thread there is no signal to ignore
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Python lets a thread work on for 5 ms while another waits: here the limits would wait.
-    sys.setswitchinterval(THREAD_TURN_S)
-    now_ns = settings.clock.reader()
-    try:
-        with Claim(settings.resource):
-            _guard(connection, settings, now_ns)
-    except InstrumentError as error:
-        with suppress(OSError):
-            connection.send(Refused(error=str(error)))
-
-
-def _guard(
-    connection: "Connection[FromGuardian, object]",
-    settings: GuardianSettings,
-    now_ns: Callable[[], int],
-) -> None:
-    """Open the instrument and guard it.
-
-    Raises
-    ------
-    InstrumentError
-        It cannot be opened.
-    """
-    instrument = open_potentiostat(settings, now_ns=now_ns)
-    identity = instrument.connect(settings.envelope, cell_attached=settings.cell_attached)
-    with suppress(OSError):
-        connection.send(
-            Connected(
-                identity=identity,
-                ranges=instrument.ranges,
-                apertures=instrument.apertures,
-                off_states=instrument.off_states,
-                t_ns=now_ns(),
-                thermometer=instrument.thermometer if settings.asks_temperature else None,
-            )
-        )
-    outbox = Outbox(connection, gather_s=0.0 if settings.clock.lockstep else GATHER_S)
-    Guardian(instrument, Inbox(connection), outbox, settings, now_ns=now_ns).run()

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from correlate.trackers.protocol import SceneSettings
-from runner.experiment import CameraSettings, Cell, TrackSettings
+from runner.instrument_settings import CameraSettings
 from runner.process import PipedProcess, ProcessLost
+from runner.specimen import Cell
+from runner.track_options import TrackSettings
 from runner.tracking import Look, Seen, StopTracking, TrackingSettings, tracking_main
 from session.records import FrameHeader
 from session.ring import FrameRing

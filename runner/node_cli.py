@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from runner.plan import ExitCode
+from runner.verb import IN_FILE, conclude, exit_codes, json_option, run_async
 
 
 @click.group()
@@ -14,8 +15,8 @@ def node() -> None:
 
 
 @node.command(name="camera")
-@click.argument("config", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@click.argument("config", type=IN_FILE)
+@json_option
 def node_camera(config: Path, *, as_json: bool) -> None:
     """Serve the camera that CONFIG names, until Ctrl-C.
 
@@ -24,10 +25,7 @@ def node_camera(config: Path, *, as_json: bool) -> None:
 
     Example: lamella node camera merlin.toml
     """
-    # It registers this group, so that it cannot be loaded any earlier.
-    from runner.cli import _conclude, _exit_codes, run_async  # noqa: PLC0415
-
-    with _exit_codes():
+    with exit_codes():
         from runner.bus import BusError  # noqa: PLC0415
         from runner.config_node import NodeSettings  # noqa: PLC0415
         from runner.node import run_node  # noqa: PLC0415
@@ -41,4 +39,4 @@ def node_camera(config: Path, *, as_json: bool) -> None:
         except (BusError, SpoolError) as error:
             click.echo(str(error), err=True)
             sys.exit(ExitCode.REFUSED)
-        _conclude(summary, lambda done: f"{done.name}: {done.frames} frames", as_json=as_json)
+        conclude(summary, lambda done: f"{done.name}: {done.frames} frames", as_json=as_json)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.plan import ExitCode
+from runner.verb import conclude, exit_codes, json_option
 
 if TYPE_CHECKING:
     from session.recover import Recovered
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("session", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to create.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object as the last line.")
+@json_option
 def recover(session: Path, output: Path | None, *, as_json: bool) -> None:
     """Make a whole session of what a crash left of SESSION and of its journal.
 
@@ -23,14 +24,11 @@ def recover(session: Path, output: Path | None, *, as_json: bool) -> None:
 
     Example: lamella recover first_charge.h5 -o first_charge.whole.h5
     """
-    # It registers this command, so that it cannot be loaded any earlier.
-    from runner.cli import _conclude, _exit_codes  # noqa: PLC0415
-
-    with _exit_codes():
+    with exit_codes():
         from session.recover import recover as make_whole  # noqa: PLC0415
 
         recovered = make_whole(session, output)
-        _conclude(recovered, render_recovered, as_json=as_json)
+        conclude(recovered, render_recovered, as_json=as_json)
         sys.exit(ExitCode.LIMIT if recovered.missing else ExitCode.DONE)
 
 

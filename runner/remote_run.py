@@ -15,7 +15,7 @@ from cameras.errors import CameraLost
 from cameras.protocol import NowNs
 from runner.bus import FIRST_PAUSE_S, BusAddress, BusLink, BusMessage
 from runner.bus_security import BadCredentials
-from runner.experiment import CameraSettings
+from runner.instrument_settings import CameraSettings
 from runner.remote_camera import AWAY, OVER, RemoteCamera
 from runner.remote_numbers import read_status
 from runner.remote_orders import NodeOrders

@@ -6,9 +6,11 @@ as bad as a temperature beyond the limit.
 """
 
 import math
+from collections.abc import Callable
 
 from potentiostat.errors import InstrumentError, NoReply
 from potentiostat.limits import Envelope
+from potentiostat.segments import Step
 from potentiostat.thermometer import TemperatureReading, Thermometer
 from runner.messages import EndKind
 
@@ -24,7 +26,7 @@ class TemperatureGuard:
     Parameters
     ----------
     thermometer
-        Asked between two readings.
+        Asked between two readings; None where no sensor is wired.
     envelope
         Its limits of the temperature; None where no cell is attached.
     start_ns
@@ -32,7 +34,7 @@ class TemperatureGuard:
     """
 
     def __init__(
-        self, thermometer: Thermometer, envelope: Envelope | None, *, start_ns: int
+        self, thermometer: Thermometer | None, envelope: Envelope | None, *, start_ns: int
     ) -> None:
         self._thermometer = thermometer
         self._envelope = envelope
@@ -40,17 +42,43 @@ class TemperatureGuard:
         self._known_ns: int | None = None  # of the last answer that could be believed
         self._start_ns = start_ns
         self._fault = "it was not asked for yet"
+        self._untold: list[TemperatureReading] = []
 
-    def is_due(self, t_ns: int) -> bool:
-        """Tell whether it is time to ask."""
-        return t_ns >= self._next_ns
+    @property
+    def untold(self) -> tuple[TemperatureReading, ...]:
+        """The answers since `take_untold`."""
+        return tuple(self._untold)
+
+    def take_untold(self) -> tuple[TemperatureReading, ...]:
+        """Return the answers since this was asked last."""
+        untold, self._untold = tuple(self._untold), []
+        return untold
+
+    def needs(self, step: Step | None) -> bool:
+        """Tell whether a limit, or a rule of a step, hangs on the temperature."""
+        limited = self._envelope is not None and self._envelope.limits_temperature
+        return limited or (step is not None and step.needs_temperature)
 
     def is_known(self, t_ns: int) -> bool:
         """Tell whether the temperature was known just now."""
         return self._known_ns is not None and t_ns - self._known_ns < STALE_S * 1e9
 
-    def ask(self, now_ns: int, *, needed: bool) -> TemperatureReading:
-        """Ask; an instrument that does not answer has told nothing.
+    def before(self, step: Step, now_ns: Callable[[], int]) -> tuple[EndKind, str] | None:
+        """Ask until the temperature is known, where a step needs it; say why it may not begin."""
+        if not self.needs(step):
+            return None
+        if self._thermometer is None:
+            return EndKind.FAULT, "a limit or rule of the temperature, and nobody measures it"
+        broken: tuple[EndKind, str] | None = None
+        for _ in range(FIRST_TRIES):
+            if self.is_known(now_ns()):
+                break
+            reading = self._ask(self._thermometer, now_ns(), needed=True)
+            broken = self.broken(reading, t_ns=now_ns(), needed=True)
+        return broken
+
+    def ask_if_due(self, now_ns: int, *, needed: bool) -> None:
+        """Ask where it is time; an instrument that does not answer has told nothing.
 
         Parameters
         ----------
@@ -58,9 +86,13 @@ class TemperatureGuard:
             Whether a limit or a rule hangs on it: else one that does not answer at all,
             which takes the time of many readings, is asked seldom.
         """
+        if self._thermometer is not None and now_ns >= self._next_ns:
+            self._ask(self._thermometer, now_ns, needed=needed)
+
+    def _ask(self, thermometer: Thermometer, now_ns: int, *, needed: bool) -> TemperatureReading:
         silent = False
         try:
-            reading = self._thermometer.read_temperature()
+            reading = thermometer.read_temperature()
         except InstrumentError as error:
             silent = isinstance(error, NoReply)
             reading = TemperatureReading.unknown(
@@ -73,6 +105,7 @@ class TemperatureGuard:
         self._fault = reading.fault
         if not reading.fault:
             self._known_ns = reading.read_end_ns
+        self._untold.append(reading)
         return reading
 
     def broken(

@@ -3,13 +3,22 @@
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from correlate.registry import tracker_options, why_unknown
 from correlate.trackers.protocol import Option
 from runner.config import TrackTable
 from runner.problems import Key
 from runner.quantities import QuantityError, parse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackSettings:
+    """One tracker, the name of its track, and what the tracker is told, in SI units."""
+
+    name: str
+    tracker: str
+    options: Mapping[str, float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

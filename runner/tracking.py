@@ -24,7 +24,7 @@ from correlate.trackers.protocol import (
     SceneSettings,
     Track,
 )
-from runner.experiment import TrackSettings
+from runner.track_options import TrackSettings
 from session.ring import FrameRing, RingSpec
 
 if TYPE_CHECKING:

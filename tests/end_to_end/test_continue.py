@@ -12,10 +12,11 @@ import pytest
 import pyvisa
 from click.testing import CliRunner
 
-from runner.cli import main, run_async
+from runner.cli import main
 from runner.conduct import run
 from runner.continuing import load_continuation, preview
 from runner.experiment import Experiment
+from runner.verb import run_async
 from session import Session
 from session.calibration_file import write_calibration
 from session.provenance import hash_file

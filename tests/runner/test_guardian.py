@@ -25,7 +25,9 @@ from potentiostat.technique import (
 )
 from runner.charge_count import ChargeCount
 from runner.clock import ClockSpec
-from runner.guardian import MAX_BAD_READINGS, Guardian, Phase, guardian_main
+from runner.guardian import MAX_BAD_READINGS, Guardian
+from runner.guardian_process import guardian_main
+from runner.guardian_states import Phase
 from runner.messages import (
     Block,
     EndKind,

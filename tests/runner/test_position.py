@@ -34,7 +34,8 @@ from runner.clock import ClockSpec
 from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
-from runner.guardian import Guardian, Phase
+from runner.guardian import Guardian
+from runner.guardian_states import Phase
 from runner.holder_record import HolderRecord
 from runner.messages import Carried, EndKind, GuardianSettings, HolderTerms
 from runner.outbox import Outgoing

@@ -13,7 +13,7 @@ from runner.bus import BusAddress, BusLink
 from runner.bus_commands import CommandGate
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.clock import real_now_ns
-from runner.experiment import CameraSettings
+from runner.instrument_settings import CameraSettings
 from runner.remote_camera import RemoteCamera
 from runner.remote_numbers import read_status
 from runner.remote_orders import NodeOrders

@@ -9,8 +9,8 @@ import pytest
 from correlate.trackers.front import FrontTracker
 from correlate.trackers.protocol import SceneSettings
 from runner import tracking
-from runner.experiment import TrackSettings
 from runner.live_tracking import LiveTracking
+from runner.track_options import TrackSettings
 from runner.tracking import FROZEN, LEARNING, Eye, Pictures
 from session.records import FrameHeader
 from tests.correlate.test_front import PIXEL_M, SETTINGS, movie
