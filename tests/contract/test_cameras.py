@@ -3,7 +3,7 @@
 import asyncio
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,6 +183,16 @@ async def test_a_frame_is_not_here_before_it_was_exposed(name, tmp_path):
     assert all(begun_ns <= t_ns <= real_now_ns() for t_ns in arrived)
     if info.clock is StampClock.HOST:
         assert all(f.info.device_start_ns <= f.info.arrival_ns for f in frames)
+
+
+@cameras
+async def test_left_while_it_films_it_leaves_nothing_running(name, tmp_path):
+    before = asyncio.all_tasks()
+    async with entered(name, tmp_path) as camera:
+        await camera.start()
+        async with aclosing(camera.frames()) as frames:
+            await anext(frames)
+    assert asyncio.all_tasks() <= before
 
 
 @cameras
