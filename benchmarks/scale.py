@@ -28,7 +28,7 @@ import psutil
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from runner.analysis import track_session
+from runner.session_tracks import track_session
 from runner.team import ALONE, Team, open_team
 from session import Session
 from session.columns import GrowingTable

@@ -59,7 +59,8 @@ def align(  # noqa: PLR0913 - one argument for each option
     Example: lamella align ti.h5 --max-offset "10 min"
     """
     with exit_codes():
-        from runner.aligning import align_session, render_align, undo_alignment  # noqa: PLC0415
+        from runner.align_summary import render_align  # noqa: PLC0415
+        from runner.aligning import align_session, undo_alignment  # noqa: PLC0415
         from runner.quantities import parse_positive  # noqa: PLC0415
         from sync.code import BlankingCode  # noqa: PLC0415
 

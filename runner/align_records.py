@@ -18,6 +18,7 @@ CHUNK_BYTES = 16 * 2**20
 STEP_NOISES = 8.0  # of the changes from sample to sample, that a step must exceed
 STEP_SHARE = 0.05  # of the largest change, likewise
 MOST_STEPS = 40
+BLANK, CODE = "beam_blank", "beam"  # events of blanking: of a single edge, and of a code
 POINT_SHARE = 0.01  # of the interval: an aperture that nobody tells is taken as this short
 
 
@@ -160,6 +161,25 @@ def read_movie(session: Session, camera: str | None) -> Movie:
         marks=str(table.attributes.get("stamp", "exposure_start")),
         row_delay_ns=row_delays(row_time_ns, stack.shape[1]),
     )
+
+
+def recorded_edges(session: Session) -> Stamps | None:
+    """Return when the beam was blanked and let on by turns; None where it was not."""
+    edges_ns: list[int] = []
+    for event in session.events():
+        sent, done, off = (event.data.get(k) for k in ("sent_ns", "done_ns", "blanked"))
+        if event.kind == CODE and isinstance(sent, list) and isinstance(done, list):
+            # The edges of a whole code; one that was cut short is let on again, too.
+            edges_ns += [a + (b - a) // 2 for a, b in zip(sent, done, strict=False)]
+            edges_ns = edges_ns[: len(edges_ns) // 2 * 2]
+            continue
+        if event.kind != BLANK or not (isinstance(sent, int) and isinstance(done, int)):
+            continue
+        # A command that changes nothing is no edge; the first takes the beam off.
+        if bool(off) == (len(edges_ns) % 2 == 0):
+            edges_ns.append(sent + (done - sent) // 2)
+    edges_ns = edges_ns[: len(edges_ns) // 2 * 2]
+    return np.array(edges_ns, np.int64) if edges_ns else None
 
 
 def mean_intensity(stack: FrameStack) -> Floats:

@@ -48,7 +48,7 @@ def track(
     Example: lamella track ti.h5 --tracker drift --workers 4
     """
     with exit_codes():
-        from runner.analysis import render_track, track_session  # noqa: PLC0415
+        from runner.session_tracks import render_track, track_session  # noqa: PLC0415
         from runner.team import open_team  # noqa: PLC0415
         from runner.track_options import read_pairs  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from runner.bus_security import BusSecurity
 
 ANSWER_S = 5.0
+OFFLINE, RUNNING, ENDED = "offline", "running", "ended"  # of whoever shows something
 KEEP_ALIVE_S = 5  # the broker shows our last will after half as long again
 
 

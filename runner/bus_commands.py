@@ -5,13 +5,18 @@ and ``signature``, HMAC-SHA256 over the topic and that very text. Signing the te
 sent leaves nothing to two programs' ideas of how JSON is written.
 """
 
+import asyncio
 import hashlib
 import hmac
 import itertools
 import json
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+from runner.bus_address import BusAddress, BusError
+from runner.bus_security import BadCredentials
 
 LIFE_S = 10.0
 LONGEST_LIFE_S = 60.0
@@ -231,3 +236,25 @@ class CommandDesk:
             command_id, reason = error.command_id, str(error)
         done = reason is None
         return done, {"id": command_id, "done": done, "reason": reason or ""}
+
+
+async def open_desk(
+    address: BusAddress, obey: Obey, wall_ns: Callable[[], int] = time.time_ns
+) -> CommandDesk | None:
+    """Return what takes an address's commands; None where it has no key for them.
+
+    Raises
+    ------
+    BusError
+        The key cannot be used, or the protocol hides which messages were kept.
+    """
+    try:
+        key = await asyncio.to_thread(address.security.command_key)
+    except BadCredentials as error:
+        raise BusError(str(error)) from error
+    if key is None:
+        return None
+    if address.version != 5:
+        raise BusError("commands need version 5 of the protocol; leave command_key_file out")
+    gate = CommandGate(key, f"{address.prefix}/command", wall_ns=wall_ns)
+    return CommandDesk(gate, obey)

@@ -16,8 +16,9 @@ from runner.acquisition import Acquisition
 from runner.analysis import analyse_session
 from runner.audience import NOBODY, Audience
 from runner.blanking import beside_the_run
-from runner.bus import BusAddress, BusFeed
+from runner.bus_address import BusAddress
 from runner.bus_commands import Command
+from runner.bus_feed import BusFeed
 from runner.calibrate import measure_holder
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.check import refuse_unfit

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Iterator
-from inspect import cleandoc, getdoc
+from inspect import cleandoc, get_annotations, getdoc
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -66,10 +66,16 @@ def _section(path: tuple[str, ...], table: type[BaseModel]) -> list[str]:
     rows = [
         f"| `{AS_WRITTEN.get(key, key)}` | {_written(hints[key])} "
         f"| {_left_out(field, hints[key])} | {meanings.get(key, '')} |"
-        for key, field in table.model_fields.items()
+        for key, field in _fields(table)
     ]
     head = ["| key | written | if left out | meaning |", "|---|---|---|---|"]
     return ["", f"## {name}", *(["", summary] if summary else []), "", *head, *rows]
+
+
+def _fields(table: type[BaseModel]) -> list[tuple[str, FieldInfo]]:
+    """Return the keys of a table, its own before those that it shares with others."""
+    own = get_annotations(table)
+    return sorted(table.model_fields.items(), key=lambda field: field[0] not in own)
 
 
 def _title(path: tuple[str, ...], table: type[BaseModel]) -> tuple[str, str]:
@@ -85,9 +91,13 @@ def _title(path: tuple[str, ...], table: type[BaseModel]) -> tuple[str, str]:
 
 
 def _meanings(table: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    """Yield each key of a table with what its docstring says of it."""
-    parameters = cleandoc(table.__doc__ or "").partition("----------\n")[2]
-    for match in _PARAMETER.finditer(parameters):
+    """Yield each key of a table with what its docstring, or that of its base, says of it."""
+    told = "\n".join(
+        cleandoc(part.__doc__ or "").partition("----------\n")[2]
+        for part in table.__mro__
+        if issubclass(part, config_fields.Table)
+    )
+    for match in _PARAMETER.finditer(told):
         meaning = " ".join(match[2].split()).replace("|", r"\|")
         for name in match[1].split(", "):
             yield name, meaning

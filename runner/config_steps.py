@@ -246,7 +246,31 @@ class PulsesTable(Table):
     base: AnyCurrent = (0.0, "current")
 
 
-class PeisTable(Table):
+class SinesTable(Table):
+    """What ``peis`` and ``geis`` are told alike.
+
+    Parameters
+    ----------
+    lowest
+        Lowest frequency, of which all others are multiples.
+    highest
+        Highest frequency.
+    points
+        Frequencies in a decade.
+    periods
+        Of the lowest frequency.
+    settle
+        Wait before the sines.
+    """
+
+    lowest: Frequency
+    highest: Frequency
+    points: int = 6
+    periods: int = 3
+    settle: Time = 0.0
+
+
+class PeisTable(SinesTable):
     """``peis = { voltage, amplitude, lowest, highest, points, periods, settle }``.
 
     Parameters
@@ -255,28 +279,13 @@ class PeisTable(Table):
         That is held.
     amplitude
         Peak of the sum of all sines.
-    lowest
-        Lowest frequency, of which all others are multiples.
-    highest
-        Highest frequency.
-    points
-        Frequencies in a decade.
-    periods
-        Of the lowest frequency.
-    settle
-        Wait before the sines.
     """
 
     voltage: VoltageLevel = OCV
     amplitude: Voltage
-    lowest: Frequency
-    highest: Frequency
-    points: int = 6
-    periods: int = 3
-    settle: Time = 0.0
 
 
-class GeisTable(Table):
+class GeisTable(SinesTable):
     """``geis = { current, amplitude, lowest, highest, points, periods, settle }``.
 
     Parameters
@@ -285,25 +294,10 @@ class GeisTable(Table):
         That is held.
     amplitude
         Peak of the sum of all sines.
-    lowest
-        Lowest frequency, of which all others are multiples.
-    highest
-        Highest frequency.
-    points
-        Frequencies in a decade.
-    periods
-        Of the lowest frequency.
-    settle
-        Wait before the sines.
     """
 
     current: AnyCurrent = (0.0, "current")
     amplitude: Current
-    lowest: Frequency
-    highest: Frequency
-    points: int = 6
-    periods: int = 3
-    settle: Time = 0.0
 
 
 class LoopTable(Table):

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from potentiostat.records import Identity
 from potentiostat.registry import potentiostat_class
-from runner.analysis import accuracy_of, ledger_end
+from runner.analysis import ledger_end
 from runner.config import MOCK
 from runner.experiment import Experiment
 from runner.format import held_text, in_unit, with_sigma
@@ -17,6 +17,7 @@ from runner.holder_record import HolderRecord, load_holder
 from runner.messages import Carried, Passed
 from runner.plan import Plan
 from runner.position import CannotContinue, Position, find_position, told_in_full
+from runner.session_ledger import accuracy_of
 from session.provenance import hash_file
 from session.reader import Session
 from session.records import AttributeValue

@@ -17,8 +17,9 @@ from cameras.clock_wire import ClockServer
 from cameras.errors import CameraLost
 from cameras.open_port import open_port
 from cameras.protocol import FrameSource
-from runner.bus import FIRST_PAUSE_S, BusError, BusLink, BusMessage, open_desk
-from runner.bus_commands import Command, CommandDesk
+from runner.bus_address import BusError, BusMessage
+from runner.bus_commands import Command, CommandDesk, open_desk
+from runner.bus_link import FIRST_PAUSE_S, BusLink
 from runner.clock import NowNs, real_now_ns
 from runner.config_node import NodeSettings
 from runner.control import replaced_handler

@@ -26,7 +26,7 @@ def node_camera(config: Path, *, as_json: bool) -> None:
     Example: lamella node camera merlin.toml
     """
     with exit_codes():
-        from runner.bus import BusError  # noqa: PLC0415
+        from runner.bus_address import BusError  # noqa: PLC0415
         from runner.config_node import NodeSettings  # noqa: PLC0415
         from runner.node import run_node  # noqa: PLC0415
         from runner.node_spool import SpoolError  # noqa: PLC0415

@@ -14,7 +14,8 @@ from contextlib import suppress
 from cameras.clock_wire import ClockClient
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange
-from runner.bus import BusError, BusLink, BusMessage
+from runner.bus_address import BusError, BusMessage
+from runner.bus_link import BusLink
 
 TIMEOUT_S = 2.0
 

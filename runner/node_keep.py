@@ -12,13 +12,13 @@ from cameras.errors import CameraError, CameraLost
 from cameras.protocol import FrameSource, NowNs
 from cameras.records import Frame, FrameFault
 from correlate.trackers.protocol import CannotTrack, SceneSettings
-from runner.analysis import track_session
 from runner.config_node import NodeSettings
 from runner.errors import first_cause
 from runner.header import CAMERA
 from runner.node_time import CameraTime
 from runner.node_tracks import CHUNK_FRAMES, LiveTracks
 from runner.plain import plain
+from runner.session_tracks import track_session
 from runner.timebase import fit_time_base
 from session.editor import SessionEditor
 from session.provenance import collect_provenance

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from runner.bus import BusError, BusLink, PublishRefused
+from runner.bus_address import BusError, PublishRefused
+from runner.bus_link import BusLink
 from runner.node_spool import Spool, Spooled, SpoolError
 
 PENDING = 4096  # messages on their way to the disk

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from potentiostat.records import Status
 from potentiostat.segments import NOTHING_KNOWN, References, Segment, Step
-from runner.analysis import moved_voltage
 from runner.messages import LEASE_S, EndKind, HolderTerms, Passed, StepEnded
 from runner.pausing import PAUSED_KIND, RESUMED_KIND
 from runner.plan import Plan
+from runner.session_ledger import moved_voltage
 from session.reader import Event, Session
 from session.records import NOT_FINISHED, RECORDER_LOST, RUNNER_LOST
 from session.session_link import LINK

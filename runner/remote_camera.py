@@ -17,7 +17,9 @@ import numpy as np
 
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange, NowNs
-from runner.bus import ENDED, FIRST_PAUSE_S, GOODBYE_S, BusAddress, BusError, BusLink, BusMessage
+from runner.bus import GOODBYE_S
+from runner.bus_address import ENDED, BusAddress, BusError, BusMessage
+from runner.bus_link import FIRST_PAUSE_S, BusLink
 from runner.node_clock import TIMEOUT_S, BusClock, UdpClock
 from runner.node_resend import write_resend
 from runner.remote_numbers import Numbers

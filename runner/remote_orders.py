@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from cameras.errors import CameraLost
-from runner.bus import BusError, BusLink
+from runner.bus_address import BusError
 from runner.bus_commands import CommandSigner
+from runner.bus_link import BusLink
 
 ANSWER_S = 5.0
 

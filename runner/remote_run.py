@@ -13,7 +13,8 @@ from typing import Any
 
 from cameras.errors import CameraLost
 from cameras.protocol import NowNs
-from runner.bus import FIRST_PAUSE_S, BusAddress, BusLink, BusMessage
+from runner.bus_address import BusAddress, BusMessage
+from runner.bus_link import FIRST_PAUSE_S, BusLink
 from runner.bus_security import BadCredentials
 from runner.instrument_settings import CameraSettings
 from runner.remote_camera import AWAY, OVER, RemoteCamera

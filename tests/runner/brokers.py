@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cameras.open_port import open_port
-from runner.bus import BusAddress
+from runner.bus_address import BusAddress
 
 MOSQUITTO = shutil.which("mosquitto") or (
     "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 
 from mocks.blanker import Blanker
 from runner.align_records import binned, find_steps, mean_intensity
-from runner.aligning import align_session, render_align, undo_alignment
+from runner.align_summary import render_align
+from runner.aligning import align_session, undo_alignment
 from runner.cli import main
 from runner.plan import ExitCode
 from session import Session

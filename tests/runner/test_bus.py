@@ -12,7 +12,9 @@ from pathlib import Path
 import aiomqtt
 import pytest
 
-from runner.bus import Bus, BusAddress, BusError, BusFeed, PublishRefused
+from runner.bus import Bus
+from runner.bus_address import BusAddress, BusError, PublishRefused
+from runner.bus_feed import BusFeed
 
 BROKER = shutil.which("mosquitto") or (
     "/usr/sbin/mosquitto" if Path("/usr/sbin/mosquitto").exists() else None

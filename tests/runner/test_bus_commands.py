@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.bus import BusAddress, BusError, BusFeed, open_desk
+from runner.bus_address import BusAddress, BusError
 from runner.bus_commands import (
     AHEAD_S,
     LARGEST_BYTES,
@@ -18,8 +18,10 @@ from runner.bus_commands import (
     CommandGate,
     CommandSigner,
     RefusedCommand,
+    open_desk,
     sign,
 )
+from runner.bus_feed import BusFeed
 from runner.bus_security import BusSecurity
 from tests.runner.brokers import address, broker, until
 

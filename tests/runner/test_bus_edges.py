@@ -6,7 +6,10 @@ import json
 import aiomqtt
 import pytest
 
-from runner.bus import Bus, BusError, BusFeed, BusLink
+from runner.bus import Bus
+from runner.bus_address import BusError
+from runner.bus_feed import BusFeed
+from runner.bus_link import BusLink
 from runner.remote_camera import INBOX_LENGTH, RemoteCamera
 from tests.runner.brokers import address, broker, free_port, until
 

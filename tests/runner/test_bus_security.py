@@ -7,7 +7,9 @@ import os
 import aiomqtt
 import pytest
 
-from runner.bus import Bus, BusError, BusFeed, PublishRefused
+from runner.bus import Bus
+from runner.bus_address import BusError, PublishRefused
+from runner.bus_feed import BusFeed
 from runner.bus_security import PASSWORD_VARIABLE, BadCredentials, BusSecurity
 from tests.runner.brokers import address, broker, make_certificates, until
 

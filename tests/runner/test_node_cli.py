@@ -53,7 +53,7 @@ def test_it_says_what_it_did(tmp_path, monkeypatch, as_json):
 
 
 def test_a_key_that_cannot_be_used_is_refused(tmp_path, monkeypatch):
-    from runner.bus import BusError
+    from runner.bus_address import BusError
 
     async def refused(_):
         raise BusError("commands.key: others may read it")

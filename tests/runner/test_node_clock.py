@@ -14,7 +14,7 @@ from cameras.clock_wire import ANSWER, ClockServer
 from cameras.errors import CameraLost
 from cameras.protocol import ClockExchange
 from cameras.records import CameraInfo, FrameInfo, StampClock, StampKind
-from runner.bus import BusLink
+from runner.bus_link import BusLink
 from runner.clock import real_now_ns
 from runner.node_clock import BusClock, UdpClock, read_question
 from runner.node_time import CameraTime

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runner.bus import BusError, PublishRefused
+from runner.bus_address import BusError, PublishRefused
 from runner.node_outlet import PENDING, Outlet
 from runner.node_resend import read_resend, write_resend
 from runner.node_spool import FILES, NAME, Spool, SpoolError

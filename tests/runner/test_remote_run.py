@@ -9,8 +9,9 @@ import pytest
 
 from cameras.errors import CameraLost
 from cameras.options import CameraOptions
-from runner.bus import BusAddress, BusLink
+from runner.bus_address import BusAddress
 from runner.bus_commands import CommandGate
+from runner.bus_link import BusLink
 from runner.bus_security import BadCredentials, BusSecurity
 from runner.clock import real_now_ns
 from runner.instrument_settings import CameraSettings

@@ -12,8 +12,8 @@ from correlate import blocks
 from correlate.trackers import front
 from runner import spread_frames
 from runner import team as teams
-from runner.analysis import track_session
 from runner.cli import main
+from runner.session_tracks import track_session
 from runner.team import WorkersRefused, open_team
 from session import Session
 from session.records import CameraHeader, FrameHeader, SessionHeader
