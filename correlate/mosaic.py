@@ -1,7 +1,9 @@
 """How many of a set of particles are pristine, converted, or on their way.
 
 States with errors are a mixture: some at 0, some at 1, the rest evenly in between, each
-blurred by its own sigma. Its shares are found by expectation and maximisation.
+blurred by its own sigma. In one set of them, the shares are as little known as the counts
+that tell them and are integrated out, over Jeffreys' prior; in many sets at once, the likeliest
+are found by expectation and maximisation.
 """
 
 import math
@@ -13,7 +15,7 @@ from scipy import special
 
 Floats = NDArray[np.float64]
 ROUNDS = 60
-UNSEEN = 0.5  # particles of each class beside those that are seen (Jeffreys' prior)
+UNSEEN = 0.5  # particles of each class beside those that are seen: Jeffreys' prior
 FAR_SIGMAS = 5.0
 
 
@@ -30,26 +32,62 @@ class Mosaic:
 def mosaic(states: Floats, sigmas: Floats) -> Mosaic:
     """Return how many particles are on their way, and how many are there.
 
+    Mean and standard deviation of the exact distribution of both counts: the polynomial whose
+    factors are the odds of each particle, weighed by a Dirichlet-multinomial prior.
+
     Parameters
     ----------
     states, sigmas
         Of the particles, shape (n,).
     """
-    odds, share = _odds(states, sigmas), np.full(3, 1 / 3)
-    belongs = np.zeros_like(odds)
-    for _ in range(ROUNDS):
-        belongs = odds * share
-        belongs /= np.maximum(belongs.sum(axis=1, keepdims=True), 1e-300)
-        share = _shares(belongs)
     n = len(states)
-    # A particle that could be of two classes is counted as a share of each.
-    doubt = np.sqrt(np.sum(belongs * (1 - belongs), axis=0)) / n
+    chance = _count_chances(_odds(states, sigmas))
+    number = np.arange(n + 1)
+
+    def told(chances: Floats) -> tuple[float, float]:
+        mean = float(chances @ number)
+        return mean / n, math.sqrt(max(float(chances @ (number - mean) ** 2), 0.0)) / n
+
+    active, active_sigma = told(chance.sum(axis=1))
+    converted, converted_sigma = told(chance.sum(axis=0))
     return Mosaic(
-        active=float(belongs[:, 1].mean()),
-        active_sigma=float(doubt[1]),
-        converted=float(belongs[:, 2].mean()),
-        converted_sigma=float(doubt[2]),
+        active=active,
+        active_sigma=active_sigma,
+        converted=converted,
+        converted_sigma=converted_sigma,
     )
+
+
+def _count_chances(odds: Floats) -> Floats:
+    """Return how likely it is that so many are on their way and so many are there.
+
+    Parameters
+    ----------
+    odds
+        Likelihood of each particle in each class, shape (n, 3).
+
+    Returns
+    -------
+    chances
+        Of each pair of counts, shape (n + 1, n + 1).
+    """
+    n = len(odds)
+    ways = np.zeros((n + 1, n + 1))
+    ways[0, 0] = 1.0
+    for k, (pristine, active, converted) in enumerate(odds / odds.max(axis=1, keepdims=True)):
+        size = k + 2
+        before = ways[:size, :size].copy()
+        ways[:size, :size] *= pristine
+        ways[1:size, :size] += active * before[:-1]
+        ways[:size, 1:size] += converted * before[:, :-1]
+    number = np.arange(n + 1)
+    left = n - number[:, None] - number
+    weight = special.gammaln(number + UNSEEN)
+    with np.errstate(divide="ignore"):
+        height = np.log(ways) + weight[:, None] + weight
+    height += np.where(left >= 0, special.gammaln(np.maximum(left, 0) + UNSEEN), -np.inf)
+    chance = np.exp(height - height.max())
+    return np.asarray(chance / chance.sum())
 
 
 def _shares(belongs: Floats) -> Floats:

@@ -86,6 +86,7 @@ class OutlineFollower:
             raise CannotTrack(f"the outline of the object cannot be fitted: {why}")
         own = max(fit.width_px * WIDTH_CHANGES, 0.02)
         self._look = Look(width_px=fit.width_px, width_sigma_px=own, uneven=fit.uneven)
+        self._uneven = fit.uneven
         self.outline = fit.outline
         self._first = fit.covariance
         self._inside, self._outside = Correlation(), Correlation()
@@ -143,10 +144,12 @@ class OutlineFollower:
             return "the object does not stand out"
         self.outline = fit.outline
         width = (1 - ADOPT) * self._look.width_px + ADOPT * fit.width_px
+        self._uneven += ADOPT * (fit.uneven - self._uneven)
         self._look = Look(
             width_px=width,
             width_sigma_px=max(width * WIDTH_CHANGES, 0.02),
-            uneven=(1 - ADOPT) * self._look.uneven + ADOPT * fit.uneven,
+            # A change that went into an end is seen no more, and is there still.
+            uneven=max(self._look.uneven, self._uneven),
         )
         shape = shape_of(fit.outline)
         if self._frames < LEARN_FRAMES or self._frames % LEARN_EVERY == 0:

@@ -108,3 +108,32 @@ def test_the_mosaic_is_counted_and_its_full_change_found():
     assert change == pytest.approx(-0.3, abs=5 * sigma)
     assert sigma < 0.01
     assert np.isnan(converted_change(rng.normal(0, 0.03, 100), sigmas)[0])
+
+
+@pytest.mark.parametrize("count", [6, 24])
+def test_counts_of_a_mosaic_are_as_far_off_as_their_sigmas_say(count):
+    rng = np.random.default_rng(2)
+    pulls = []
+    for _ in range(300):
+        kind = rng.choice(3, count, p=rng.dirichlet([0.5, 0.5, 0.5]))
+        states = np.choose(kind, [np.zeros(count), rng.uniform(0, 1, count), np.ones(count)])
+        found = mosaic(states + rng.normal(0, 0.06, count), np.full(count, 0.06))
+        active, converted = np.mean(kind == 1), np.mean(kind == 2)
+        pulls.append(
+            [
+                (found.active - active) / found.active_sigma,
+                (found.converted - converted) / found.converted_sigma,
+            ]
+        )
+    assert np.sqrt(np.mean(np.square(pulls), axis=0)) == pytest.approx([1.0, 1.0], abs=0.12)
+
+
+def test_a_mosaic_of_two_particles_is_counted_as_by_hand():
+    # One is clearly pristine. The other is on its way or there, with odds 1 to r; the prior of
+    # Jeffreys has both alike.
+    sigma = 0.05
+    r = 1 / (np.sqrt(2 * np.pi) * sigma) / 0.5
+    found = mosaic(np.array([-0.2, 1.0]), np.full(2, sigma))
+    assert found.converted == pytest.approx(0.5 * r / (1 + r), rel=2e-3)
+    chance = r / (1 + r)
+    assert found.converted_sigma == pytest.approx(0.5 * np.sqrt(chance * (1 - chance)), rel=2e-2)

@@ -247,3 +247,12 @@ def test_a_front_near_an_end_draws_no_length():
         found.append(pulls(track, true, "length"))
     assert abs(np.mean(np.concatenate(found))) < 0.8
     assert rms(np.concatenate(found)) < 1.4
+
+
+def test_a_front_that_has_come_to_the_far_end_draws_no_length():
+    shares = np.concatenate([np.linspace(0.6, 0.955, 12), np.full(14, 0.955)])
+    frames, true, settings = movie("sno2_nanowire", shares, seed=2, dose_rate_e_m2_s=1.5e20)
+    track = SwellingTracker(settings).track(lambda: frames)
+    found = pulls(track, true, "length")[-12:]
+    assert abs(found.mean()) < 0.9
+    assert rms(found) < 1.4
