@@ -80,6 +80,7 @@ def _count_chances(odds: Floats) -> Floats:
         ways[:size, :size] *= pristine
         ways[1:size, :size] += active * before[:-1]
         ways[:size, 1:size] += converted * before[:, :-1]
+        ways[:size, :size] /= ways[:size, :size].max()  # there are up to 3^n of them
     number = np.arange(n + 1)
     left = n - number[:, None] - number
     weight = special.gammaln(number + UNSEEN)

@@ -137,3 +137,10 @@ def test_a_mosaic_of_two_particles_is_counted_as_by_hand():
     assert found.converted == pytest.approx(0.5 * r / (1 + r), rel=2e-3)
     chance = r / (1 + r)
     assert found.converted_sigma == pytest.approx(0.5 * np.sqrt(chance * (1 - chance)), rel=2e-2)
+
+
+def test_many_particles_that_tell_nothing_of_themselves_are_counted_too():
+    found = mosaic(np.zeros(700), np.full(700, 3e3))
+    assert (found.active, found.converted) == pytest.approx((1 / 3, 1 / 3), rel=1e-4)
+    # Of Jeffreys' prior: (1/3) (2/3) / (3/2 + 1).
+    assert found.active_sigma == pytest.approx(np.sqrt(2 / 9 / 2.5), rel=0.01)
