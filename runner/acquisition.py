@@ -40,15 +40,12 @@ from runner.messages import (
 from runner.pausing import Pausing, again
 from runner.plan import Ending, ExitCode, Plan
 from runner.previews import Previews
-from runner.record_settings import RULE_KIND, Watch
-from runner.rows import Thinner, session_rows
+from runner.reading_record import ReadingRecord
 from runner.run_notes import RunNotes
-from runner.temperature_record import TemperatureRecord
 from runner.tracking import Seen
 from runner.waiting import Waiting, with_known_end
 from session.recorder import Recorder
 from session.records import FrameHeader
-from sync.pairs import EXCHANGE_DTYPE
 
 REST_READINGS = 10  # at which a cell is looked at before a run that died is gone on with
 SIGHT_S = 60.0  # for which a step whose rules are on images waits until its tracks are followed
@@ -104,8 +101,6 @@ class Acquisition:
         self._bus = BusShow(show)
         self._audience = audience
         self._pausing = Pausing()
-        self._thinner = Thinner()
-        self._temperature = TemperatureRecord(recorder, experiment.envelope)
         self._waiting = Waiting()
         self.previews = Previews()
         self._tracking = tracking
@@ -119,7 +114,6 @@ class Acquisition:
         self._image_stop: ImageStop | None = None  # by which the present step ends
         self._unnoted: ImageStop | None = None  # that is not recorded yet
         self._unseen: tuple[StartStep, int] | None = None  # a step that waits for its tracks
-        self._watch = Watch(experiment.record.rules)
         self._before = before
         self._passed: Passed | None = None  # of the step that is gone on with
         self._start_ns = clock.now_ns()
@@ -127,9 +121,9 @@ class Acquisition:
         self._step_start_ns = self._start_ns
         self._why_end: str | None = None
         self._cycle = 0
-        self._taken = 0  # number of the guardian's last turn that was heard of
         self._discharged = False
         self.rhythm = RhythmMeter()
+        self._readings = ReadingRecord(experiment, recorder, self._notes, self.rhythm)
         filmed = experiment.camera
         self._stamper = None
         if camera is not None:
@@ -203,7 +197,7 @@ class Acquisition:
                     going = False
                 case Finished():
                     going = False
-        await self._store(self._thinner.flush())
+        await self._readings.flush()
         self._bus.flush()
         self._control.conclude()
         await self._note_orders()
@@ -469,40 +463,11 @@ class Acquisition:
     # --- readings --------------------------------------------------------------------
 
     async def _take(self, block: Block) -> None:
-        missing = await self._note_missing(block)
-        rows = session_rows(block, self._cycle)
-        rows["left_out"][:1] = missing  # they are in the charge all the same
-        if self._experiment.blanking is not None:
-            for row in rows:
-                self.rhythm.reading(int(row["t_ns"]), float(row["aperture_s"]))
         step = self._plan[block.step] if block.step >= 0 else None
-        await self._store(self._thinner.take(rows, step))
-        for t_ns, rule in self._watch.look(rows):
-            await self._recorder.event(t_ns, RULE_KIND, "runner", f"{rule}: frames are stored")
-        if block.exchanges:
-            stamps = np.zeros(len(block.exchanges), EXCHANGE_DTYPE)
-            for stamp, exchange in zip(stamps, block.exchanges, strict=True):
-                device_ns = round(exchange.device_time_s * 1e9)
-                stamp["t0_ns"], stamp["t3_ns"] = exchange.sent_ns, exchange.received_ns
-                stamp["t1_ns"] = stamp["t2_ns"] = device_ns
-            await self._recorder.exchanges("potentiostat", stamps)
+        rows = await self._readings.take(block, step, cycle=self._cycle)
         if block.temperatures:
-            await self._temperature.take(block.temperatures)
             self.state.temperature_K = block.temperatures[-1].temperature_K
         self._show(rows, block.ionic_C)
-
-    async def _store(self, rows: NDArray[np.void]) -> None:
-        if len(rows):
-            await self._recorder.samples(rows)
-
-    async def _note_missing(self, block: Block) -> int:
-        """Return how many readings the guardian gave up as this process did not listen."""
-        missing = block.first - self._taken - 1
-        self._taken = block.sequence
-        if missing:
-            t_ns = int(block.samples["read_start_ns"][0]) if len(block.samples) else 0
-            await self._notes.missing(t_ns, missing)
-        return missing
 
     def _show(self, rows: NDArray[np.void], ionic_C: NDArray[np.float64] | None) -> None:
         if len(rows) == 0:

@@ -28,6 +28,7 @@ from potentiostat.technique import CLAMP_RATIO, Level, Segment, Step, after
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.experiment import Experiment
 from runner.format import in_unit, with_sigma
+from runner.guardian_settings import guardian_settings
 from runner.holder_record import VALID_FOR_S, HolderRecord, noise_tables
 from runner.lab import Lab, open_lab
 from runner.messages import (
@@ -250,8 +251,6 @@ async def calibrate(
     OutputRefused
         The file exists and ``overwrite`` is False.
     """
-    from runner.conduct import guardian_settings  # noqa: PLC0415 - it builds on this
-
     await asyncio.to_thread(refuse_existing, output, overwrite=overwrite)
     async with open_lab(experiment, speed=speed, holder_open=True) as lab:
         settings = guardian_settings(experiment, lab, cell_attached=False)

@@ -1,52 +1,39 @@
 """One experiment from start to report: opens everything, and leaves the cell safe."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cameras.microscope import Microscope, microscope_class
-from cameras.protocol import FrameSource
-from potentiostat.protocol import NO_LINES, SafeState
+from potentiostat.protocol import SafeState
 from potentiostat.records import Identity
-from potentiostat.registry import potentiostat_class
 from runner.acquisition import Acquisition
 from runner.analysis import analyse_session
 from runner.audience import NOBODY, Audience
 from runner.blanking import beside_the_run
-from runner.bus_address import BusAddress
-from runner.bus_commands import Command
-from runner.bus_feed import BusFeed
-from runner.calibrate import measure_holder
 from runner.cell import GuardedCell, InstrumentUnavailable
 from runner.check import refuse_unfit
 from runner.config import MOCK
-from runner.contact import ContactRecord, find_contact
+from runner.contact import ContactRecord
 from runner.continuing import Continuation, load_continuation
 from runner.control import Control, Wish
-from runner.devices import open_camera
 from runner.experiment import Experiment
+from runner.guardian_settings import guardian_settings, holder_terms
 from runner.header import CAMERA, session_header
 from runner.holder_record import HolderRecord, load_holder
 from runner.lab import Lab, open_lab
 from runner.live_state import LiveState, Watcher
-from runner.live_tracking import LiveTracking, scene_of
-from runner.messages import LEASE_S, GuardianSettings, HolderTerms
+from runner.opening import bus_address, enter_bus, enter_camera, enter_microscope, enter_tracking
 from runner.outputs import Outputs
-from runner.plan import Ending, ExitCode, Plan
+from runner.plan import Ending, Plan
+from runner.preparing import Stage, load_holder_with_cell, look_for_cell, note_before, put_contact
 from runner.remote_run import FINISH_S, HURRY_S, find_node, node_of_run
 from runner.remote_times import put_remote
 from runner.report import write_report
 from runner.summary import RunSummary, summarise
 from session.editor import SessionEditor
 from session.recorder import Recorder
-
-VIRTUAL_LEASE_S = 30.0  # real seconds; in virtual time a busy machine is no danger
-
-Stage = Callable[[str], None]
-"""Told in one line what is being done; must return at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,11 +124,11 @@ async def run(  # noqa: PLR0913 - one argument for each thing that is told
         stage(f"warning: {doubt}")
     if experiment.camera is not None and experiment.camera.is_node:
         stage("looking for the camera node")
-        await find_node(_bus_address(experiment, outputs), experiment.camera)
+        await find_node(bus_address(experiment, outputs), experiment.camera)
     async with open_lab(experiment, speed=speed, truth_path=outputs.truth, holder_open=True) as lab:
         if experiment.potentiostat.resource == MOCK:
-            holder = await _load_holder_with_cell(experiment, lab, holder, stage)
-        contact = await _test_contact(experiment, lab, stage)
+            holder = await load_holder_with_cell(experiment, lab, holder, stage)
+        contact = await look_for_cell(experiment, lab, stage)
         stage("running the plan")
         ending, cell = await _play(
             experiment,
@@ -157,7 +144,7 @@ async def run(  # noqa: PLR0913 - one argument for each thing that is told
     stage("fitting the time base, tracking, correlating")
     await asyncio.to_thread(_note_left, outputs.session, left_ns, cell.left_in)
     if contact is not None:
-        await asyncio.to_thread(_put_contact, outputs.session, contact)
+        await asyncio.to_thread(put_contact, outputs.session, contact)
     if experiment.camera is not None and experiment.camera.is_node:
         name = experiment.camera.options.node
         frames = await asyncio.to_thread(put_remote, outputs.session, name)
@@ -178,110 +165,11 @@ def _load_before(experiment: Experiment, outputs: Outputs, path: Path) -> Contin
     return load_continuation(experiment, path)
 
 
-async def contact(experiment: Experiment, *, speed: float) -> ContactRecord:
-    """Tell what is in the holder, and leave it at 0 A."""
-    await asyncio.to_thread(refuse_unfit, experiment)
-    async with open_lab(experiment, speed=speed, holder_open=True) as lab:
-        if experiment.potentiostat.resource == MOCK:
-            await _rest_and_mate(experiment, lab)
-        return await find_contact(experiment, lab, guardian_settings(experiment, lab))
-
-
-async def _rest_and_mate(experiment: Experiment, lab: Lab) -> None:
-    async with GuardedCell(guardian_settings(experiment, lab, cell_attached=False)) as source:
-        source.reason = "the source rests at 0 A"
-    await lab.mate_cell()
-
-
 def _note_left(session: Path, t_ns: int, state: SafeState | None) -> None:
     """Say in the file where the cell was left: the recorder ends before the cell does."""
     left = "not confirmed" if state is None else state.value
     with SessionEditor.open(session) as editor:
         editor.add_event(t_ns, "cell_left", "guardian", f"cell left in: {left}", {"state": left})
-
-
-async def _load_holder_with_cell(
-    experiment: Experiment, lab: Lab, holder: HolderRecord | None, stage: Stage
-) -> HolderRecord:
-    """Do what an operator does: calibrate, rest the source at 0 A, put the cell in.
-
-    In this order, because the source's output-off state would drain the cell.
-    """
-    if holder is None:
-        stage("measuring the open holder")
-        empty = guardian_settings(experiment, lab, cell_attached=False)
-        holder, _ = await measure_holder(experiment, lab, empty)
-        await lab.mate_cell()
-    else:
-        await _rest_and_mate(experiment, lab)
-    return holder
-
-
-def guardian_settings(
-    experiment: Experiment,
-    lab: Lab,
-    *,
-    cell_attached: bool = True,
-    holder: HolderTerms | None = None,
-) -> GuardianSettings:
-    """Return what a guardian needs for an experiment in a lab.
-
-    An open holder is read one by one, and for itself: nobody films it.
-    """
-    potentiostat = experiment.potentiostat
-    return GuardianSettings(
-        driver=potentiostat.driver,
-        resource=lab.potentiostat_resource,
-        clock=lab.clock.spec,
-        envelope=experiment.envelope,
-        cell_attached=cell_attached,
-        nplc=potentiostat.nplc,
-        line_frequency_Hz=potentiostat.line_frequency_Hz,
-        holder=holder,
-        stop_on_short=experiment.stop_on_short and cell_attached,
-        asks_temperature=potentiostat.thermocouple and cell_attached,
-        lease_s=VIRTUAL_LEASE_S if lab.clock.spec.lockstep else LEASE_S,
-        block=potentiostat.block if cell_attached else 1,
-        lines=potentiostat.lines if cell_attached else NO_LINES,
-    )
-
-
-def _terms(experiment: Experiment, holder: HolderRecord | None) -> HolderTerms | None:
-    """Return what the holder draws in the current range of the run."""
-    if holder is None:
-        return None
-    ranges = potentiostat_class(experiment.potentiostat.driver).ranges
-    return holder.terms(experiment.range_A(ranges))
-
-
-async def _test_contact(experiment: Experiment, lab: Lab, stage: Stage) -> ContactRecord | None:
-    """Look for a cell between the contacts, where the experiment asks for it."""
-    if experiment.contact is None:
-        return None
-    stage("testing the contact")
-    return await find_contact(experiment, lab, guardian_settings(experiment, lab))
-
-
-def _put_contact(session: Path, contact: ContactRecord) -> None:
-    with SessionEditor.open(session) as editor:
-        units = {"voltage": "V", "current": "A", "setpoint": "A"}
-        editor.put_table("contact", contact.columns, contact.attributes(), units=units)
-
-
-async def _note_before(
-    recorder: Recorder, t_ns: int, holder: HolderRecord | None, contact: ContactRecord | None
-) -> Ending | None:
-    """Say in the file what was found before the plan; return why it may not begin."""
-    if holder is not None:
-        text = f"open-holder calibration: {holder.source}"
-        await recorder.event(t_ns, "calibration", "runner", text, holder.attributes())
-        if (doubt := holder.doubt(datetime.now(UTC))) is not None:
-            await recorder.event(t_ns, "calibration_doubted", "runner", doubt, {})
-    if contact is None:
-        return None
-    reason = contact.verdict.reason
-    await recorder.event(t_ns, "contact", "runner", reason, contact.attributes())
-    return None if contact.is_cell else Ending(code=ExitCode.LIMIT, reason=f"contact {reason}")
 
 
 def _refuse_other_model(experiment: Experiment, found: Identity) -> None:
@@ -303,15 +191,15 @@ async def _play(
     before: Continuation | None,
 ) -> tuple[Ending, GuardedCell]:
     """Open everything in the order in which it must be closed, and play the plan."""
-    terms = await asyncio.to_thread(_terms, experiment, found[0])
+    terms = await asyncio.to_thread(holder_terms, experiment, found[0])
     settings = guardian_settings(experiment, lab, holder=terms)
     if before is not None:
         settings = replace(settings, carried=before.carried)
     cell = GuardedCell(settings)
     # The cell is outermost: whatever fails inside, it is made safe last and always.
     async with cell, AsyncExitStack() as stack:
-        camera = await _enter_camera(lab, stack)
-        microscope = await _enter_microscope(lab, stack)
+        camera = await enter_camera(lab, stack)
+        microscope = await enter_microscope(lab, stack)
         connected = cell.get_connected()
         _refuse_other_model(experiment, connected.identity)
         if before is not None:
@@ -335,9 +223,9 @@ async def _play(
                 on_trouble=lambda text: people.stage(f"warning: {text}"),
             )
         )
-        refused = await _note_before(recorder, lab.clock.now_ns(), *found)
-        feed = await _enter_bus(experiment, outputs, people.control, stack)
-        tracking = await _enter_tracking(experiment, lab, camera, stack)
+        refused = await note_before(recorder, lab.clock.now_ns(), *found)
+        feed = await enter_bus(experiment, outputs, people.control, stack)
+        tracking = await enter_tracking(experiment, lab, camera, stack)
         acquisition = Acquisition(
             experiment,
             cell=cell,
@@ -396,7 +284,7 @@ async def _follow(
     if experiment.camera is None or not experiment.camera.is_node:
         return await _safe_after(acquisition, cell)
     async with node_of_run(
-        _bus_address(experiment, outputs),
+        bus_address(experiment, outputs),
         experiment.camera,
         recorder=recorder,
         now_ns=lab.clock.now_ns,
@@ -418,77 +306,3 @@ async def _safe_after(acquisition: Acquisition, cell: GuardedCell) -> Ending:
     finally:
         await cell.close()
     return ending
-
-
-def _bus_address(experiment: Experiment, outputs: Outputs) -> BusAddress:
-    """Return where the run is shown, and where its camera node is."""
-    if (bus := experiment.bus) is None:
-        raise ValueError("the experiment names no broker")
-    return BusAddress(
-        host=bus.host,
-        port=bus.port,
-        lab=bus.lab,
-        session=outputs.session.stem,
-        security=bus.security,
-        version=bus.version,
-    )
-
-
-async def _enter_bus(
-    experiment: Experiment, outputs: Outputs, control: Control, stack: AsyncExitStack
-) -> BusFeed | None:
-    if experiment.bus is None:
-        return None
-
-    def obey(command: Command) -> str | None:
-        step = command.arguments.get("step")
-        return control.order(
-            command.word,
-            source=f"bus {command.sender}",
-            step=step if isinstance(step, int) else None,
-            text=str(command.arguments.get("text", "")),
-        )
-
-    return await stack.enter_async_context(BusFeed(_bus_address(experiment, outputs), obey=obey))
-
-
-async def _enter_camera(lab: Lab, stack: AsyncExitStack) -> FrameSource | None:
-    if lab.camera is None:
-        return None
-    camera = await asyncio.to_thread(
-        open_camera,
-        lab.camera.driver,
-        lab.camera.options,
-        now_ns=lab.clock.now_ns,
-    )
-    return await stack.enter_async_context(camera)
-
-
-async def _enter_tracking(
-    experiment: Experiment, lab: Lab, camera: FrameSource | None, stack: AsyncExitStack
-) -> LiveTracking | None:
-    """Start to track what rules on images ask for; without such rules, nothing is."""
-    asked = {rule.track for rules in experiment.image_rules for rule in rules}
-    asked |= {rule.track for keep in experiment.keeps for rule in keep.rules}
-    tracks = tuple(track for track in experiment.tracks if track.name in asked)
-    if camera is None or experiment.camera is None or not tracks:
-        return None
-    shape = (camera.info.height, camera.info.width)
-    return await stack.enter_async_context(
-        LiveTracking(
-            tracks,
-            scene_of(experiment.camera, experiment.cell, shape),
-            dtype=camera.info.dtype,
-            frame_rate_Hz=camera.info.frame_rate_Hz,
-            waits=lab.clock.spec.lockstep,
-        )
-    )
-
-
-async def _enter_microscope(lab: Lab, stack: AsyncExitStack) -> Microscope | None:
-    """Connect to the microscope; a run that cannot have it does not begin."""
-    if (address := lab.microscope) is None:
-        return None
-    driver = await asyncio.to_thread(microscope_class, address.driver)
-    microscope: Microscope = driver.at(address.host, address.port, now_ns=lab.clock.now_ns)
-    return await stack.enter_async_context(microscope)

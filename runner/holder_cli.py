@@ -83,9 +83,9 @@ def contact(experiment: Path, speed: float, *, as_json: bool) -> None:
     Example: lamella contact examples/lco_lipon_li.toml
     """
     with exit_codes():
-        from runner.conduct import contact as find  # noqa: PLC0415
         from runner.contact import render_contact  # noqa: PLC0415
         from runner.experiment import Experiment  # noqa: PLC0415
+        from runner.preparing import contact as find  # noqa: PLC0415
 
         loaded = Experiment.load(experiment)
         found = run_async(lambda: find(loaded, speed=speed))

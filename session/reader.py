@@ -1,23 +1,22 @@
 """Reads a session: lazily, read-only, and only files that are what they say."""
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from session.attributes import read_attributes
-from session.columns import check_rows, check_whole, count_rows, read_column
+from session.columns import check_rows, check_whole, count_rows
 from session.displays import closed_html, session_html
-from session.errors import HDF5_ERRORS, SessionRefused
+from session.errors import SessionRefused
 from session.frames import FrameStack
+from session.open_file import OpenFile
 from session.provenance import Provenance
 from session.records import EVENT_DTYPE, EXCHANGE_DTYPE, NOT_FINISHED, AttributeValue
 from session.sample_range import SampleRange
@@ -26,21 +25,14 @@ from session.schema import (
     EXCHANGES,
     FIT,
     FRAMES,
-    ROOT,
     SAMPLES,
     find_group,
     is_name,
 )
-from session.structure import is_recorded_now, open_checked
 from session.tables import Table, read_rows, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# A flush takes milliseconds; in between the file is whole.
-_ATTEMPTS, _PAUSE_S = 25, 0.02
-_ATTEMPTS_ALONE = 3
-_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +80,9 @@ class Session:
     ...     frames = session.frames("camera")
     """
 
-    def __init__(self, path: Path, file: h5py.File) -> None:
-        self.path = path
+    def __init__(self, file: OpenFile) -> None:
+        self.path = file.path
         self._file = file
-        self._entry: h5py.Group = file[ROOT]
 
     @classmethod
     def open(cls, path: Path | str) -> "Session":
@@ -102,7 +93,7 @@ class Session:
         SessionRefused
             The file is not a session, or not one to be trusted.
         """
-        return cls(Path(path), _open(Path(path)))
+        return cls(OpenFile(Path(path)))
 
     def __enter__(self) -> Self:
         return self
@@ -116,10 +107,10 @@ class Session:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Session {self.path.name}{'' if self._file else ', closed'}>"
+        return f"<Session {self.path.name}{'' if self._file.is_open else ', closed'}>"
 
     def _repr_html_(self) -> str:
-        return session_html(self) if self._file else closed_html(self.path)
+        return session_html(self) if self._file.is_open else closed_html(self.path)
 
     def close(self) -> None:
         """Close the file; frames that were not read yet are out of reach then."""
@@ -140,9 +131,7 @@ class Session:
         SessionRefused
             The file is gone, or no session any more.
         """
-        self._file.close()
-        self._file = _open(self.path)
-        self._entry = self._file[ROOT]
+        self._file.refresh()
 
     # --- what the session says of itself ---
 
@@ -232,13 +221,12 @@ class Session:
 
     def attributes(self, path: str) -> dict[str, AttributeValue]:
         """Return the attributes of a group or dataset below ``/entry``."""
-        with self._reading(path):
-            return read_attributes(self._at(path))
+        with self._file.reading(path):
+            return read_attributes(self._file.at(path))
 
     def has(self, path: str) -> bool:
         """Say whether the file holds a group or dataset, below ``/entry``."""
-        with self._reading(path):
-            return path in self._entry
+        return self._file.has(path)
 
     # --- its tables ---
 
@@ -272,7 +260,9 @@ class Session:
         if from_ns is None and to_ns is None and step is None and columns is None:
             return self.table(SAMPLES.path).to_pandas()
         wanted = SampleRange(from_ns=from_ns, to_ns=to_ns, steps=step, columns=columns)
-        return self._steadily(SAMPLES.path, lambda: wanted.read(self._at(SAMPLES.path))).to_pandas()
+        return self._file.steadily(
+            SAMPLES.path, lambda: wanted.read(self._file.at(SAMPLES.path))
+        ).to_pandas()
 
     def sample_columns(self) -> dict[str, NDArray[Any]]:
         """Return the readings as arrays of shape (n,), by the names of the schema."""
@@ -283,18 +273,18 @@ class Session:
         where = f"frames/{camera}"
 
         def read() -> FrameStack:
-            group, data = self._at(where), self._at(f"{where}/data")
+            group, data = self._file.at(where), self._file.at(f"{where}/data")
             check_rows(group, FRAMES)
             is_data = isinstance(data, h5py.Dataset) and isinstance(group, h5py.Group)
             if not is_data or data.ndim != 3 or data.dtype.kind not in "iuf":
                 raise SessionRefused(f"{self.path}: {where}/data holds no frames: {data!r}")
             # A file that was cut may tell of more stamps than frames.
             count = min(count_rows(group, FRAMES), data.shape[0])
-            if not self._is_finished_in_file():
+            if not self._file.is_finished:
                 check_whole(data, count)
             return FrameStack(data, count, self.path)
 
-        return self._steadily(where, read)
+        return self._file.steadily(where, read)
 
     def frame_table(self, camera: str) -> Table:
         """Return the stamps of a camera's frames, one row for each."""
@@ -311,13 +301,13 @@ class Session:
         spec = find_group(path)
 
         def read() -> int:
-            group = self._at(path)
+            group = self._file.at(path)
             if spec is None or not spec.rows or not isinstance(group, h5py.Group):
                 raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
             check_rows(group, spec)
             return count_rows(group, spec)
 
-        return self._steadily(path, read)
+        return self._file.steadily(path, read)
 
     def table(self, path: str) -> Table:
         """Return the columns of a group below ``/entry``, such as ``"tracks/front"``.
@@ -330,12 +320,12 @@ class Session:
         spec = find_group(path)
 
         def read() -> Table:
-            group = self._at(path)
+            group = self._file.at(path)
             if spec is None or not path or not isinstance(group, h5py.Group):
                 raise SessionRefused(f"{self.path}: {path!r} is not a table of the schema")
             return read_table(group, spec, path)
 
-        return self._steadily(path, read)
+        return self._file.steadily(path, read)
 
     def to_xarray(self, path: str = SAMPLES.path) -> Any:
         """Return a table, or for ``"frames/<camera>"`` its pixels, as xarray has them.
@@ -359,8 +349,8 @@ class Session:
 
     def events(self) -> tuple[Event, ...]:
         """Return the events in the order in which they were recorded."""
-        rows = self._steadily(
-            EVENTS.path, lambda: read_rows(self._at(EVENTS.path), EVENTS, EVENT_DTYPE)
+        rows = self._file.steadily(
+            EVENTS.path, lambda: read_rows(self._file.at(EVENTS.path), EVENTS, EVENT_DTYPE)
         )
         return tuple(
             Event(
@@ -376,7 +366,9 @@ class Session:
     def clock_exchanges(self, clock: str) -> NDArray[np.void]:
         """Return the raw exchanges with a clock, ``EXCHANGE_DTYPE``, shape (n,)."""
         path = f"clocks/{clock}/exchanges"
-        return self._steadily(path, lambda: read_rows(self._at(path), EXCHANGES, EXCHANGE_DTYPE))
+        return self._file.steadily(
+            path, lambda: read_rows(self._file.at(path), EXCHANGES, EXCHANGE_DTYPE)
+        )
 
     def clock_fits(self, clock: str) -> tuple[ClockFitRow, ...]:
         """Return the segments of a clock's fit; none when it was never fitted."""
@@ -393,53 +385,9 @@ class Session:
             for i in range(len(table))
         )
 
-    def _steadily(self, path: str, read: Callable[[], _Read]) -> _Read:
-        """Read; once more where the recorder was just writing what was read."""
-        for attempt in range(_ATTEMPTS):
-            try:
-                with self._reading(path):
-                    return read()
-            except SessionRefused:
-                # Whether it is recorded can be asked of some systems only.
-                patience = _ATTEMPTS if is_recorded_now(self.path) else _ATTEMPTS_ALONE
-                if not self._file or self._is_finished_in_file() or attempt + 1 >= patience:
-                    raise
-                time.sleep(_PAUSE_S)
-                self.refresh()
-        raise AssertionError("the last attempt returns or raises")
-
-    def _is_finished_in_file(self) -> bool:
-        try:
-            reason = read_column(self._entry["exit_reason"])
-        except (*HDF5_ERRORS, AttributeError):  # no text, or no dataset
-            return True
-        return str(reason) != NOT_FINISHED
-
-    @contextmanager
-    def _reading(self, path: str) -> Iterator[None]:
-        """Turn what h5py says of damage into our own error."""
-        if not self._file:
-            raise SessionRefused(f"{self.path}: the session was closed; open it again")
-        try:
-            yield
-        except HDF5_ERRORS as error:
-            raise SessionRefused(
-                f"{self.path}: {path or 'the entry'} is damaged ({error}); `lamella verify` says"
-                " what is whole"
-            ) from error
-
-    def _at(self, path: str) -> Any:
-        if not path:
-            return self._entry
-        if path not in self._entry:
-            parent = self._entry.get(path.rpartition("/")[0], self._entry)
-            names = ", ".join(parent) if isinstance(parent, h5py.Group) else ""
-            raise SessionRefused(f"{self.path} has no {path!r}; there is {names or 'nothing'}")
-        return self._entry[path]
-
     def _text(self, name: str) -> str:
-        with self._reading(name):
-            found = self._at(name)
+        with self._file.reading(name):
+            found = self._file.at(name)
             if not isinstance(found, h5py.Dataset) or found.ndim:
                 raise SessionRefused(f"{self.path}: {name} is no text")
             return str(found.asstr(errors="replace")[()])
@@ -451,24 +399,12 @@ class Session:
         return value
 
     def _names(self, path: str) -> tuple[str, ...]:
-        with self._reading(path):
-            group = self._entry.get(path, ())
+        with self._file.reading(path):
+            group = self._file.get(path, ())
             if isinstance(group, h5py.Dataset):
                 raise SessionRefused(f"{self.path}: {path!r} is a dataset, and no group")
             names = [n for n in group if is_name(n) and isinstance(group[n], h5py.Group)]
             return tuple(names)
-
-
-def _open(path: Path) -> h5py.File:
-    """Open a session; one that is just being flushed is looked at again."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return open_checked(path)
-        except SessionRefused:
-            if not is_recorded_now(path):
-                raise
-            time.sleep(_PAUSE_S)
-    return open_checked(path)
 
 
 def _details(text: str) -> Mapping[str, object]:

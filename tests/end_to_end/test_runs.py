@@ -18,7 +18,7 @@ from mocks.scenario import load
 from mocks.world import World
 from runner.cell import InstrumentUnavailable
 from runner.clock import real_now_ns
-from runner.conduct import contact, run
+from runner.conduct import run
 from runner.contact import render_contact
 from runner.control import Control, Wish
 from runner.errors import exit_code_of
@@ -26,6 +26,7 @@ from runner.experiment import Experiment
 from runner.lab import LabError
 from runner.outputs import OutputRefused
 from runner.plan import ExitCode
+from runner.preparing import contact
 from runner.problems import ExperimentError
 from runner.unattended import Unattended
 from session import Session

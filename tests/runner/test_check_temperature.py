@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from potentiostat.registry import potentiostat_class, potentiostat_names
 from runner.check import Severity, check, refuse_unfit
 from runner.cli import main
-from runner.conduct import guardian_settings
 from runner.experiment import Experiment, ExperimentError
+from runner.guardian_settings import guardian_settings
 
 TEXT = """title = "warm"
 [cell]

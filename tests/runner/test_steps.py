@@ -9,9 +9,9 @@ from potentiostat.protocol import NO_LINES, TriggerLines
 from potentiostat.technique import Level
 from runner.check import Severity, check, refuse_unfit
 from runner.clock import ClockSpec
-from runner.conduct import guardian_settings
 from runner.experiment import Experiment, ExperimentError
 from runner.format import held_text, level_text
+from runner.guardian_settings import guardian_settings
 
 ROOT = Path(__file__).parents[2]
 TOUR = (ROOT / "examples" / "techniques.toml").read_text("utf-8")
