@@ -16,6 +16,10 @@ class SessionRefused(SessionError):
     """A file, table or attribute is not acceptable; the text says what would do."""
 
 
+class SessionInUse(SessionRefused):
+    """Somebody else holds the lock of a file, and held it for as long as was waited."""
+
+
 class SessionExists(SessionError):
     """The file to be written is there already; nothing is ever overwritten."""
 

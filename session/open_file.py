@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import h5py
 
 from session.columns import read_column
-from session.errors import HDF5_ERRORS, SessionRefused
+from session.errors import HDF5_ERRORS, SessionInUse, SessionRefused
 from session.records import NOT_FINISHED
 from session.schema import ROOT
 from session.structure import is_recorded_now, open_checked
@@ -123,6 +123,8 @@ def _open(path: Path) -> h5py.File:
     for _ in range(_ATTEMPTS - 1):
         try:
             return open_checked(path)
+        except SessionInUse:
+            raise  # that was waited for already
         except SessionRefused:
             if not is_recorded_now(path):
                 raise

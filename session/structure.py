@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 from session.codecs import must_be_readable
-from session.errors import HDF5_ERRORS, SessionRefused
+from session.errors import HDF5_ERRORS, SessionInUse, SessionRefused
 from session.heaps import has_endless_heap, stated_text_bytes
 from session.records import MAX_FRAME_BYTES, NOT_FINISHED
 from session.schema import ROOT, SCHEMA_NAME, SCHEMA_VERSION
@@ -92,10 +92,6 @@ def is_recorded_now(path: Path) -> bool:
     return False
 
 
-class _InUse(SessionRefused):
-    """Somebody holds the lock of a file."""
-
-
 def _open(path: Path, mode: str, schema: str) -> h5py.File:
     """Open a file; who holds its lock for a moment is waited for.
 
@@ -103,7 +99,7 @@ def _open(path: Path, mode: str, schema: str) -> h5py.File:
     has a copy of it: until it runs its own program.
     """
     for _ in range(_LOCKED_TRIES - 1):
-        with suppress(_InUse):
+        with suppress(SessionInUse):
             return _open_now(path, mode, schema)
         time.sleep(_LOCKED_PAUSE_S)
     return _open_now(path, mode, schema)
@@ -118,7 +114,7 @@ def _open_now(path: Path, mode: str, schema: str) -> h5py.File:
         # The second one: this process has it open already, as `_open_recorded` does.
         if mode == "r" and (is_recorded_now(path) or "flag values don't match" in str(error)):
             return _open_recorded(path)
-        refused = _InUse if isinstance(error, BlockingIOError) else SessionRefused
+        refused = SessionInUse if isinstance(error, BlockingIOError) else SessionRefused
         raise refused(
             f"{path} cannot be opened as HDF5 ({error}); a complete file of schema"
             f" {schema} that no other program is writing will do"
@@ -140,7 +136,9 @@ def _open_recorded(path: Path) -> h5py.File:
         reason = ""
     if reason != NOT_FINISHED and is_recorded_now(path):
         file.close()
-        raise _InUse(f"{path} is in use: another program changes it; try again when that is done")
+        raise SessionInUse(
+            f"{path} is in use: another program changes it; try again when that is done"
+        )
     return file
 
 
