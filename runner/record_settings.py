@@ -25,6 +25,7 @@ KINDS = (
     "frame_fault",
     "beam_blank",
     "image_stop",
+    "moderated",
 )
 RULE_KIND = "capture"
 _OF_A_READING = ("V", "I", "|I|")
