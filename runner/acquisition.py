@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cameras.protocol import FrameSource
-from cameras.records import Frame, FrameFault
+from cameras.records import Frame
 from runner.audience import NOBODY, Audience
 from runner.blanking import RhythmMeter
 from runner.bus_show import BusShow, Show
@@ -18,6 +18,7 @@ from runner.clock import HostClock
 from runner.continuing import Continuation
 from runner.control import Control
 from runner.experiment import Experiment
+from runner.filming import Filming
 from runner.frame_stamper import FrameStamper
 from runner.header import CAMERA
 from runner.image_stops import ImageStop
@@ -39,7 +40,6 @@ from runner.messages import (
 )
 from runner.pausing import Pausing, again
 from runner.plan import Ending, ExitCode, Plan
-from runner.previews import Previews
 from runner.reading_record import ReadingRecord
 from runner.run_notes import RunNotes
 from runner.tracking import Seen
@@ -91,7 +91,6 @@ class Acquisition:
     ) -> None:
         self._experiment = experiment
         self._cell = cell
-        self._camera = camera
         self._recorder = recorder
         self._notes = RunNotes(recorder)
         self._plan = plan
@@ -102,7 +101,6 @@ class Acquisition:
         self._audience = audience
         self._pausing = Pausing()
         self._waiting = Waiting()
-        self.previews = Previews()
         self._tracking = tracking
         self._images = ImageWatch(
             experiment,
@@ -125,15 +123,24 @@ class Acquisition:
         self.rhythm = RhythmMeter()
         self._readings = ReadingRecord(experiment, recorder, self._notes, self.rhythm)
         filmed = experiment.camera
-        self._stamper = None
+        self.filming = None
         if camera is not None:
-            self._stamper = FrameStamper(
+            stamper = FrameStamper(
                 camera,
                 CAMERA,
                 clock=clock,
                 recorder=recorder,
                 dose_rate_e_m2_s=math.nan if filmed is None else filmed.dose_rate_e_m2_s,
                 rhythm=self.rhythm,
+            )
+            self.filming = Filming(
+                camera,
+                stamper,
+                recorder,
+                tracking=tracking,
+                now_ns=clock.now_ns,
+                show=self._show_frame,
+                came=self._frame_came,
             )
         self.state = LiveState(
             steps=len(plan),
@@ -150,23 +157,22 @@ class Acquisition:
             self._control.conclude()
 
     async def _play(self) -> Ending:
-        if self._camera is None or self._stamper is None:
+        if (filming := self.filming) is None:
             return await self._follow_plan()
-        await self._stamper.ask_first()
-        await self._camera.start()
+        await filming.begin()
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._film(self._camera, self._stamper), name="runner.film")
+            group.create_task(filming.film(), name="runner.film")
             keeper = teller = None
             if self._tracking is not None:
                 telling = self._tracking.tell(self._take_seen)
                 teller = group.create_task(telling, name="runner.tell")
-            if self._camera.has_clock:
-                keeper = group.create_task(self._stamper.keep_time(), name="runner.keep_time")
+            if filming.has_clock:
+                keeper = group.create_task(filming.keep_time(), name="runner.keep_time")
             ending = await self._follow_plan()
             for task in (keeper, teller):
                 if task is not None:
                     task.cancel()
-            await self._camera.stop()
+            await filming.end()
         return ending
 
     # --- the plan ------------------------------------------------------------------
@@ -479,8 +485,8 @@ class Acquisition:
         )
         state.charge_C = float(last["charge"])
         state.samples += len(rows)
-        if self._stamper is not None:
-            state.clock_sigma_ns = self._stamper.sigma_ns
+        if self.filming is not None:
+            state.clock_sigma_ns = self.filming.clock_sigma_ns
         state.elapsed_s = (now_ns - self._start_ns) / 1e9
         if self._pausing.paused is None:
             state.step_elapsed_s = (now_ns - self._step_start_ns) / 1e9
@@ -490,38 +496,19 @@ class Acquisition:
 
     # --- frames ------------------------------------------------------------------------
 
-    async def _film(self, camera: FrameSource, stamper: FrameStamper) -> None:
-        async for frame in camera.frames(self._recorder.buffers(CAMERA)):
-            if isinstance(frame, FrameFault):
-                await self._note_fault(frame)
-                continue
-            stamps = stamper.stamp(frame)
-            if self._tracking is not None:
-                await self._tracking.see(stamps, frame.pixels)
-            await self._recorder.frame(CAMERA, stamps, frame.pixels)
-            await self._show_frame(stamps, frame)
-            self._end_wait("frame")
-            self.state.frames += 1
-            self.state.dropped += frame.info.dropped_before
-            self._count_dose(stamps.dose_per_m2)
-            dose_e_m2, now_ns = self.state.dose_e_m2, self._clock.now_ns()
-            self._stop_by(self._images.dose(stamps.index, now_ns, dose_e_m2))
-            del frame  # its pixels hold a slot of the ring
+    def _show_frame(self, stamps: FrameHeader, frame: Frame) -> None:
+        self._bus.frame(stamps)
+        self._audience.frame(stamps, frame.pixels)
 
-    async def _show_frame(self, stamps: FrameHeader, frame: Frame) -> None:
-        fill = self._recorder.ring_fill(CAMERA)
-        shown, news = self.previews.admit(fill)
+    def _frame_came(self, stamps: FrameHeader, frame: Frame, fill: float) -> None:
+        """Count a frame that was recorded, and do what waited for one."""
         self.state.ring_fill = fill
-        if news:
-            await self._recorder.event(self._clock.now_ns(), "disk", "recorder", news)
-        if shown:
-            self._bus.frame(stamps)
-            self._audience.frame(stamps, frame.pixels)
-
-    async def _note_fault(self, fault: FrameFault) -> None:
-        await self._recorder.event(
-            fault.arrival_ns, "frame_fault", CAMERA, fault.reason, {"index": fault.index}
-        )
+        self._end_wait("frame")
+        self.state.frames += 1
+        self.state.dropped += frame.info.dropped_before
+        self._count_dose(stamps.dose_per_m2)
+        dose_e_m2, now_ns = self.state.dose_e_m2, self._clock.now_ns()
+        self._stop_by(self._images.dose(stamps.index, now_ns, dose_e_m2))
 
     def see_remote(self, frames: int, dropped: int, lit_ns: int) -> None:
         """Take notice of frames whose pixels stay elsewhere, and count their dose."""

@@ -258,10 +258,10 @@ async def _play(
                 control=people.control,
             )
         cell.reason = ending.reason
-        if camera is not None:
+        if (filming := acquisition.filming) is not None:
             ring = recorder.ring_counters(CAMERA)
             await recorder.queue_counters(CAMERA, asdict(ring))
-            await recorder.queue_counters("previews", acquisition.previews.counters)
+            await recorder.queue_counters("previews", filming.previews.counters)
         if feed is not None:
             await recorder.queue_counters("bus", asdict(feed.counters))
         if tracking is not None:
