@@ -105,7 +105,8 @@ def drifts(session: Session, camera: str, true: Table) -> Iterator[Compared | No
         if np.nanstd(opposite) < np.nanstd(error):
             error = opposite
         error = error - np.nanmean(error)
-        sigma = table.get(f"{axis}_sigma", table.get("sigma"))
+        # `sigma` is that of the whole shift.
+        sigma = table.get(f"sigma_{axis[1]}", table.get("sigma"))
         if sigma is not None:
             yield compare(f"drift.{axis}", "px", error, sigma, np.zeros(len(error)))
 

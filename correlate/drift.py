@@ -175,6 +175,7 @@ class DriftEstimator:
         self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
         self._highest = math.inf  # cycles per px, of the modes that are looked at
         self._first: Power | None = None
+        self._bright = np.ones((3, 2))  # of what tells a shift, by parts, against the mean
         self._high: HighModes | None = None
         self._noise: Parts = np.zeros(3)
         self._pattern: list[Parts] = []
@@ -385,7 +386,10 @@ class DriftEstimator:
             told.append(w * scene)
             expected += 2 * float(np.sum(w * scene, dtype=np.float64))
         weights: Powers = (weight[0], weight[1], weight[2])
-        information = self._modes.information((told[0], told[1], told[2]))
+        if self._first is not None:
+            pulling = _times(weights, reference.modes)
+            self._bright = self._modes.brightness(self._first, pulling)
+        information = self._modes.information((told[0], told[1], told[2]), self._bright)
         plain = self._modes.plain_information((told[0], told[1], told[2]))
         sigma_x, sigma_y = _sigmas(plain, information)
         pattern = self._powers(self._shared(), level)

@@ -148,19 +148,68 @@ class Modes:
 
     def plain_information(self, weighted: Powers) -> NDArray[np.float64]:
         """Return ``sum(2 (2 pi f) (2 pi f)^T q)`` over all modes, shape (2, 2), x first."""
-        return self._information(weighted, (1.0, 1.0, 1.0))
+        return self._information(weighted, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
 
-    def information(self, weighted: Powers) -> NDArray[np.float64]:
-        """Return the same with each part's crowding."""
-        return self._information(weighted, self.crowding)
+    def information(self, weighted: Powers, bright: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the same with each part's crowding, and its noise by ``brightness``."""
+        rest, columns, rows = self.crowding
+        x, y = bright.T
+        return self._information(
+            weighted,
+            (rest * x[0], columns * x[1], 0.0),
+            (rest * y[0], 0.0, rows * y[2]),
+        )
 
-    def _information(self, weighted: Powers, c: tuple[float, float, float]) -> NDArray[np.float64]:
+    def _information(
+        self, weighted: Powers, x: tuple[float, ...], y: tuple[float, ...]
+    ) -> NDArray[np.float64]:
         rest, columns, rows = weighted
         along, across = rest.sum(axis=1) @ self.fy**2, rest.sum(axis=0) @ self.fx**2
-        mixed = float(self.fy @ (rest @ self.fx))
-        xx = across * c[0] + float(columns @ self.fx**2) * c[1]
-        yy = along * c[0] + float(rows @ self.fy_along**2) * c[2]
-        return np.asarray(2 * TAU**2 * np.array([[xx, mixed * c[0]], [mixed * c[0], yy]]))
+        mixed = float(self.fy @ (rest @ self.fx)) * math.sqrt(x[0] * y[0])
+        xx = across * x[0] + float(columns @ self.fx**2) * x[1]
+        yy = along * y[0] + float(rows @ self.fy_along**2) * y[2]
+        return np.asarray(2 * TAU**2 * np.array([[xx, mixed], [mixed, yy]]))
+
+    def brightness(self, image: Power, weighted: Spectrum) -> NDArray[np.float64]:
+        """Return how bright it is where a shift is told, against the mean of the image.
+
+        Counts scatter by their number, so a shift that is told by dark grains beside a bright
+        film has less noise than the frame's mean.
+
+        Parameters
+        ----------
+        image
+            Sums over squares of ``bin_px``.
+        weighted
+            Modes of the reference, times their weights.
+
+        Returns
+        -------
+        ratio
+            Of each part (rest, columns, rows), for shifts along x and y, shape (3, 2).
+        """
+        across, along = (w.astype(np.float64) for w in self.window(0.0, 0.0))
+        level = np.maximum(image / max(float(np.mean(image)), 1e-30), 0.0)
+        rest, columns, rows = weighted
+        half = np.zeros((self._n[0], self._n[1] // 2 + 1), dtype=np.complex128)
+        ratio = np.ones((3, 2))
+        for axis, turned in enumerate((rest * self.fx, rest * self.fy[:, None])):
+            half[: self.count_y + 1, 1 : self.count_x + 1] = 1j * turned[self.count_y :]
+            half[-self.count_y :, 1 : self.count_x + 1] = 1j * turned[: self.count_y]
+            pull = fft.irfft2(half, s=self._n) * along[:, None] * across
+            ratio[0, axis] = _mean_level(level, pull)
+        by_y, by_x = along**4, across**4
+        columns_level, rows_level = by_y @ level / by_y.sum(), level @ by_x / by_x.sum()
+        for part, (told, f, window, seen) in enumerate(
+            ((columns, self.fx, across, columns_level), (rows, self.fy_along, along, rows_level)),
+            start=1,
+        ):
+            line = np.zeros(len(window) // 2 + 1, dtype=np.complex128)
+            line[1 : len(f) + 1] = 1j * told * f
+            ratio[part, part - 1] = _mean_level(
+                seen, _slope(np.asarray(fft.irfft(line, n=len(window)) * window))
+            )
+        return ratio
 
     def surface(self, cross: Spectrum) -> tuple[NDArray[np.floating], float, float]:
         """Return the correlation surface, and the pitch of its rows and columns in px."""
@@ -213,6 +262,12 @@ def _slope(profile: Power) -> Power:
     np.subtract(profile[2:], profile[:-2], out=slope[1:-1])
     slope *= np.float32(0.5)
     return slope
+
+
+def _mean_level(level: Power, pull: Power) -> float:
+    """Return the mean of a level, weighted by the squares of a pull; 1 where nothing pulls."""
+    total = float(np.sum(pull**2))
+    return float(np.sum(level * pull**2)) / total if total > 0 else 1.0
 
 
 def _smoothing(count: int) -> float:

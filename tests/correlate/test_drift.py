@@ -77,6 +77,26 @@ def test_shift_and_sigma_are_true_on_poisson_frames(shape, pattern):
     assert 0.7 < np.sqrt(np.mean(np.square(pulls))) < 1.35
 
 
+def test_sigma_knows_how_bright_it_is_where_the_shift_is_told():
+    # The left third has all the grains: what counts is the noise there, and not of the field.
+    shape = (96, 144)
+    left = np.arange(shape[1]) < 48
+
+    def pull(beside):
+        found = []
+        for seed in range(40):
+            rng = np.random.default_rng([seed, 6])
+            scene, estimator = Specimen(shape, seed), DriftEstimator(shape)
+            for true in (0.0, *rng.uniform(-1.5, 1.5, 3)):
+                mean = np.where(left, scene.at(0.0, true), beside)
+                shift = estimator.update(rng.poisson(50 * mean))
+                assert shift.valid
+                found.append((shift.dy_px + true) / shift.sigma_y_px)
+        return np.sqrt(np.mean(np.square(found)))
+
+    assert 0.8 < pull(0.2) / pull(3.0) < 1.3
+
+
 def test_a_growing_reference_is_better_than_one_frame():
     shape = (96, 128)
     scene = Specimen(shape, 5)
