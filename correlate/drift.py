@@ -28,6 +28,7 @@ WINDOW_ROUNDS = 4
 WINDOW_STEP_PX = 0.3  # a smaller move of the window changes nothing that could be seen
 MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
 MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
+MOST_BYTES = 2**27  # of frames that are kept for a window that must move further
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
 BINS_PX = (4, 2, 1)
 BIN_LOSS = 0.02  # of the information, that may lie beyond a binned image's modes
@@ -175,6 +176,8 @@ class DriftEstimator:
         self._modes = Modes(shape, self.bin_px, self._first_margin_px, band)
         self._highest = math.inf  # cycles per px, of the modes that are looked at
         self._first: Power | None = None
+        self._averaged: list[tuple[Power, float, float]] = []  # beside it, and where they stood
+        self._is_whole = reference_frames <= 1
         self._bright = np.ones((3, 2))  # of what tells a shift, by parts, against the mean
         self._high: HighModes | None = None
         self._noise: Parts = np.zeros(3)
@@ -195,15 +198,14 @@ class DriftEstimator:
     def has_learned(self) -> bool:
         """True when neither the reference nor the pattern grows any more."""
         return (
-            self._reference is not None
-            and self._reference.count >= self._reference_frames
-            and len(self._pattern) >= PATTERN_FRAMES
+            self._reference is not None and self._is_whole and len(self._pattern) >= PATTERN_FRAMES
         )
 
     def frozen(self) -> Self:
         """Return a copy whose reference stays, to register frames apart from all others."""
         other = copy.copy(self)
         other._first = other._high = other._ready = None  # noqa: SLF001 - of this very class
+        other._averaged = []  # noqa: SLF001
         other._is_frozen = True  # noqa: SLF001
         return other
 
@@ -310,9 +312,15 @@ class DriftEstimator:
         self._weights = None
 
     def _restart(self, margin_px: float) -> None:
-        """Begin again with the first frame, under a window that may move further."""
-        if self._first is not None:
-            self._set(self._first, self.bin_px, self._highest, margin_px)
+        """Look at the frames of the reference under a window that may move further.
+
+        Never at later ones: the specimen may have changed since.
+        """
+        if self._first is None:
+            return
+        self._set(self._first, self.bin_px, self._highest, margin_px)
+        for image, dx, dy in self._averaged:
+            self._average(self._modes.of(image, -dx, -dy), dx, dy)
 
     def _known_reference(self) -> _Reference:
         if self._reference is None:
@@ -331,12 +339,18 @@ class DriftEstimator:
             return np.zeros(3)
         return np.asarray(np.clip(np.mean(self._pattern, axis=0), 0.0, 0.9 * self._noise))
 
-    def _learn(self, spectrum: Spectrum, dx: float, dy: float) -> None:
-        """Average a registered frame into the reference."""
+    def _learn(self, image: Power, spectrum: Spectrum, dx: float, dy: float) -> None:
+        """Average a registered frame into the reference, until that holds enough."""
+        if self._is_whole:
+            return
+        if self._first is not None and (len(self._averaged) + 1) * image.nbytes <= MOST_BYTES:
+            self._averaged.append((image, dx, dy))
+        self._average(spectrum, dx, dy)
+        self._is_whole = self._known_reference().count >= self._reference_frames
+
+    def _average(self, spectrum: Spectrum, dx: float, dy: float) -> None:
         reference = self._known_reference()
         n = reference.count
-        if n >= self._reference_frames:
-            return
         turn = self._modes.turn(dx, dy)
         before = reference.turns or self._modes.turn(0.0, 0.0)
         modes = _mix(reference.modes, spectrum, turn, n)
@@ -430,7 +444,7 @@ class DriftEstimator:
             self._last = dx, dy
             return self._register(image)
         self._last = dx, dy
-        self._learn(spectrum, dx, dy)
+        self._learn(image, spectrum, dx, dy)
         return Shift(
             dx_px=dx,
             dy_px=dy,

@@ -114,6 +114,23 @@ def test_a_growing_reference_is_better_than_one_frame():
     assert spread(32) < 0.85 * spread(1)
 
 
+def test_a_window_that_must_move_further_asks_the_same_frames_again():
+    before, after = Specimen((128, 128), 4), Specimen((128, 128), 14)
+    rng = np.random.default_rng(4)
+    estimator = DriftEstimator((128, 128), reference_frames=8)
+    sigmas_px = []
+    for k in range(40):
+        # A stage that goes on while the specimen changes: no frame of then is a reference.
+        at, changed = 0.1 * k + 0.4 * max(k - 20, 0), 0.3 if k >= 16 else 0.0
+        scene = (1 - changed) * before.at(at, -at) + changed * after.at(at, -at)
+        shift = estimator.update(rng.poisson(20 * scene))
+        assert abs(shift.dx_px + at) < 0.5
+        sigmas_px.append(shift.sigma_x_px)
+    # By fewer pixels, and not by the one first frame alone.
+    assert 1.1 * sigmas_px[15] < sigmas_px[-1] < 1.5 * sigmas_px[15]
+    assert estimator.has_learned
+
+
 def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=3e20)
     scene = LayersScene(scenario, 3)
