@@ -139,7 +139,7 @@ class Guardian:
             self._states.follow_level()
             found = self._sampling.read()
             exchanges = self._sampling.exchange_if_due(found)
-            self._thermal.ask_if_due(self._now_ns(), needed=self._needs_temperature())
+            self._thermal.ask_if_due(self._now_ns(), needed=self._needs_temperature)
         except InstrumentError as error:
             self._states.trip(EndKind.FAULT, str(error))
             return
@@ -153,7 +153,8 @@ class Guardian:
             rows = rows_of([found]) if isinstance(found, Reading) else found
             self._say_block(rows, step, exchanges)
         # What ends a step is told after it: a runner that hears of a limit listens no more.
-        self._judge_temperatures()
+        if self._thermal.untold:
+            self._judge_temperatures()
         if self._settings.clock.lockstep:
             self._wait_for_renewal()
 
@@ -170,7 +171,7 @@ class Guardian:
                 charge_C=charge_C,
                 ionic_C=None if self._settings.holder is None else ionic_C,
                 exchanges=exchanges,
-                temperatures=self._thermal.untold,
+                temperatures=tuple(self._thermal.untold),
             )
         )
 

@@ -31,6 +31,11 @@ class TemperatureGuard:
         Its limits of the temperature; None where no cell is attached.
     start_ns
         Host time now.
+
+    Attributes
+    ----------
+    untold
+        The answers since `take_untold`.
     """
 
     def __init__(
@@ -42,16 +47,11 @@ class TemperatureGuard:
         self._known_ns: int | None = None  # of the last answer that could be believed
         self._start_ns = start_ns
         self._fault = "it was not asked for yet"
-        self._untold: list[TemperatureReading] = []
+        self.untold: list[TemperatureReading] = []
 
-    @property
-    def untold(self) -> tuple[TemperatureReading, ...]:
-        """The answers since `take_untold`."""
-        return tuple(self._untold)
-
-    def take_untold(self) -> tuple[TemperatureReading, ...]:
+    def take_untold(self) -> list[TemperatureReading]:
         """Return the answers since this was asked last."""
-        untold, self._untold = tuple(self._untold), []
+        untold, self.untold = self.untold, []
         return untold
 
     def needs(self, step: Step | None) -> bool:
@@ -77,17 +77,17 @@ class TemperatureGuard:
             broken = self.broken(reading, t_ns=now_ns(), needed=True)
         return broken
 
-    def ask_if_due(self, now_ns: int, *, needed: bool) -> None:
+    def ask_if_due(self, now_ns: int, *, needed: Callable[[], bool]) -> None:
         """Ask where it is time; an instrument that does not answer has told nothing.
 
         Parameters
         ----------
         needed
-            Whether a limit or a rule hangs on it: else one that does not answer at all,
+            Tells whether a limit or a rule hangs on it: else one that does not answer at all,
             which takes the time of many readings, is asked seldom.
         """
         if self._thermometer is not None and now_ns >= self._next_ns:
-            self._ask(self._thermometer, now_ns, needed=needed)
+            self._ask(self._thermometer, now_ns, needed=needed())
 
     def _ask(self, thermometer: Thermometer, now_ns: int, *, needed: bool) -> TemperatureReading:
         silent = False
@@ -105,7 +105,7 @@ class TemperatureGuard:
         self._fault = reading.fault
         if not reading.fault:
             self._known_ns = reading.read_end_ns
-        self._untold.append(reading)
+        self.untold.append(reading)
         return reading
 
     def broken(
