@@ -115,20 +115,34 @@ def test_a_growing_reference_is_better_than_one_frame():
 
 
 def test_a_window_that_must_move_further_asks_the_same_frames_again():
-    before, after = Specimen((128, 128), 4), Specimen((128, 128), 14)
-    rng = np.random.default_rng(4)
+    scene, rng = Specimen((128, 128), 4), np.random.default_rng(4)
     estimator = DriftEstimator((128, 128), reference_frames=8)
     sigmas_px = []
     for k in range(40):
-        # A stage that goes on while the specimen changes: no frame of then is a reference.
-        at, changed = 0.1 * k + 0.4 * max(k - 20, 0), 0.3 if k >= 16 else 0.0
-        scene = (1 - changed) * before.at(at, -at) + changed * after.at(at, -at)
-        shift = estimator.update(rng.poisson(20 * scene))
+        at = 0.1 * k + 0.4 * max(k - 20, 0)
+        shift = estimator.update(rng.poisson(20 * scene.at(at, -at)))
         assert abs(shift.dx_px + at) < 0.5
         sigmas_px.append(shift.sigma_x_px)
     # By fewer pixels, and not by the one first frame alone.
-    assert 1.1 * sigmas_px[15] < sigmas_px[-1] < 1.5 * sigmas_px[15]
+    assert 1.1 * sigmas_px[15] < max(sigmas_px[16:]) < 1.5 * sigmas_px[15]
     assert estimator.has_learned
+
+
+def test_a_scene_that_fades_tells_less_of_the_shift_and_the_sigma_knows():
+    pulls = []
+    for seed in range(30):
+        rng = np.random.default_rng([seed, 8])
+        scene = Specimen((128, 128), seed)
+        estimator = DriftEstimator((128, 128), reference_frames=16)
+        for _ in range(16):
+            estimator.update(rng.poisson(20 * scene.at(0, 0)))
+        for _ in range(4):
+            true = rng.uniform(-2, 2, 2)
+            faded = 1 + 0.6 * (scene.at(*true) - 1)
+            shift = estimator.update(rng.poisson(20 * faded))
+            pulls.append((shift.dx_px + true[0]) / shift.sigma_x_px)
+            pulls.append((shift.dy_px + true[1]) / shift.sigma_y_px)
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.25
 
 
 def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
