@@ -7,7 +7,7 @@ edge are fitted together, and the covariance of the place allows for all of them
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,9 +163,10 @@ def fit_outline(image: NDArray[np.generic], outline: Outline, look: Look) -> Out
         if isinstance(moved, str):
             return moved
         fit, away = moved
+        # Where nothing is looked at, it goes along with what is beside.
         outline, width = fit.outline.bridged(look.loose(outline)), fit.width_px
         if _rms(away) < CENTRED_PX:
-            return fit
+            return replace(fit, outline=outline)
     return "the fit did not settle"
 
 

@@ -256,3 +256,14 @@ def test_a_front_that_has_come_to_the_far_end_draws_no_length():
     found = pulls(track, true, "length")[-12:]
     assert abs(found.mean()) < 0.9
     assert rms(found) < 1.4
+
+
+def test_a_wire_that_has_cracked_goes_on_growing_at_its_crack():
+    shares = np.concatenate([np.full(6, 0.5), np.linspace(0.5, 1.0, 48)])
+    frames, true, settings = movie("si_nanowire", shares, seed=4, width=256.0, fracture_share=0.55)
+    track = SwellingTracker(settings).track(lambda: frames)
+    assert track.columns["cracks"][-1] == 1
+    for name in ("diameter", "area", "volume"):
+        late = pulls(track, true, name)[-12:]
+        assert abs(late.mean()) < 2.0, name
+        assert rms(late) < 2.2, name
