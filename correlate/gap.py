@@ -270,6 +270,17 @@ def outline(
     return found | coarse, noise
 
 
+def standing_out(excess: Floats, before: Mask) -> Mask:
+    """Return all that stands out of the noise from the left edge on, however faint.
+
+    Parameters
+    ----------
+    excess, before
+        See `outline`.
+    """
+    return _outline(excess, before, 0.0, before, SMOOTH_PX)[0]
+
+
 def _outline(
     excess: Floats, before: Mask, contrast: float, left_behind: Mask | None, smooth_px: float
 ) -> tuple[Mask, float, float]:

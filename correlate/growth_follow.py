@@ -14,10 +14,11 @@ from scipy import ndimage
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
 from correlate.free_ends import Followed, looked_at_again, lowered, matched, on_their_shafts
-from correlate.gap import HALF, Gap, outline
-from correlate.outgrowth import find_ends
+from correlate.gap import HALF, Gap, outline, standing_out
+from correlate.outgrowth import FIRST_SOFT_PX, find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
+from correlate.two_classes import Split, softened, strong_part, two_levels
 
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
@@ -108,17 +109,24 @@ class GrowthFollower:
         Height and width of a frame.
     rises
         +1 for a brighter object, -1 for a darker one.
+    classes
+        2 where what has grown is divided into two by contrast. Its ends are those of the
+        stronger one then, as soon as they are told apart.
     """
 
     gap: Gap
     shape: tuple[int, int]
     rises: int
+    classes: int = 1
     ends: list[Followed] = field(default_factory=list)
     contrast: Contrast = field(default_factory=Contrast)
     _background: Background = field(init=False)
     _recent: Floats = field(init=False)
     _object: Mask = field(init=False)
     _region: Region = field(init=False)
+    _contrasts: tuple[Contrast, Contrast] = field(init=False)
+    _split: Split | None = field(default=None, init=False)
+    _around: Floats = field(init=False)
     _frames: int = field(default=0, init=False)
     _renewed: int = field(default=-RENEW_FRAMES, init=False)
     _travelled: float = field(default=0.0, init=False)
@@ -130,6 +138,8 @@ class GrowthFollower:
         self._background = Background(self.gap)
         self._recent = self.gap.start.copy()
         self._object = np.zeros(self._recent.shape, dtype=bool)
+        self._contrasts = Contrast(), Contrast()
+        self._around = np.zeros(self._recent.shape)
         self._set_region(self._whole, self._object)
 
     def update(self, pixels: NDArray[np.generic], shift: Shift) -> GrowthReading:
@@ -157,11 +167,27 @@ class GrowthFollower:
             sigmas = shift.sigma_x_px, shift.sigma_y_px
             # Where it is being dissolved, what was deep inside is so no more.
             steady = not self._lost and all(f.speed_px > DISSOLVES_PX for f in self.ends)
-            area = self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=steady)
+            area = self._area(pixels, at, beam, sigmas, learns=steady)
         if area is not None and area.outgrown:
             self._travelled = math.inf
         reading = self._foremost(pixels, at, beam[0], shift)
         return replace(reading, area=area, branches=len(self.ends))
+
+    def _area(
+        self,
+        pixels: NDArray[np.generic],
+        at: Placed,
+        beam: tuple[float, float, float],
+        sigmas: tuple[float, float],
+        *,
+        learns: bool,
+    ) -> AreaReading | None:
+        told = None
+        if self._split is not None:
+            told = self._split.measure(pixels, at, beam, self._contrasts, sigmas, learns=learns)
+        if told is not None:
+            return told
+        return self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
 
     # --- where it is -----------------------------------------------------------------------
 
@@ -214,7 +240,13 @@ class GrowthFollower:
         gap, crop = self.gap, self._crop()
         excess = self.rises * (self._recent[crop] - gap.background[crop]) / gap.level[crop]
         known = self.contrast.value if self.contrast.value > 0 else math.nan
+        levels = self._levels(excess, self._object[crop])
+        if levels is not None:
+            known = levels[1]  # the outline of both is that of the weaker one
         mask, _ = outline(excess, self._object[crop], known, self._object[crop])
+        whole = mask
+        if levels is not None:
+            mask, excess = self._stronger(excess, whole, levels, crop)
         if self._lost >= LOST_FRAMES:
             self.ends = []  # where they were thought to be is no hint any more
         sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
@@ -232,11 +264,42 @@ class GrowthFollower:
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
         self._object[:] = False
-        self._object[crop] = mask
-        self._set_region(crop, mask & ~rooted)
+        self._object[crop] = whole
+        self._set_region(crop, mask & ~rooted, mask, levels)
 
-    def _set_region(self, crop: Crop, behind: Mask) -> None:
-        cover = self._object[crop].astype(np.float64)
+    def _levels(self, excess: Floats, before: Mask) -> tuple[float, float] | None:
+        """Return the contrasts of both classes; None where one is asked for, or seen."""
+        if self.classes == 1:
+            return None
+        strong, weak = (contrast.value for contrast in self._contrasts)
+        if strong > weak > 0:
+            return strong, weak
+        return two_levels(excess, standing_out(excess, before))
+
+    def _stronger(
+        self, excess: Floats, whole: Mask, levels: tuple[float, float], crop: Crop
+    ) -> tuple[Mask, Floats]:
+        """Return where the stronger class is, and what stands out with the weaker one around it.
+
+        Over a level that is the weaker one's everywhere, its shape is that of one class.
+        """
+        soft = max((f.end.axis.wide_px for f in self.ends), default=FIRST_SOFT_PX)
+        strong = strong_part(excess, whole, levels, soft)
+        bare = 1 - softened(whole, soft)
+        self._around[:] = 0.0
+        self._around[crop] = self.rises * levels[1] * (1 - bare)
+        return strong, excess + levels[1] * bare
+
+    def _set_region(
+        self,
+        crop: Crop,
+        behind: Mask,
+        strong: Mask | None = None,
+        levels: tuple[float, float] | None = None,
+    ) -> None:
+        whole = self._object[crop]
+        cover = whole.astype(np.float64)
+        moving = np.zeros(cover.shape, dtype=bool)
         ahead = np.zeros(cover.shape, dtype=bool)
         soft = 1.5
         y, x = np.indices(cover.shape, dtype=np.float64)
@@ -248,7 +311,19 @@ class GrowthFollower:
             s, t = axis.along(np.asarray(x), np.asarray(y))
             if followed.end.is_straight and len(self.ends) == 1:
                 cover = np.maximum(axis.cover(s, t, place), cover)
-            ahead |= (s > place - axis.radius_px) & (axis.cover(s, t, place + further) > HALF)
+            begin = place - axis.radius_px
+            soon = axis.cover(s, t, place + further) > HALF
+            ahead |= (s > begin) & soon
+            if strong is None or levels is None:
+                continue
+            # A mean of the last frames lags behind the end.
+            on = axis.cover(s, t, place) > HALF
+            strong = (strong & ~((s > begin) & soon & ~on)) | (whole & on & (s > begin - further))
+            moving |= (s > begin - further) & soon
+            # What is around an end moves with it.
+            deep_px = _layer_px(whole, axis, place, crop[0].start)
+            wide = replace(axis, radius_px=axis.radius_px + deep_px)
+            ahead |= (s > begin) & (wide.cover(s, t, place + deep_px + further) > HALF)
         self._region = Region(
             background=self._background,
             crop=crop,
@@ -258,6 +333,16 @@ class GrowthFollower:
             soft_px=soft,
             rises=self.rises,
         )
+        self._split = None
+        if strong is not None and levels is not None:
+            self._split = Split(
+                region=self._region,
+                mask=whole,
+                strong=strong,
+                moving=moving,
+                behind=behind,
+                levels=levels,
+            )
 
     # --- how far it has come -----------------------------------------------------------------
 
@@ -316,6 +401,7 @@ class GrowthFollower:
             )
         counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
         shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
+        shade *= 1 + self._around[some.rows, some.columns]
         fit = fit_end(
             axis,
             s,
@@ -407,3 +493,14 @@ class GrowthFollower:
             number=followed.number,
             significance=significance,
         )
+
+
+def _layer_px(mask: Mask, axis: Axis, place_px: float, top: int) -> float:
+    """Return how far a mask, of rows from ``top`` on, goes on beyond an end."""
+    x, y = axis.place(place_px)
+    steps = np.arange(mask.shape[1])
+    rows = np.rint(y + steps * math.sin(axis.turn_rad)).astype(np.intp) - top
+    columns = np.rint(x + steps * math.cos(axis.turn_rad)).astype(np.intp)
+    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
+    on = mask[rows[inside], columns[inside]]
+    return float(len(on) if on.all() else np.argmin(on))

@@ -136,10 +136,33 @@ class GrowthScene(Scene):
             for b in self.branches
         ]
 
+    def layer(self, front_m: float, drift_px: tuple[float, float]) -> Floats:
+        """Return which share of each pixel holds a decomposition layer, shape (height, width).
+
+        It is around lithium, and wherever lithium has been.
+        """
+        lithium = self.coverage(front_m, drift_px)
+        around_px = self._growth.layer_m / self.camera.pixel_size_m
+        whole = self.coverage(max(self._most_m, front_m), drift_px, wider_px=around_px)
+        return np.asarray(np.maximum(whole - lithium, 0.0))
+
     def coverage(
-        self, front_m: float, drift_px: tuple[float, float], *, behind: bool | None = None
+        self,
+        front_m: float,
+        drift_px: tuple[float, float],
+        *,
+        behind: bool | None = None,
+        wider_px: float = 0.0,
     ) -> Floats:
-        """Return which share of each pixel holds lithium, shape (height, width)."""
+        """Return which share of each pixel holds lithium, shape (height, width).
+
+        Parameters
+        ----------
+        behind
+            Only what has lost its contact, or only what has not; None for all.
+        wider_px
+            Of what is around lithium by so much, too.
+        """
         dx, dy = drift_px
         height, width = self.shape
         y = np.arange(height)[:, None] - dy
@@ -164,7 +187,7 @@ class GrowthScene(Scene):
                     rods.append((thick_px, to_px, self.radius_px))
             for begin, end, radius in rods:
                 past = np.maximum(np.maximum(begin - along, along - end), 0.0)
-                beyond = np.minimum(beyond, np.hypot(past, across) - radius)
+                beyond = np.minimum(beyond, np.hypot(past, across) - radius - wider_px)
         return np.asarray(special.ndtr(-beyond / self._soft_px))
 
     def _reach_px(self, branch: Branch, path_px: float) -> float:
@@ -182,13 +205,19 @@ class GrowthScene(Scene):
         between = special.ndtr((x - self.root_px) / self._soft_px)
         between = between * special.ndtr((self.target_px - x) / self._soft_px)
         lithium = 1 + p.object_contrast * self.coverage(front_m, drift_px)
+        if p.layer_m > 0:
+            lithium += p.layer_contrast * self.layer(front_m, drift_px)
         level = p.electrode_level * (1 - between) + p.electrolyte_level * between * lithium
         coarse = p.electrode_texture_ratio * (1 - between) + p.electrolyte_texture_ratio * between
         texture = 1 + coarse * self.grains.moved(dx, dy)
         return np.asarray(level * np.maximum(texture, 0.05))
 
     def truth(self, front_m: float) -> Truth:
-        """Return the foremost end, its path, and areas and volumes, in SI units."""
+        """Return the foremost end, its path, and areas and volumes, in SI units.
+
+        With a decomposition layer around a dendrite, its ends are those of lithium, and its
+        area is of both, which `strong_area` and `weak_area` are of one each.
+        """
         size_m, r = self.camera.pixel_size_m, self.radius_px
         pieces = [p for p in self.pieces(front_m) if p.last_px > p.first_px]
         ends = [
@@ -223,6 +252,10 @@ class GrowthScene(Scene):
                 "residual_area": (float(behind.sum()) if apart else 0.0) * size_m**2,
                 "branches": float(len(clear)),
             }
+            if self._growth.layer_m > 0:
+                layer = float((self.layer(front_m, (0.0, 0.0)) * inside).sum()) * size_m**2
+                found |= {"strong_area": found["area"], "weak_area": layer}
+                found["area"] += layer
             return {"dendrite": found}
         area_px = 2 * r * (path_px - r) + math.pi * r**2 / 2
         # Its end is a half-sphere, which holds a third of its radius less than a cylinder.

@@ -54,6 +54,9 @@ OPTIONS = {
     "target_edge": Option(
         kind="length", default=math.nan, about="where the target's edge is, from the root's side"
     ),
+    "classes": Option(
+        kind="number", default=1.0, about="2 to divide what has grown into two by contrast"
+    ),
     "aspect": Option(
         kind="number", default=1.0, about="thickness along the beam over the width that is seen"
     ),
@@ -77,7 +80,7 @@ class GrowthTracker:
     Raises
     ------
     CannotTrack
-        The pixel size is not known.
+        The pixel size is not known, or other classes than one or two are asked for.
     """
 
     options = OPTIONS
@@ -87,6 +90,11 @@ class GrowthTracker:
         if not math.isfinite(settings.pixel_size_m):
             raise CannotTrack(
                 "the growth tracker needs the pixel size; give pixel_size in the experiment file"
+            )
+        if settings.number("classes", OPTIONS) not in {1, 2}:
+            raise CannotTrack(
+                "classes can be 1 or 2: what has grown is measured as a whole, or divided into "
+                "two by contrast"
             )
         self._settings = settings
         self._view = View(settings.word("root", OPTIONS), settings.shape)
@@ -216,7 +224,8 @@ class LiveGrowth:
     ) -> None:
         self._settings, self._view, self._gap = settings, view, gap
         self._estimator = estimator
-        self._follower = GrowthFollower(gap, view.shape, rises)
+        classes = int(settings.number("classes", OPTIONS))
+        self._follower = GrowthFollower(gap, view.shape, rises, classes)
 
     def track(self, frames: Frames) -> Track:
         """Follow it through more frames; each is looked at once."""
@@ -272,13 +281,29 @@ def growth_track(
     unknown = _before_steps(areas["residual_area"], areas["residual_area_sigma"])
     for name in ("residual_area", "residual_area_sigma"):
         areas[name] = np.where(unknown, math.nan, areas[name])
-    volume, volume_sigma = _volume(areas["area"], areas["area_sigma"], radius, spread)
+    metal = areas["area"], areas["area_sigma"]
+    of_classes: dict[str, Floats] = {}
+    if settings.number("classes", OPTIONS) == 2:
+        classes = [None if r.area is None else r.area.classes for r in readings]
+        for name in ("strong", "weak"):
+            for end in ("", "_sigma"):
+                areas[f"{name}_area{end}"] = np.array(
+                    [math.nan if c is None else getattr(c, f"{name}{end}_px") for c in classes]
+                )
+        told = np.array([c is not None for c in classes], dtype=bool)
+        known = np.isfinite(areas["area"])
+        of_classes["classes"] = np.where(known, np.where(told, 2.0, 1.0), math.nan)
+        of_classes["classes_sigma"] = np.where(known, 0.0, math.nan)
+        metal = tuple(
+            np.where(told, areas[f"strong_area{end}"], areas[f"area{end}"]) for end in ("", "_sigma")
+        )
+    volume, volume_sigma = _volume(*metal, radius, spread)
     aspect = settings.number("aspect", OPTIONS)
     volumes = {
         "volume": aspect * volume * size_m**3,
         "volume_sigma": aspect * volume_sigma * size_m**3,
-        "volume_slab": areas["area"] * size_m**2 * settings.depth_m,
-        "volume_slab_sigma": areas["area_sigma"] * size_m**2 * settings.depth_m,
+        "volume_slab": metal[0] * size_m**2 * settings.depth_m,
+        "volume_slab_sigma": metal[1] * size_m**2 * settings.depth_m,
     }
     pixels = {
         "tip_x_px": x_px,
@@ -296,6 +321,7 @@ def growth_track(
         "end_sigma": np.zeros(len(readings)),
         "censored": np.array([float(r.censored) for r in readings]),
         "censored_sigma": np.zeros(len(readings)),
+        **of_classes,
     }
     columns = {name: values * size_m for name, values in lengths.items()}
     columns |= {name: values * size_m**2 for name, values in areas.items()}
@@ -318,7 +344,7 @@ def growth_track(
             **view.edge_back("target", gap.target.x_px),
             "texture": gap.texture,
             "volume_scale_sigma": _scale_sigma(
-                areas["area"], area("shared_sigma_px"), radius, spread
+                metal[0], area("shared_sigma_px"), radius, spread
             ),
             "volume_per_charge": PER_COULOMB_M3.get(settings.word("metal", OPTIONS), math.nan),
         },

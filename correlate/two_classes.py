@@ -1,0 +1,288 @@
+"""What has grown, divided into two classes by contrast: metal and the layer beside it.
+
+Of both classes together the sum of what stands out says nothing. Over a band around their
+boundary it does, as each place there holds one or the other: ``S = c1 A1 + c2 (A - A1)``. So
+blur and a boundary that has moved by less than the band are no error of either area. Away
+from the band a place holds one class or the electrolyte, and its area is ``S / c``.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage, special
+
+from correlate.deposit import (
+    DEEP_WIDTHS,
+    EDGE_COLUMNS,
+    MARGIN_PX,
+    MARGIN_WIDTHS,
+    AreaReading,
+    ClassAreas,
+    Contrast,
+    Pixels,
+    Placed,
+    Region,
+    is_more,
+)
+from correlate.particles import otsu
+from correlate.segmentation import Mask, robust_spread, without_small
+
+SMOOTH_PX = 1.5
+APART_SIGMAS = 3.0  # of each class and of each contrast, by which half of their difference is more
+DEEP_PX, FEWEST_DEEP = 3.0, 30  # from an outline on, and so many pixels: what tells a contrast
+RIM_WIDTHS = 1.5  # a strip of less than twice so many widths of an edge is the edge itself
+LEAST_DEEP_WIDTHS = 2.5
+LEAST_PX = 30
+OUTLINE_SIGMA_PX = 0.5  # of a mask's outline, where a layer is thinner than the band
+Floats = NDArray[np.float64]
+
+
+def depth(mask: Mask) -> Floats:
+    """Return how deep in a mask each pixel is; the mask goes on beyond its left edge."""
+    if mask.all():
+        return np.full(mask.shape, math.inf)
+    padded = np.pad(mask, ((0, 0), (1, 0)), mode="edge")
+    return np.asarray(ndimage.distance_transform_edt(padded)[:, 1:])
+
+
+def two_levels(excess: Floats, mask: Mask) -> tuple[float, float] | None:
+    """Return the higher and the lower contrast of what stands out; None where it has but one.
+
+    Both must be seen deep inside of places of their own, so an edge's softness is no class, and
+    half of what is between them must be more than each spreads, so neither noise nor a slope is.
+
+    Parameters
+    ----------
+    excess
+        Relative brightness beside the background, positive on the object.
+    mask
+        What stands out at all.
+    """
+    smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
+    inner = depth(mask) > DEEP_PX
+    if inner.sum() < 2 * FEWEST_DEEP:
+        return None
+    high = mask & (smooth > otsu(smooth[inner]))
+    levels = []
+    for part in (high, mask & ~high):
+        deep = depth(part) > DEEP_PX
+        if deep.sum() < FEWEST_DEEP:
+            return None
+        levels.append(robust_spread(smooth[deep]))
+    (strong, strong_spread), (weak, weak_spread) = levels
+    if 0.5 * (strong - weak) < APART_SIGMAS * max(strong_spread, weak_spread):
+        return None
+    return strong, weak
+
+
+def strong_part(excess: Floats, mask: Mask, levels: tuple[float, float], soft_px: float) -> Mask:
+    """Return where the stronger class is, of a mask of both.
+
+    A strip as wide as an edge, between what is strong and what is bare, is that edge.
+    """
+    smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
+    strong = without_small(mask & (smooth > 0.5 * sum(levels)), LEAST_PX)
+    weak = without_small(mask & ~strong, LEAST_PX)
+    core = depth(weak) > RIM_WIDTHS * soft_px
+    if not np.any(core):
+        return mask if np.any(strong) else strong
+    return mask & (strong | (ndimage.distance_transform_edt(~core) > 2 * RIM_WIDTHS * soft_px))
+
+
+@dataclass(slots=True)
+class Split:
+    """A region, divided into both classes until it is looked at anew.
+
+    Parameters
+    ----------
+    region
+        Of both.
+    mask, strong
+        Where both are, and the stronger one, shapes as the region's crop.
+    moving
+        Where an end of the stronger class may come or go meanwhile.
+    behind
+        Which parts of the stronger class touch the electrode no more.
+    levels
+        Contrasts of both, about.
+    """
+
+    region: Region
+    mask: Mask
+    strong: Mask
+    moving: Mask
+    behind: Mask
+    levels: tuple[float, float]
+    cover: Floats = field(init=False)
+    _strong: Floats = field(init=False)
+    _both: Floats = field(init=False)
+    _band: Mask = field(init=False)
+    _near_strong: Mask = field(init=False)
+    _is_behind: Mask = field(init=False)
+    _outline_px: float = field(init=False)
+    _deep: tuple[Pixels, Pixels] = field(init=False)
+    _shared: tuple[float, float, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        region, soft = self.region, self.region.soft_px
+        where, weak = region.where, self.mask & ~self.strong
+        from_strong, from_weak = depth(~self.strong), depth(~weak)
+        reach = MARGIN_WIDTHS * soft + MARGIN_PX
+        band = (from_strong <= reach) & (from_weak <= reach) | (self.moving & self.mask)
+        self.cover = softened(self.mask, soft)
+        strong = np.minimum(softened(self.strong, soft), self.cover)
+        self._strong, self._both = strong[where], self.cover[where]
+        self._band, self._near_strong = band[where], (from_strong <= from_weak)[where]
+        # Along the outline of both, within the band, what is covered at all is by the mask.
+        self._outline_px = float((band & self.mask & (depth(self.mask) <= 1)).sum())
+        self._is_behind = np.zeros(int(where.sum()), dtype=bool)
+        if np.any(self.behind):
+            rest = self.strong & ~self.behind
+            self._is_behind = (depth(~self.behind) < depth(~rest))[where]
+        deep = [self._deep_of(part) for part in (self.strong, weak)]
+        background = region.background
+        self._deep = (
+            background.pixels(deep[0], region.crop),
+            background.pixels(deep[1], region.crop),
+        )
+        self._shared = self._shared_variances((deep[0], deep[1]))
+
+    def _deep_of(self, part: Mask) -> Mask:
+        """Return where a class is seen alone and stays meanwhile."""
+        inside, soft = depth(part), self.region.soft_px
+        limit = min(DEEP_WIDTHS * soft, 0.7 * float(np.max(inside, initial=0.0)))
+        deep = (inside > max(limit, LEAST_DEEP_WIDTHS * soft)) & part & ~self.moving
+        deep[:, :2] = False
+        return deep if deep.sum() >= FEWEST_DEEP else np.zeros_like(part)
+
+    def _weights(self, strong: float, weak: float) -> tuple[Floats, Floats]:
+        """Return by how much either area grows with what stands out in each pixel."""
+        apart = 1 / (strong - weak)
+        return (
+            np.where(self._band, apart, np.where(self._near_strong, 1 / strong, 0.0)),
+            np.where(self._band, -apart, np.where(self._near_strong, 0.0, 1 / weak)),
+        )
+
+    def _shared_variances(self, deep: tuple[Mask, Mask]) -> tuple[float, float, float]:
+        """Return what background and texture do to the areas of strong, weak, and both."""
+        region, gap = self.region, self.region.background.gap
+        first, second = self._weights(*self.levels)
+        unknown = gap.unknown[region.crop]
+        counts = gap.background[region.crop] / gap.level[region.crop] ** 2 / gap.frames
+        found = []
+        for weight in (first, second, first + second):
+            whole = np.zeros(region.where.shape)
+            whole[region.where] = weight
+            # The contrasts were seen over the same background.
+            for part, slope in zip(deep, self._slopes(weight), strict=True):
+                whole[part] += slope / max(float(part.sum()), 1.0)
+            rows, columns = np.nonzero(unknown & (whole != 0))
+            texture = gap.by_texture(rows, columns, whole[rows, columns])
+            found.append(float((whole**2 * counts)[~unknown].sum()) + texture)
+        return found[0], found[1], found[2]
+
+    def _slopes(self, weight: Floats) -> tuple[float, float]:
+        """Return the change of an area with either contrast."""
+        weak = self._both - self._strong
+        return -float(weight @ self._strong), -float(weight @ weak)
+
+    def measure(
+        self,
+        pixels: NDArray[np.generic],
+        at: Placed,
+        beam: tuple[float, float, float],
+        contrasts: tuple[Contrast, Contrast],
+        drift_sigma_px: tuple[float, float],
+        *,
+        learns: bool,
+    ) -> AreaReading | None:
+        """Measure both areas, and let the frame add to their contrasts if it may.
+
+        Parameters
+        ----------
+        contrasts
+            Of strong and weak.
+
+        Returns
+        -------
+        AreaReading or None
+            None where the contrasts are not known well enough to tell the classes apart.
+        """
+        region = self.region
+        for contrast, deep in zip(contrasts, self._deep, strict=True):
+            if (learns or not contrast.value > 0) and len(deep):
+                region.add_contrast(pixels, at, beam, contrast, deep, float(len(deep)))
+        strong, weak = (contrast.value for contrast in contrasts)
+        variances = tuple(contrast.variance for contrast in contrasts)
+        if not (weak > 0 and strong - weak > 2 * APART_SIGMAS * math.sqrt(sum(variances))):
+            return None
+        seen = region.seen(pixels, at, beam)
+        count = seen.weight * seen.inside
+        rest = seen.excess - count * (strong * self._strong + weak * (self._both - self._strong))
+
+        def area_of(
+            weight: Floats, cover: Floats, on: Mask, shared: float, outline: float
+        ) -> tuple[float, float, float]:
+            each = np.where(on, count * cover + weight * rest, 0.0)
+            weight = np.where(on, weight, 0.0)
+            edge = float(each[region.near_edge].sum()) / EDGE_COLUMNS
+            by_contrast = sum(
+                slope**2 * variance
+                for slope, variance in zip(self._slopes(weight), variances, strict=True)
+            )
+            by_outline = (outline * OUTLINE_SIGMA_PX * self._outline_px) ** 2
+            root = region.background.gap.root.sigma_px
+            common = shared + by_contrast + by_outline + (edge * root) ** 2
+            own = region.frame_variance(weight, seen, beam, drift_sigma_px)
+            own += (edge * drift_sigma_px[0]) ** 2
+            return float(each.sum()), math.sqrt(own + common), math.sqrt(common)
+
+        first, second = self._weights(strong, weak)
+        every, apart = np.ones(len(rest), dtype=bool), strong - weak
+        strong_px, strong_sigma, strong_shared = area_of(
+            first, self._strong, every, self._shared[0], weak / apart
+        )
+        weak_px, weak_sigma, _ = area_of(
+            second, self._both - self._strong, every, self._shared[1], strong / apart
+        )
+        both_px, both_sigma, _ = area_of(first + second, self._both, every, self._shared[2], 1.0)
+        more, more_variance = region.beside_it(pixels, at, beam)
+        outgrown = is_more(more, more_variance)
+        if outgrown:
+            # Of which class it is, is not known before it is looked at: the outer one is weak.
+            more, spread = more / weak, math.sqrt(more_variance) / weak
+            weak_px, both_px = weak_px + more, both_px + more
+            weak_sigma, both_sigma = math.hypot(weak_sigma, spread, more), math.hypot(
+                both_sigma, spread, more
+            )
+            strong_sigma = math.hypot(strong_sigma, more * weak / strong)
+        behind, behind_sigma = 0.0, float(LEAST_PX)
+        if np.any(self._is_behind):
+            share = float(np.mean(self._is_behind))
+            behind, behind_sigma, _ = area_of(
+                first, self._strong, self._is_behind, self._shared[0] * share, 0.0
+            )
+        return AreaReading(
+            area_px=both_px,
+            sigma_px=both_sigma,
+            shared_sigma_px=strong_shared,
+            behind_px=behind,
+            behind_sigma_px=behind_sigma,
+            outside=not bool(seen.inside.all()),
+            outgrown=outgrown,
+            classes=ClassAreas(
+                strong_px=strong_px,
+                strong_sigma_px=strong_sigma,
+                weak_px=weak_px,
+                weak_sigma_px=weak_sigma,
+            ),
+        )
+
+
+def softened(mask: Mask, soft_px: float) -> Floats:
+    """Return the share of each pixel that is covered by a mask with a soft outline."""
+    if not np.any(mask):
+        return np.zeros(mask.shape)
+    return np.asarray(special.ndtr((depth(mask) - depth(~mask) - np.where(mask, 0.5, -0.5)) / soft_px))
