@@ -18,7 +18,7 @@ from correlate.gap import HALF, Gap, outline, standing_out
 from correlate.outgrowth import FIRST_SOFT_PX, find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
-from correlate.two_classes import Split, softened, strong_part, two_levels
+from correlate.two_classes import SMOOTH_PX, Split, layer_px, softened, strong_part, two_levels
 
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
@@ -127,6 +127,8 @@ class GrowthFollower:
     _contrasts: tuple[Contrast, Contrast] = field(init=False)
     _split: Split | None = field(default=None, init=False)
     _around: Floats = field(init=False)
+    _weak: float = field(default=0.0, init=False)
+    _layer_px: float = field(default=0.0, init=False)
     _frames: int = field(default=0, init=False)
     _renewed: int = field(default=-RENEW_FRAMES, init=False)
     _travelled: float = field(default=0.0, init=False)
@@ -240,13 +242,16 @@ class GrowthFollower:
         gap, crop = self.gap, self._crop()
         excess = self.rises * (self._recent[crop] - gap.background[crop]) / gap.level[crop]
         known = self.contrast.value if self.contrast.value > 0 else math.nan
-        levels = self._levels(excess, self._object[crop])
+        smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
+        levels = self._levels(smooth, excess, self._object[crop])
         if levels is not None:
             known = levels[1]  # the outline of both is that of the weaker one
-        mask, _ = outline(excess, self._object[crop], known, self._object[crop])
-        whole = mask
+        whole, _ = outline(excess, self._object[crop], known, self._object[crop])
+        mask = whole
         if levels is not None:
-            mask, excess = self._stronger(excess, whole, levels, crop)
+            mask = strong_part(smooth, whole, levels)
+            self._layer_px = layer_px(whole, mask)
+            excess = self._filled(excess, whole, levels[1], crop)
         if self._lost >= LOST_FRAMES:
             self.ends = []  # where they were thought to be is no hint any more
         sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
@@ -265,30 +270,33 @@ class GrowthFollower:
         rooted = np.isin(labels, np.unique(labels[:, :3]))
         self._object[:] = False
         self._object[crop] = whole
-        self._set_region(crop, mask & ~rooted, mask, levels)
+        self._set_region(crop, mask & ~rooted, mask, levels, smooth)
 
-    def _levels(self, excess: Floats, before: Mask) -> tuple[float, float] | None:
+    @property
+    def _soft_px(self) -> float:
+        """Return the softness of an outline: a shaft that is blurred by its motion has more."""
+        sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
+        return max(min((axis.wide_px for axis in sure), default=FIRST_SOFT_PX), 1.0)
+
+    def _levels(self, smooth: Floats, excess: Floats, before: Mask) -> tuple[float, float] | None:
         """Return the contrasts of both classes; None where one is asked for, or seen."""
         if self.classes == 1:
             return None
+        found = two_levels(smooth, standing_out(excess, before))
         strong, weak = (contrast.value for contrast in self._contrasts)
-        if strong > weak > 0:
-            return strong, weak
-        return two_levels(excess, standing_out(excess, before))
+        return (strong, weak) if found is None and strong > weak > 0 else found
 
-    def _stronger(
-        self, excess: Floats, whole: Mask, levels: tuple[float, float], crop: Crop
-    ) -> tuple[Mask, Floats]:
-        """Return where the stronger class is, and what stands out with the weaker one around it.
+    def _filled(self, excess: Floats, whole: Mask, weak: float, crop: Crop) -> Floats:
+        """Return what stands out with the weaker class all around.
 
-        Over a level that is the weaker one's everywhere, its shape is that of one class.
+        Over a level that is the same everywhere, the shape of the stronger one is that of
+        something that stands alone.
         """
-        soft = max((f.end.axis.wide_px for f in self.ends), default=FIRST_SOFT_PX)
-        strong = strong_part(excess, whole, levels, soft)
-        bare = 1 - softened(whole, soft)
+        cover = softened(whole, self._soft_px)
         self._around[:] = 0.0
-        self._around[crop] = self.rises * levels[1] * (1 - bare)
-        return strong, excess + levels[1] * bare
+        self._around[crop] = self.rises * weak * cover
+        self._weak = self.rises * weak
+        return excess + weak * (1 - cover)
 
     def _set_region(
         self,
@@ -296,6 +304,7 @@ class GrowthFollower:
         behind: Mask,
         strong: Mask | None = None,
         levels: tuple[float, float] | None = None,
+        smooth: Floats | None = None,
     ) -> None:
         whole = self._object[crop]
         cover = whole.astype(np.float64)
@@ -314,16 +323,17 @@ class GrowthFollower:
             begin = place - axis.radius_px
             soon = axis.cover(s, t, place + further) > HALF
             ahead |= (s > begin) & soon
-            if strong is None or levels is None:
+            if strong is None:
                 continue
-            # A mean of the last frames lags behind the end.
-            on = axis.cover(s, t, place) > HALF
-            strong = (strong & ~((s > begin) & soon & ~on)) | (whole & on & (s > begin - further))
+            # A mean of the last frames lags behind an end and what is around it.
+            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
+            tip = (s > begin) & (wide.cover(s, t, place + self._layer_px) > HALF)
+            whole = whole | tip
+            cover = np.maximum(cover, tip)
+            on = (s > begin - further) & (axis.cover(s, t, place) > HALF)
+            strong = (strong & ~((s > begin) & soon)) | on
             moving |= (s > begin - further) & soon
-            # What is around an end moves with it.
-            deep_px = _layer_px(whole, axis, place, crop[0].start)
-            wide = replace(axis, radius_px=axis.radius_px + deep_px)
-            ahead |= (s > begin) & (wide.cover(s, t, place + deep_px + further) > HALF)
+            ahead |= (s > begin) & (wide.cover(s, t, place + self._layer_px + further) > HALF)
         self._region = Region(
             background=self._background,
             crop=crop,
@@ -334,14 +344,16 @@ class GrowthFollower:
             rises=self.rises,
         )
         self._split = None
-        if strong is not None and levels is not None:
+        if strong is not None and levels is not None and smooth is not None:
             self._split = Split(
                 region=self._region,
                 mask=whole,
                 strong=strong,
                 moving=moving,
                 behind=behind,
+                smooth=smooth,
                 levels=levels,
+                soft_px=self._soft_px,
             )
 
     # --- how far it has come -----------------------------------------------------------------
@@ -401,7 +413,11 @@ class GrowthFollower:
             )
         counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
         shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
-        shade *= 1 + self._around[some.rows, some.columns]
+        if self._weak:
+            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
+            near = self._weak * wide.cover(s, t, expected + self._layer_px)
+            around = self._around[some.rows, some.columns]
+            shade *= 1 + np.where(np.abs(near) > np.abs(around), near, around)
         fit = fit_end(
             axis,
             s,
@@ -493,14 +509,3 @@ class GrowthFollower:
             number=followed.number,
             significance=significance,
         )
-
-
-def _layer_px(mask: Mask, axis: Axis, place_px: float, top: int) -> float:
-    """Return how far a mask, of rows from ``top`` on, goes on beyond an end."""
-    x, y = axis.place(place_px)
-    steps = np.arange(mask.shape[1])
-    rows = np.rint(y + steps * math.sin(axis.turn_rad)).astype(np.intp) - top
-    columns = np.rint(x + steps * math.cos(axis.turn_rad)).astype(np.intp)
-    inside = (rows >= 0) & (rows < mask.shape[0]) & (columns >= 0) & (columns < mask.shape[1])
-    on = mask[rows[inside], columns[inside]]
-    return float(len(on) if on.all() else np.argmin(on))

@@ -30,10 +30,10 @@ from correlate.particles import otsu
 from correlate.segmentation import Mask, robust_spread, without_small
 
 SMOOTH_PX = 1.5
-APART_SIGMAS = 3.0  # of each class and of each contrast, by which half of their difference is more
+APART_SIGMAS = 2.0  # of each class and contrast, by which half of their difference is more
 DEEP_PX, FEWEST_DEEP = 3.0, 30  # from an outline on, and so many pixels: what tells a contrast
-RIM_WIDTHS = 1.5  # a strip of less than twice so many widths of an edge is the edge itself
 LEAST_DEEP_WIDTHS = 2.5
+SETTLED_SHARE = 0.3  # of what is between both contrasts, by which a place may be off its own
 LEAST_PX = 30
 OUTLINE_SIGMA_PX = 0.5  # of a mask's outline, where a layer is thinner than the band
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ def depth(mask: Mask) -> Floats:
     return np.asarray(ndimage.distance_transform_edt(padded)[:, 1:])
 
 
-def two_levels(excess: Floats, mask: Mask) -> tuple[float, float] | None:
+def two_levels(smooth: Floats, mask: Mask) -> tuple[float, float] | None:
     """Return the higher and the lower contrast of what stands out; None where it has but one.
 
     Both must be seen deep inside of places of their own, so an edge's softness is no class, and
@@ -55,12 +55,11 @@ def two_levels(excess: Floats, mask: Mask) -> tuple[float, float] | None:
 
     Parameters
     ----------
-    excess
-        Relative brightness beside the background, positive on the object.
+    smooth
+        Relative brightness beside the background, positive on the object, smoothed.
     mask
         What stands out at all.
     """
-    smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
     inner = depth(mask) > DEEP_PX
     if inner.sum() < 2 * FEWEST_DEEP:
         return None
@@ -77,18 +76,25 @@ def two_levels(excess: Floats, mask: Mask) -> tuple[float, float] | None:
     return strong, weak
 
 
-def strong_part(excess: Floats, mask: Mask, levels: tuple[float, float], soft_px: float) -> Mask:
+def strong_part(smooth: Floats, mask: Mask, levels: tuple[float, float]) -> Mask:
     """Return where the stronger class is, of a mask of both.
 
-    A strip as wide as an edge, between what is strong and what is bare, is that edge.
+    A narrow strip between what is strong and what is bare is the edge of what is strong.
     """
-    smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
     strong = without_small(mask & (smooth > 0.5 * sum(levels)), LEAST_PX)
     weak = without_small(mask & ~strong, LEAST_PX)
-    core = depth(weak) > RIM_WIDTHS * soft_px
+    core = depth(weak) > DEEP_PX
     if not np.any(core):
         return mask if np.any(strong) else strong
-    return mask & (strong | (ndimage.distance_transform_edt(~core) > 2 * RIM_WIDTHS * soft_px))
+    return mask & (strong | (ndimage.distance_transform_edt(~core) > 2 * DEEP_PX))
+
+
+def layer_px(mask: Mask, strong: Mask) -> float:
+    """Return how thick the weaker class is around the stronger one, along most of its outline."""
+    rim = mask & (depth(mask) <= 1)
+    if not np.any(strong) or not np.any(rim):
+        return 0.0
+    return float(np.median(depth(~strong)[rim]))
 
 
 @dataclass(slots=True)
@@ -105,8 +111,12 @@ class Split:
         Where an end of the stronger class may come or go meanwhile.
     behind
         Which parts of the stronger class touch the electrode no more.
+    smooth
+        What stands out in a mean of the last frames, smoothed.
     levels
-        Contrasts of both, about.
+        Contrasts of both in it.
+    soft_px
+        Of their outlines, as pixels see them.
     """
 
     region: Region
@@ -114,7 +124,9 @@ class Split:
     strong: Mask
     moving: Mask
     behind: Mask
+    smooth: Floats
     levels: tuple[float, float]
+    soft_px: float
     cover: Floats = field(init=False)
     _strong: Floats = field(init=False)
     _both: Floats = field(init=False)
@@ -126,7 +138,7 @@ class Split:
     _shared: tuple[float, float, float] = field(init=False)
 
     def __post_init__(self) -> None:
-        region, soft = self.region, self.region.soft_px
+        region, soft = self.region, self.soft_px
         where, weak = region.where, self.mask & ~self.strong
         from_strong, from_weak = depth(~self.strong), depth(~weak)
         reach = MARGIN_WIDTHS * soft + MARGIN_PX
@@ -141,7 +153,8 @@ class Split:
         if np.any(self.behind):
             rest = self.strong & ~self.behind
             self._is_behind = (depth(~self.behind) < depth(~rest))[where]
-        deep = [self._deep_of(part) for part in (self.strong, weak)]
+        parts = zip((self.strong, weak), self.levels, strict=True)
+        deep = [self._deep_of(part, level) for part, level in parts]
         background = region.background
         self._deep = (
             background.pixels(deep[0], region.crop),
@@ -149,11 +162,15 @@ class Split:
         )
         self._shared = self._shared_variances((deep[0], deep[1]))
 
-    def _deep_of(self, part: Mask) -> Mask:
-        """Return where a class is seen alone and stays meanwhile."""
-        inside, soft = depth(part), self.region.soft_px
+    def _deep_of(self, part: Mask, level: float) -> Mask:
+        """Return where a class is seen alone and stays meanwhile.
+
+        What has come or gone within the mean of the last frames has another level there.
+        """
+        inside, soft = depth(part), self.soft_px
         limit = min(DEEP_WIDTHS * soft, 0.7 * float(np.max(inside, initial=0.0)))
-        deep = (inside > max(limit, LEAST_DEEP_WIDTHS * soft)) & part & ~self.moving
+        near = np.abs(self.smooth - level) < SETTLED_SHARE * (self.levels[0] - self.levels[1])
+        deep = (inside > max(limit, LEAST_DEEP_WIDTHS * soft)) & near & ~self.moving
         deep[:, :2] = False
         return deep if deep.sum() >= FEWEST_DEEP else np.zeros_like(part)
 
@@ -216,7 +233,7 @@ class Split:
                 region.add_contrast(pixels, at, beam, contrast, deep, float(len(deep)))
         strong, weak = (contrast.value for contrast in contrasts)
         variances = tuple(contrast.variance for contrast in contrasts)
-        if not (weak > 0 and strong - weak > 2 * APART_SIGMAS * math.sqrt(sum(variances))):
+        if not (weak > 0 and strong - weak > 3 * APART_SIGMAS * math.sqrt(sum(variances))):
             return None
         seen = region.seen(pixels, at, beam)
         count = seen.weight * seen.inside

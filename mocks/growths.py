@@ -215,8 +215,8 @@ class GrowthScene(Scene):
     def truth(self, front_m: float) -> Truth:
         """Return the foremost end, its path, and areas and volumes, in SI units.
 
-        With a decomposition layer around a dendrite, its ends are those of lithium, and its
-        area is of both, which `strong_area` and `weak_area` are of one each.
+        With a decomposition layer around it, the ends are those of lithium and the area is of
+        both, of which `strong_area` and `weak_area` are one each.
         """
         size_m, r = self.camera.pixel_size_m, self.radius_px
         pieces = [p for p in self.pieces(front_m) if p.last_px > p.first_px]
@@ -236,6 +236,9 @@ class GrowthScene(Scene):
             "length": path_px * size_m,
             "tip_distance": (self.target_px - foremost_px) * size_m,
         }
+        layer_m2 = math.nan
+        if self._growth.layer_m > 0:
+            layer_m2 = float((self.layer(front_m, (0.0, 0.0)) * inside).sum()) * size_m**2
         if isinstance(self._growth, DendriteParameters):
             covered = self.coverage(front_m, (0.0, 0.0)) * inside
             behind = self.coverage(front_m, (0.0, 0.0), behind=True) * inside
@@ -252,16 +255,21 @@ class GrowthScene(Scene):
                 "residual_area": (float(behind.sum()) if apart else 0.0) * size_m**2,
                 "branches": float(len(clear)),
             }
-            if self._growth.layer_m > 0:
-                layer = float((self.layer(front_m, (0.0, 0.0)) * inside).sum()) * size_m**2
-                found |= {"strong_area": found["area"], "weak_area": layer}
-                found["area"] += layer
-            return {"dendrite": found}
+            return {"dendrite": _with_layer(found, layer_m2)}
         area_px = 2 * r * (path_px - r) + math.pi * r**2 / 2
         # Its end is a half-sphere, which holds a third of its radius less than a cylinder.
         volume_px = math.pi * r**2 * (path_px - r / 3)
         whole = {"area": area_px * size_m**2, "volume": volume_px * size_m**3}
-        return {"whisker": found | whole}
+        return {"whisker": _with_layer(found | whole, layer_m2)}
+
+
+def _with_layer(found: dict[str, float], layer_m2: float) -> dict[str, float]:
+    """Return what is true with the area of a layer; NaN where there is none."""
+    if math.isnan(layer_m2):
+        return found
+    metal_m2 = found["area"]
+    both = {"area": metal_m2 + layer_m2, "strong_area": metal_m2, "weak_area": layer_m2}
+    return found | both
 
 
 def _side_branches(
