@@ -24,6 +24,7 @@ AWAY_PX = 14.0  # of the background that tells the level of the beam
 MOST_BESIDE = 40_000
 EDGE_COLUMNS = 6  # next to the electrode, that stand for what its edge hides, too
 MEMORY_FRAMES = 60.0
+FEWEST_DEEP = 4
 Floats = NDArray[np.float64]
 Crop = tuple[slice, slice]
 
@@ -44,9 +45,9 @@ class Contrast:
     _cover: float = 0.0
     _noise: float = 0.0
 
-    def add(self, total: float, cover: float, variance: float) -> None:
-        """Add what stands out over the inner pixels of a frame, and their cover."""
-        keep = 1 - 1 / MEMORY_FRAMES
+    def add(self, total: float, cover: float, variance: float, frames: int = 1) -> None:
+        """Add what stands out over the inner pixels of some frames, and their cover."""
+        keep = (1 - 1 / MEMORY_FRAMES) ** frames
         self._sum = keep * self._sum + total
         self._cover = keep * self._cover + cover
         self._noise = keep**2 * self._noise + variance
@@ -341,7 +342,9 @@ class Region:
             None where no contrast is known.
         """
         if learns or not contrast.value > 0:
-            self.add_contrast(pixels, at, beam, contrast, self._deep, self._deep_cover)
+            excess, variance = self.deep(pixels, at, beam, self._deep)
+            if len(excess) and self._deep_cover > 0:
+                contrast.add(float(excess.sum()), self._deep_cover, float(variance.sum()))
         if not contrast.value > 0:
             return None
         seen, gap = self.seen(pixels, at, beam), self.background.gap
@@ -428,22 +431,20 @@ class Region:
         shared = float(inside.sum()) ** 2 * level_variance / level**2
         return float(excess.sum()), float(variance.sum()) * (1 + level / frames) + shared + 1e-12
 
-    def add_contrast(
+    def deep(
         self,
         pixels: NDArray[np.generic],
         at: Placed,
         beam: tuple[float, float, float],
-        contrast: Contrast,
-        deep: Pixels,
-        cover: float,
-    ) -> None:
-        """Let what stands out in pixels deep inside, with their cover, add to a contrast."""
+        some: Pixels,
+    ) -> tuple[Floats, Floats]:
+        """Return what stands out in pixels deep inside, and its variance; empty out of the field.
+
+        So are both where there are too few pixels.
+        """
         level, _, noise = beam
-        if len(deep) < 4 or cover <= 0:
-            return
-        counts, background, inside = read(pixels, deep, at)
-        if not inside.all():
-            return
-        total = float(np.sum(self.rises * (counts / level - background) / deep.level))
-        variance = noise * float(np.sum(counts / level**2 / deep.level**2))
-        contrast.add(total, cover, variance)
+        counts, background, inside = read(pixels, some, at)
+        if len(some) < FEWEST_DEEP or not inside.all():
+            return np.zeros(0), np.zeros(0)
+        excess = self.rises * (counts / level - background) / some.level
+        return excess, noise * counts / level**2 / some.level**2

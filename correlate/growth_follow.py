@@ -343,18 +343,24 @@ class GrowthFollower:
             soft_px=soft,
             rises=self.rises,
         )
-        self._split = None
-        if strong is not None and levels is not None and smooth is not None:
-            self._split = Split(
-                region=self._region,
-                mask=whole,
-                strong=strong,
-                moving=moving,
-                behind=behind,
-                smooth=smooth,
-                levels=levels,
-                soft_px=self._soft_px,
-            )
+        before, self._split = self._split, None
+        if strong is None or levels is None or smooth is None:
+            return
+        self._split = Split(
+            region=self._region,
+            mask=whole,
+            strong=strong,
+            moving=moving,
+            behind=behind,
+            smooth=smooth,
+            levels=levels,
+            soft_px=self._soft_px,
+        )
+        if before is not None:
+            before.followed_by(self._split, self._contrasts)
+            both = np.zeros((2, *self._object.shape), dtype=bool)
+            both[0][crop], both[1][crop] = strong, whole & ~strong
+            self._split.unseen_px = before.changed_px(*both)
 
     # --- how far it has come -----------------------------------------------------------------
 

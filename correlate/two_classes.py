@@ -97,6 +97,30 @@ def layer_px(mask: Mask, strong: Mask) -> float:
     return float(np.median(depth(~strong)[rim]))
 
 
+class Told:
+    """What pixels deep inside of a class tell of its contrast until it is looked at anew.
+
+    Those in which something else came meanwhile are left out then.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._total, self._noise = np.zeros(count), np.zeros(count)
+        self._frames = 0
+
+    def add(self, excess: Floats, variance: Floats) -> None:
+        """Add a frame; an empty one is none."""
+        if len(excess):
+            self._total += excess
+            self._noise += variance
+            self._frames += 1
+
+    def tell(self, contrast: Contrast, stayed: Mask) -> None:
+        """Let the pixels that stayed in their class add to its contrast."""
+        if self._frames and stayed.sum() >= FEWEST_DEEP:
+            total, noise = float(self._total[stayed].sum()), float(self._noise[stayed].sum())
+            contrast.add(total, float(stayed.sum()) * self._frames, noise, self._frames)
+
+
 @dataclass(slots=True)
 class Split:
     """A region, divided into both classes until it is looked at anew.
@@ -117,6 +141,9 @@ class Split:
         Contrasts of both in it.
     soft_px
         Of their outlines, as pixels see them.
+    unseen_px
+        Area that may change from one class to the other away from their boundary, as it did
+        before: a branch that comes out is seen by the mean of the last frames only later.
     """
 
     region: Region
@@ -127,14 +154,18 @@ class Split:
     smooth: Floats
     levels: tuple[float, float]
     soft_px: float
+    unseen_px: float = 0.0
     cover: Floats = field(init=False)
+    deep_masks: tuple[Mask, Mask] = field(init=False)
     _strong: Floats = field(init=False)
     _both: Floats = field(init=False)
     _band: Mask = field(init=False)
     _near_strong: Mask = field(init=False)
     _is_behind: Mask = field(init=False)
     _outline_px: float = field(init=False)
+    _elsewhere: tuple[Mask, Mask] = field(init=False)
     _deep: tuple[Pixels, Pixels] = field(init=False)
+    _told: tuple["Told", "Told"] = field(init=False)
     _shared: tuple[float, float, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,11 +173,13 @@ class Split:
         where, weak = region.where, self.mask & ~self.strong
         from_strong, from_weak = depth(~self.strong), depth(~weak)
         reach = MARGIN_WIDTHS * soft + MARGIN_PX
-        band = (from_strong <= reach) & (from_weak <= reach) | (self.moving & self.mask)
+        band = (from_strong <= reach) & (from_weak <= reach)
+        band |= self.moving & self.mask
         self.cover = softened(self.mask, soft)
         strong = np.minimum(softened(self.strong, soft), self.cover)
         self._strong, self._both = strong[where], self.cover[where]
         self._band, self._near_strong = band[where], (from_strong <= from_weak)[where]
+        self._elsewhere = self.strong & ~band, weak & ~band
         # Along the outline of both, within the band, what is covered at all is by the mask.
         self._outline_px = float((band & self.mask & (depth(self.mask) <= 1)).sum())
         self._is_behind = np.zeros(int(where.sum()), dtype=bool)
@@ -156,11 +189,37 @@ class Split:
         parts = zip((self.strong, weak), self.levels, strict=True)
         deep = [self._deep_of(part, level) for part, level in parts]
         background = region.background
+        shape = background.gap.background.shape
+        self.deep_masks = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
+        for whole, part in zip(self.deep_masks, deep, strict=True):
+            whole[region.crop] = part
         self._deep = (
             background.pixels(deep[0], region.crop),
             background.pixels(deep[1], region.crop),
         )
+        self._told = Told(len(self._deep[0])), Told(len(self._deep[1]))
         self._shared = self._shared_variances((deep[0], deep[1]))
+
+    def followed_by(self, other: "Split", contrasts: tuple[Contrast, Contrast]) -> None:
+        """Let what is deep inside of its class in another, later one, too, add to contrasts."""
+        for contrast, told, deep, later in zip(
+            contrasts, self._told, self._deep, other.deep_masks, strict=True
+        ):
+            told.tell(contrast, later[deep.rows, deep.columns])
+
+    def changed_px(self, strong: Mask, weak: Mask) -> float:
+        """Return the net area that has changed its class away from the boundary.
+
+        Parameters
+        ----------
+        strong, weak
+            Where the classes are now, shapes as the gap.
+        """
+        was_strong, was_weak = self._elsewhere
+        rows, columns = self.region.crop
+        came = was_weak & strong[rows, columns]
+        gone = was_strong & weak[rows, columns]
+        return abs(float(came.sum()) - float(gone.sum()))
 
     def _deep_of(self, part: Mask, level: float) -> Mask:
         """Return where a class is seen alone and stays meanwhile.
@@ -228,9 +287,9 @@ class Split:
             None where the contrasts are not known well enough to tell the classes apart.
         """
         region = self.region
-        for contrast, deep in zip(contrasts, self._deep, strict=True):
-            if (learns or not contrast.value > 0) and len(deep):
-                region.add_contrast(pixels, at, beam, contrast, deep, float(len(deep)))
+        if learns:
+            for told, deep in zip(self._told, self._deep, strict=True):
+                told.add(*region.deep(pixels, at, beam, deep))
         strong, weak = (contrast.value for contrast in contrasts)
         variances = tuple(contrast.variance for contrast in contrasts)
         if not (weak > 0 and strong - weak > 3 * APART_SIGMAS * math.sqrt(sum(variances))):
@@ -264,6 +323,8 @@ class Split:
         weak_px, weak_sigma, _ = area_of(
             second, self._both - self._strong, every, self._shared[1], strong / apart
         )
+        strong_sigma = math.hypot(strong_sigma, self.unseen_px)
+        weak_sigma = math.hypot(weak_sigma, self.unseen_px * strong / weak)
         both_px, both_sigma, _ = area_of(first + second, self._both, every, self._shared[2], 1.0)
         more, more_variance = region.beside_it(pixels, at, beam)
         outgrown = is_more(more, more_variance)
