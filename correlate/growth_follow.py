@@ -18,7 +18,7 @@ from correlate.gap import HALF, Gap, outline, standing_out
 from correlate.outgrowth import FIRST_SOFT_PX, find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
-from correlate.two_classes import SMOOTH_PX, Split, layer_px, softened, strong_part, two_levels
+from correlate.two_classes import SMOOTH_PX, Split, layer_px, settled_parts, softened, strong_part, two_levels
 
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
@@ -268,9 +268,12 @@ class GrowthFollower:
         self._count += len(found)
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
+        behind = mask & ~rooted
+        if levels is not None:
+            behind = settled_parts(behind, smooth, levels)
         self._object[:] = False
         self._object[crop] = whole
-        self._set_region(crop, mask & ~rooted, mask, levels, smooth)
+        self._set_region(crop, behind, mask, levels, smooth)
 
     @property
     def _soft_px(self) -> float:

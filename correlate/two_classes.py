@@ -27,7 +27,7 @@ from correlate.deposit import (
     is_more,
 )
 from correlate.particles import otsu
-from correlate.segmentation import Mask, robust_spread, without_small
+from correlate.segmentation import EIGHT, Mask, robust_spread, without_small
 
 SMOOTH_PX = 1.5
 APART_SIGMAS = 2.0  # of each class and contrast, by which half of their difference is more
@@ -89,6 +89,19 @@ def strong_part(smooth: Floats, mask: Mask, levels: tuple[float, float]) -> Mask
     return mask & (strong | (ndimage.distance_transform_edt(~core) > 2 * DEEP_PX))
 
 
+def settled_parts(mask: Mask, smooth: Floats, levels: tuple[float, float]) -> Mask:
+    """Return the parts of a mask of the stronger class that stay where they are.
+
+    What an end has just come to is fainter in a mean of the last frames, and falls into parts.
+    """
+    labels, count = ndimage.label(mask, EIGHT)
+    if count == 0:
+        return mask
+    middle = np.atleast_1d(ndimage.median(smooth, labels, np.arange(1, count + 1)))
+    least = levels[0] - SETTLED_SHARE * (levels[0] - levels[1])
+    return np.concatenate([[False], middle > least])[labels]
+
+
 def layer_px(mask: Mask, strong: Mask) -> float:
     """Return how thick the weaker class is around the stronger one, along most of its outline."""
     rim = mask & (depth(mask) <= 1)
@@ -142,8 +155,9 @@ class Split:
     soft_px
         Of their outlines, as pixels see them.
     unseen_px
-        Area that may change from one class to the other away from their boundary, as it did
-        before: a branch that comes out is seen by the mean of the last frames only later.
+        Area that may change from one class to the other away from their boundary, and come
+        beside the region, as it did before: a branch that comes out is seen by the mean of
+        the last frames only later.
     """
 
     region: Region
@@ -154,7 +168,7 @@ class Split:
     smooth: Floats
     levels: tuple[float, float]
     soft_px: float
-    unseen_px: float = 0.0
+    unseen_px: tuple[float, float] = (0.0, 0.0)
     cover: Floats = field(init=False)
     deep_masks: tuple[Mask, Mask] = field(init=False)
     _strong: Floats = field(init=False)
@@ -207,19 +221,24 @@ class Split:
         ):
             told.tell(contrast, later[deep.rows, deep.columns])
 
-    def changed_px(self, strong: Mask, weak: Mask) -> float:
-        """Return the net area that has changed its class away from the boundary.
+    def changed_px(self, strong: Mask, weak: Mask) -> tuple[float, float]:
+        """Return what was not seen to come.
+
+        That is the net area of what is another class now, away from the boundary, and the
+        area of both where nothing was looked for.
 
         Parameters
         ----------
         strong, weak
             Where the classes are now, shapes as the gap.
         """
-        was_strong, was_weak = self._elsewhere
         rows, columns = self.region.crop
-        came = was_weak & strong[rows, columns]
-        gone = was_strong & weak[rows, columns]
-        return abs(float(came.sum()) - float(gone.sum()))
+        was_strong, was_weak = self._elsewhere
+        came = np.count_nonzero(was_weak & strong[rows, columns])
+        gone = np.count_nonzero(was_strong & weak[rows, columns])
+        beside = strong | weak
+        beside[rows, columns] &= ~self.region.where
+        return abs(float(came) - float(gone)), float(np.count_nonzero(beside))
 
     def _deep_of(self, part: Mask, level: float) -> Mask:
         """Return where a class is seen alone and stays meanwhile.
@@ -323,9 +342,11 @@ class Split:
         weak_px, weak_sigma, _ = area_of(
             second, self._both - self._strong, every, self._shared[1], strong / apart
         )
-        strong_sigma = math.hypot(strong_sigma, self.unseen_px)
-        weak_sigma = math.hypot(weak_sigma, self.unseen_px * strong / weak)
+        changes, comes = self.unseen_px
+        strong_sigma = math.hypot(strong_sigma, changes)
+        weak_sigma = math.hypot(weak_sigma, changes * strong / weak, comes)
         both_px, both_sigma, _ = area_of(first + second, self._both, every, self._shared[2], 1.0)
+        both_sigma = math.hypot(both_sigma, changes * apart / weak, comes)
         more, more_variance = region.beside_it(pixels, at, beam)
         outgrown = is_more(more, more_variance)
         if outgrown:

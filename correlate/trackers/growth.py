@@ -148,7 +148,8 @@ class GrowthTracker:
                 "the electrodes are with root_edge and target_edge"
             )
         rises = 1 if self._settings.word("contrast", OPTIONS) == "bright" else -1
-        gap = learn_gap(mean, parts, count, edges, rises)
+        two = self._settings.number("classes", OPTIONS) == 2
+        gap = learn_gap(mean, parts, count, edges, rises, faint=two)
         # What was learned is looked at again: onto the same reference.
         return LiveGrowth(self._settings, view, gap, estimator, rises)
 
