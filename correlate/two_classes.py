@@ -30,7 +30,7 @@ from correlate.particles import otsu
 from correlate.segmentation import EIGHT, Mask, robust_spread, without_small
 
 SMOOTH_PX = 1.5
-APART_SIGMAS = 2.0  # of each class and contrast, by which half of their difference is more
+APART_SIGMAS = 2.5  # of each class and contrast, by which half of their difference is more
 DEEP_PX, FEWEST_DEEP = 3.0, 30  # from an outline on, and so many pixels: what tells a contrast
 LEAST_DEEP_WIDTHS = 2.5
 SETTLED_SHARE = 0.3  # of what is between both contrasts, by which a place may be off its own
@@ -51,7 +51,8 @@ def two_levels(smooth: Floats, mask: Mask) -> tuple[float, float] | None:
     """Return the higher and the lower contrast of what stands out; None where it has but one.
 
     Both must be seen deep inside of places of their own, so an edge's softness is no class, and
-    half of what is between them must be more than each spreads, so neither noise nor a slope is.
+    half of each step, to the background and between both, must be more than each spreads, so
+    neither noise nor a slope is one.
 
     Parameters
     ----------
@@ -71,7 +72,8 @@ def two_levels(smooth: Floats, mask: Mask) -> tuple[float, float] | None:
             return None
         levels.append(robust_spread(smooth[deep]))
     (strong, strong_spread), (weak, weak_spread) = levels
-    if 0.5 * (strong - weak) < APART_SIGMAS * max(strong_spread, weak_spread):
+    step = min(strong - weak, weak)
+    if 0.5 * step < APART_SIGMAS * max(strong_spread, weak_spread):
         return None
     return strong, weak
 
