@@ -344,7 +344,11 @@ class Region:
         if learns or not contrast.value > 0:
             excess, variance = self.deep(pixels, at, beam, self._deep)
             if len(excess) and self._deep_cover > 0:
-                contrast.add(float(excess.sum()), self._deep_cover, float(variance.sum()))
+                bright = len(excess) + self.rises * float(excess.sum())
+                by_level = (bright / beam[0]) ** 2 * beam[1]
+                contrast.add(
+                    float(excess.sum()), self._deep_cover, float(variance.sum()) + by_level
+                )
         if not contrast.value > 0:
             return None
         seen, gap = self.seen(pixels, at, beam), self.background.gap
@@ -410,11 +414,12 @@ class Region:
         """
         level, level_variance, _ = beam
         whole, weight = self._whole, factor * seen.weight
+        bright = float(np.sum(weight + self.rises * factor * seen.excess))
         slope_x = float(np.sum(weight * whole.right / whole.level))
         slope_y = float(np.sum(weight * whole.down / whole.level))
         return (
             float(np.sum(factor**2 * seen.variance))
-            + (float(weight.sum()) / level) ** 2 * level_variance
+            + (bright / level) ** 2 * level_variance
             + (slope_x * drift_sigma_px[0]) ** 2
             + (slope_y * drift_sigma_px[1]) ** 2
         )
@@ -438,9 +443,9 @@ class Region:
         beam: tuple[float, float, float],
         some: Pixels,
     ) -> tuple[Floats, Floats]:
-        """Return what stands out in pixels deep inside, and its variance; empty out of the field.
+        """Return what stands out in pixels deep inside, and its variance by counts.
 
-        So are both where there are too few pixels.
+        Both are empty where some are out of the field, or too few.
         """
         level, _, noise = beam
         counts, background, inside = read(pixels, some, at)

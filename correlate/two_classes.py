@@ -120,20 +120,23 @@ class Told:
 
     def __init__(self, count: int) -> None:
         self._total, self._noise = np.zeros(count), np.zeros(count)
-        self._frames = 0
+        self._frames, self._level = 0, 0.0
 
-    def add(self, excess: Floats, variance: Floats) -> None:
-        """Add a frame; an empty one is none."""
+    def add(self, excess: Floats, variance: Floats, level_variance: float) -> None:
+        """Add a frame, with the relative variance of its level; an empty one is none."""
         if len(excess):
             self._total += excess
             self._noise += variance
+            self._level += level_variance
             self._frames += 1
 
-    def tell(self, contrast: Contrast, stayed: Mask) -> None:
+    def tell(self, contrast: Contrast, stayed: Mask, rises: int) -> None:
         """Let the pixels that stayed in their class add to its contrast."""
-        if self._frames and stayed.sum() >= FEWEST_DEEP:
+        count = int(stayed.sum())
+        if self._frames and count >= FEWEST_DEEP:
             total, noise = float(self._total[stayed].sum()), float(self._noise[stayed].sum())
-            contrast.add(total, float(stayed.sum()) * self._frames, noise, self._frames)
+            noise += (count + rises * total / self._frames) ** 2 * self._level
+            contrast.add(total, float(count) * self._frames, noise, self._frames)
 
 
 @dataclass(slots=True)
@@ -221,7 +224,7 @@ class Split:
         for contrast, told, deep, later in zip(
             contrasts, self._told, self._deep, other.deep_masks, strict=True
         ):
-            told.tell(contrast, later[deep.rows, deep.columns])
+            told.tell(contrast, later[deep.rows, deep.columns], self.region.rises)
 
     def changed_px(self, strong: Mask, weak: Mask) -> tuple[float, float]:
         """Return what was not seen to come.
@@ -310,7 +313,7 @@ class Split:
         region = self.region
         if learns:
             for told, deep in zip(self._told, self._deep, strict=True):
-                told.add(*region.deep(pixels, at, beam, deep))
+                told.add(*region.deep(pixels, at, beam, deep), beam[1] / beam[0] ** 2)
         strong, weak = (contrast.value for contrast in contrasts)
         variances = tuple(contrast.variance for contrast in contrasts)
         if not (weak > 0 and strong - weak > 3 * APART_SIGMAS * math.sqrt(sum(variances))):
