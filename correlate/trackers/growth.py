@@ -295,9 +295,7 @@ def growth_track(
         known = np.isfinite(areas["area"])
         of_classes["classes"] = np.where(known, np.where(told, 2.0, 1.0), math.nan)
         of_classes["classes_sigma"] = np.where(known, 0.0, math.nan)
-        metal = tuple(
-            np.where(told, areas[f"strong_area{end}"], areas[f"area{end}"]) for end in ("", "_sigma")
-        )
+        metal = areas["strong_area"], areas["strong_area_sigma"]
     volume, volume_sigma = _volume(*metal, radius, spread)
     aspect = settings.number("aspect", OPTIONS)
     volumes = {
