@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LITHIUM_M3_MOL = 13.02e-6
 TREE_SEED = 11
 NECK_RATIO = 4.0  # of the radius: what dissolves first of a branch that is left behind
+# Of the cube of the radius: what two crossing cylinders share on one side (Archimedes), at a
+# right angle, and a half-sphere.
+SHARED_RATIO, CAP_RATIO = 8 / 3, 2 * math.pi / 3
 Floats = NDArray[np.float64]
 
 
@@ -83,11 +86,22 @@ class GrowthScene(Scene):
                 f"px along does not fit into a field of {width} x {height} px; take larger pixels"
             )
 
+    def _hidden_px(self, branch: Branch) -> float:
+        """Return how much of a branch's length adds no volume: it is in the trunk, or its end."""
+        if branch.begin_px == 0:
+            return 0.0
+        sine = abs(math.sin(branch.turn_rad - self.branches[0].turn_rad))
+        return max(SHARED_RATIO / sine - CAP_RATIO, 0.0) * self.radius_px / math.pi
+
+    def _length_px(self, branch: Branch, path_px: float) -> float:
+        """Return the length of a cylinder that holds what has grown along one path so far."""
+        return max(path_px - branch.begin_px - self._hidden_px(branch), 0.0)
+
     def _volume_px(self, path_px: float, *, left_behind: bool | None = None) -> float:
-        """Return the volume of what has grown so far along every path, without its ends."""
+        """Return the volume of what has grown so far along every path."""
         area = math.pi * self.radius_px**2
         return area * sum(
-            max(path_px - b.begin_px, 0.0)
+            self._length_px(b, path_px)
             for b in self.branches
             if left_behind is None or b.is_left_behind is left_behind
         )
@@ -120,9 +134,11 @@ class GrowthScene(Scene):
         grown_px, left_px = self._grown_px(self._most_m), self._grown_px(front_m)
         most_px = self._path_px(grown_px)
         neck_px, area = NECK_RATIO * self.radius_px, math.pi * self.radius_px**2
-        lengths = [max(most_px - b.begin_px, 0.0) for b in self.branches if b.is_left_behind]
-        necks_px = area * sum(min(length, neck_px) for length in lengths)
-        behind_px = area * sum(max(length - neck_px, 0.0) for length in lengths)
+        lengths = [most_px - b.begin_px - neck_px for b in self.branches if b.is_left_behind]
+        # Beyond its neck a branch has a round end on either side.
+        ends_px = 2 * CAP_RATIO * self.radius_px**3
+        behind_px = sum(area * length + ends_px for length in lengths if length > 0)
+        necks_px = self._volume_px(most_px, left_behind=True) - behind_px
         neck, path = 1.0, self._path_px(left_px)
         if necks_px > 0:
             neck = math.sqrt(max(1 - (grown_px - left_px) / necks_px, 0.0))
