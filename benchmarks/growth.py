@@ -36,7 +36,7 @@ PEER_EVERY = 6
 TARGET_HZ = 20.0
 DENDRITE_FRAME_S, DENDRITE_FRAMES = 0.25, 312
 # Rests, plating at 5 pA, and stripping: s and C.
-DENDRITE_CHARGE_C = ((0, 0.0), (15, 0.0), (45, 150e-12), (50, 150e-12), (68, 60e-12))
+DENDRITE_CHARGE_C = ((0, 0.0), (15, 0.0), (45, 150e-12), (50, 150e-12), (65, 75e-12))
 QUANTITIES = ("length", "tip_x", "tip_distance", "area", "velocity")
 
 

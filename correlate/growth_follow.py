@@ -18,7 +18,15 @@ from correlate.gap import HALF, Gap, outline, standing_out
 from correlate.outgrowth import FIRST_SOFT_PX, find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
-from correlate.two_classes import SMOOTH_PX, Split, layer_px, settled_parts, softened, strong_part, two_levels
+from correlate.two_classes import (
+    SMOOTH_PX,
+    Split,
+    layer_px,
+    settled_parts,
+    softened,
+    strong_part,
+    two_levels,
+)
 
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
@@ -76,6 +84,8 @@ class GrowthReading:
         Free ends that are seen.
     censored
         The object has left the field.
+    cut
+        A border of the field cuts the object, beside the electrodes: it is larger than its area.
     """
 
     shift: Shift
@@ -93,6 +103,7 @@ class GrowthReading:
     area: AreaReading | None = None
     branches: int = 0
     censored: bool = False
+    cut: bool = False
     significance: float = math.nan
     reason: str = ""
 
@@ -129,6 +140,7 @@ class GrowthFollower:
     _around: Floats = field(init=False)
     _weak: float = field(default=0.0, init=False)
     _layer_px: float = field(default=0.0, init=False)
+    _cut: bool = field(default=False, init=False)
     _frames: int = field(default=0, init=False)
     _renewed: int = field(default=-RENEW_FRAMES, init=False)
     _travelled: float = field(default=0.0, init=False)
@@ -173,7 +185,7 @@ class GrowthFollower:
         if area is not None and area.outgrown:
             self._travelled = math.inf
         reading = self._foremost(pixels, at, beam[0], shift)
-        return replace(reading, area=area, branches=len(self.ends))
+        return replace(reading, area=area, branches=len(self.ends), cut=self._cut)
 
     def _area(
         self,
@@ -271,6 +283,8 @@ class GrowthFollower:
         behind = mask & ~rooted
         if levels is not None:
             behind = settled_parts(behind, smooth, levels)
+        above, below = crop[0].start == 0, crop[0].stop == self._recent.shape[0]
+        self._cut = bool((above and mask[0].any()) or (below and mask[-1].any()))
         self._object[:] = False
         self._object[crop] = whole
         self._set_region(crop, behind, mask, levels, smooth)

@@ -358,8 +358,9 @@ class Split:
             # Of which class it is, is not known before it is looked at: the outer one is weak.
             more, spread = more / weak, math.sqrt(more_variance) / weak
             weak_px, both_px = weak_px + more, both_px + more
-            weak_sigma, both_sigma = math.hypot(weak_sigma, spread, more), math.hypot(
-                both_sigma, spread, more
+            weak_sigma, both_sigma = (
+                math.hypot(weak_sigma, spread, more),
+                math.hypot(both_sigma, spread, more),
             )
             strong_sigma = math.hypot(strong_sigma, more * weak / strong)
         behind, behind_sigma = 0.0, float(LEAST_PX)
@@ -389,4 +390,6 @@ def softened(mask: Mask, soft_px: float) -> Floats:
     """Return the share of each pixel that is covered by a mask with a soft outline."""
     if not np.any(mask):
         return np.zeros(mask.shape)
-    return np.asarray(special.ndtr((depth(mask) - depth(~mask) - np.where(mask, 0.5, -0.5)) / soft_px))
+    return np.asarray(
+        special.ndtr((depth(mask) - depth(~mask) - np.where(mask, 0.5, -0.5)) / soft_px)
+    )

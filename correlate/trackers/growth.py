@@ -296,6 +296,9 @@ def growth_track(
         of_classes["classes"] = np.where(known, np.where(told, 2.0, 1.0), math.nan)
         of_classes["classes_sigma"] = np.where(known, 0.0, math.nan)
         metal = areas["strong_area"], areas["strong_area_sigma"]
+    # There is more of it than is seen.
+    cut = np.array([r.cut for r in readings], dtype=bool)
+    metal = np.where(cut, math.nan, metal[0]), np.where(cut, math.nan, metal[1])
     volume, volume_sigma = _volume(*metal, radius, spread)
     aspect = settings.number("aspect", OPTIONS)
     volumes = {
@@ -342,9 +345,7 @@ def growth_track(
             **view.edge_back("root", gap.root.x_px),
             **view.edge_back("target", gap.target.x_px),
             "texture": gap.texture,
-            "volume_scale_sigma": _scale_sigma(
-                metal[0], area("shared_sigma_px"), radius, spread
-            ),
+            "volume_scale_sigma": _scale_sigma(metal[0], area("shared_sigma_px"), radius, spread),
             "volume_per_charge": PER_COULOMB_M3.get(settings.word("metal", OPTIONS), math.nan),
         },
         drift=drift_columns([view.shift_back(r.shift) for r in readings]),
