@@ -390,7 +390,8 @@ class Region:
         whole = self._whole
         counts, background, inside = read(pixels, whole, at)
         excess = self.rises * (counts / level - background) / whole.level
-        variance = noise * np.maximum(counts, level * background) / level**2 / whole.level**2
+        # Counts are their own variance, without bias in a sum.
+        variance = noise * counts / level**2 / whole.level**2
         weight = np.ones(len(whole))
         if np.any(self.near_edge):
             hidden_px = at.rest_x_px - 0.5 - self.background.gap.edge_px
