@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from correlate.drift import DriftEstimator
 from correlate.gap import Edge, Gap, columns_between, find_edge, learn_gap
-from correlate.growth_follow import RENEW_FRAMES, GrowthFollower, GrowthReading
+from correlate.growth_follow import RENEW_FRAMES, GrowthFollower
+from correlate.growth_reading import GrowthReading
 from correlate.kinematics import windowed_velocity
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
