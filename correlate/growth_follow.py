@@ -243,7 +243,10 @@ class GrowthFollower:
         self._cut = bool((above and mask[0].any()) or (below and mask[-1].any()))
         self._object[:] = False
         self._object[crop] = whole
-        self._set_region(crop, behind, mask, levels, smooth)
+        if levels is None:
+            self._set_region(crop, behind)
+        else:
+            self._set_region(crop, behind, mask, levels, smooth)
 
     @property
     def _soft_px(self) -> float:
