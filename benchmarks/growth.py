@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scene_movies import Floats, Movie, Pulls, errors, heading, movie
 from scipy import ndimage
 
+from correlate.faraday import volume_balance
 from correlate.particles import otsu
 from correlate.trackers.growth import GrowthTracker, with_velocity
 from mocks.growths import GrowthScene
@@ -34,9 +35,11 @@ PIXEL_M, FRAME_S = 4e-9, 0.2
 EDGE_FRAMES = 6  # beside a change of speed, in which a window's slope is none of an instant
 PEER_EVERY = 6
 TARGET_HZ = 20.0
-DENDRITE_FRAME_S, DENDRITE_FRAMES = 0.25, 312
+DENDRITE_FRAME_S, DENDRITE_FRAMES = 0.25, 240
 # Rests, plating at 5 pA, and stripping: s and C.
-DENDRITE_CHARGE_C = ((0, 0.0), (15, 0.0), (45, 150e-12), (50, 150e-12), (68, 60e-12))
+DENDRITE_HEIGHT = 272  # px; no branch leaves the field
+LAYER = {"layer_m": 50e-9, "layer_contrast": 0.15}
+DENDRITE_CHARGE_C = ((0, 0.0), (15, 0.0), (40, 125e-12), (45, 125e-12), (58, 60e-12))
 QUANTITIES = ("length", "tip_x", "tip_distance", "area", "velocity")
 
 
@@ -285,32 +288,56 @@ def speed() -> None:
 
 
 def dendrites(seeds: int) -> None:
-    """Print errors and pulls of dendrites that are plated and then stripped, in SI units."""
+    """Print errors and pulls of dendrites that are plated and stripped, bare and in a layer."""
     t_s = np.arange(DENDRITE_FRAMES) * DENDRITE_FRAME_S
     at_s, at_C = np.array(DENDRITE_CHARGE_C).T
     charge_C = np.interp(t_s, at_s, at_C)
-    scenario, pulls = load("li_dendrite_liquid"), Pulls()
-    valid: list[float] = []
-    for seed in range(1, seeds + 1):
-        front_m = charge_C.max() / scenario.cell.charge_per_m_C
-        seen = movie(
-            "li_dendrite_liquid",
-            seed,
-            DENDRITE_FRAMES,
-            front_m=front_m,
-            shares=charge_C / charge_C.max(),
-            frame_s=DENDRITE_FRAME_S,
+    scenario = load("li_dendrite_liquid")
+    names = ("length", "tip_distance", "velocity", "area", "residual_area", "branches")
+    for layer in ({}, LAYER):
+        title = "li_dendrite_liquid" + (", in a layer" if layer else "")
+        pulls, valid, told, ratios = Pulls(), [], [], []
+        for seed in range(1, seeds + 1):
+            front_m = charge_C.max() / scenario.cell.charge_per_m_C
+            seen = movie(
+                "li_dendrite_liquid",
+                seed,
+                DENDRITE_FRAMES,
+                front_m=front_m,
+                options={"classes": 2.0} if layer else {},
+                shares=charge_C / charge_C.max(),
+                frame_s=DENDRITE_FRAME_S,
+                height=DENDRITE_HEIGHT,
+                **layer,
+            )
+            track = GrowthTracker(seen.settings).track(lambda seen=seen: seen.frames)
+            size_m = seen.settings.pixel_size_m
+            track = with_velocity(track, (t_s * 1e9).astype(np.int64), 2.0, size_m)
+            truth = {**seen.truth, "velocity": np.gradient(seen.truth["length"], t_s)}
+            classes = track.columns.get("classes", np.full(len(t_s), 2.0))
+            for name in (*names, "strong_area", "weak_area") if layer else names:
+                # Before two classes are told, an area is of no known class.
+                rows = np.where(classes == 2, truth[name], np.nan)
+                error, sigma = errors(track, name, rows)
+                pulls.add(name, error[np.isfinite(error)], sigma[np.isfinite(error)])
+            valid.append(float(np.mean(track.valid)))
+            told.append(float(np.mean(classes == 2)))
+            balance = volume_balance(
+                charge_C,
+                np.where(track.valid, track.columns["volume"], np.nan),
+                track.columns["volume_sigma"],
+                scale_sigma=track.attributes["volume_scale_sigma"],
+                expected_m3_C=track.attributes["volume_per_charge"],
+            )
+            ratios.append((balance.ratio, balance.ratio_sigma))
+        heading()
+        pulls.show(title)
+        ratio, sigma = np.array(ratios).T
+        print(
+            f"valid {np.mean(valid):.2f}, classes told {np.mean(told):.2f}, volume over that of "
+            f"the charge {ratio.mean():.3f} (claimed {rms(sigma):.3f}, pull "
+            f"{rms((ratio - 1) / sigma):.2f})"
         )
-        track = GrowthTracker(seen.settings).track(lambda seen=seen: seen.frames)
-        size_m = seen.settings.pixel_size_m
-        track = with_velocity(track, (t_s * 1e9).astype(np.int64), 2.0, size_m)
-        truth = {**seen.truth, "velocity": np.gradient(seen.truth["length"], t_s)}
-        for name in ("length", "tip_distance", "velocity", "area", "residual_area", "branches"):
-            pulls.add(name, *errors(track, name, truth[name]))
-        valid.append(float(np.mean(track.valid)))
-    heading()
-    pulls.show("li_dendrite_liquid")
-    print(f"valid {np.mean(valid):.2f}")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ AWAY_PX = 14.0  # of the background that tells the level of the beam
 MOST_BESIDE = 40_000
 EDGE_COLUMNS = 6  # next to the electrode, that stand for what its edge hides, too
 MEMORY_FRAMES = 60.0
+FEWEST_DEEP = 4
 Floats = NDArray[np.float64]
 Crop = tuple[slice, slice]
 
@@ -44,9 +45,9 @@ class Contrast:
     _cover: float = 0.0
     _noise: float = 0.0
 
-    def add(self, total: float, cover: float, variance: float) -> None:
-        """Add what stands out over the inner pixels of a frame, and their cover."""
-        keep = 1 - 1 / MEMORY_FRAMES
+    def add(self, total: float, cover: float, variance: float, frames: int = 1) -> None:
+        """Add what stands out over the inner pixels of some frames, and their cover."""
+        keep = (1 - 1 / MEMORY_FRAMES) ** frames
         self._sum = keep * self._sum + total
         self._cover = keep * self._cover + cover
         self._noise = keep**2 * self._noise + variance
@@ -153,6 +154,16 @@ def read(pixels: NDArray[np.generic], some: Pixels, at: Placed) -> tuple[Floats,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAreas:
+    """The areas of two classes that differ by their contrast, in px^2, with their sigmas."""
+
+    strong_px: float
+    strong_sigma_px: float
+    weak_px: float
+    weak_sigma_px: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AreaReading:
     """The area in one frame, in px^2.
 
@@ -168,6 +179,8 @@ class AreaReading:
         A part of the region is out of the field.
     outgrown
         Something stands out beside the region, too, and was added.
+    classes
+        What the area is of; None where no two classes are told apart.
     """
 
     area_px: float
@@ -177,6 +190,32 @@ class AreaReading:
     behind_sigma_px: float
     outside: bool
     outgrown: bool
+    classes: ClassAreas | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What stands out in the pixels of a region, in one frame.
+
+    Parameters
+    ----------
+    excess, variance
+        Relative brightness beside the background, by its weight; 0 out of the field.
+    weight
+        Of pixels that stand for what the electrode's edge hides, too; 1 of all others.
+    inside
+        Which are in the field.
+    """
+
+    excess: Floats
+    variance: Floats
+    weight: Floats
+    inside: Mask
+
+
+def is_more(total: float, variance: float) -> bool:
+    """Return whether something stands out beside a region."""
+    return total > RING_SIGMAS * math.sqrt(variance)
 
 
 @dataclass(slots=True)
@@ -210,10 +249,11 @@ class Region:
     soft_px: float
     rises: int
     beside: Pixels = field(init=False)
+    where: Mask = field(init=False)
+    near_edge: Mask = field(init=False)
     _whole: Pixels = field(init=False)
     _ring: Pixels = field(init=False)
     _is_behind: Mask = field(init=False)
-    _near_edge: Mask = field(init=False)
     _deep: Pixels = field(init=False)
     _shared: float = field(init=False)
     _deep_cover: float = field(init=False)
@@ -223,6 +263,7 @@ class Region:
         away = ndimage.distance_transform_edt(~(mask | self.ahead))
         region = (away <= MARGIN_WIDTHS * self.soft_px + MARGIN_PX) | self.ahead
         self.beside = self.background.some(away > AWAY_PX, self.crop)
+        self.where = region
         self._whole = whole = self.background.pixels(region, self.crop)
         ring = ~region & (away <= MARGIN_WIDTHS * self.soft_px + MARGIN_PX + RING_PX)
         self._ring = self.background.pixels(ring, self.crop)
@@ -239,7 +280,7 @@ class Region:
             other = ndimage.distance_transform_edt(~rest) if np.any(rest) else np.inf
             labels = (nearer < other)[region]
         self._is_behind = labels
-        self._near_edge = (whole.columns < EDGE_COLUMNS) & (gap.root.x_px > 0)
+        self.near_edge = (whole.columns < EDGE_COLUMNS) & (gap.root.x_px > 0)
         # What background and texture do to sum and contrast alike.
         area = max(float(self.cover.sum()), 1.0)
         weight = region.astype(np.float64)
@@ -300,39 +341,29 @@ class Region:
         AreaReading or None
             None where no contrast is known.
         """
-        level, level_variance, noise = beam
         if learns or not contrast.value > 0:
-            self._add_contrast(pixels, at, beam, contrast)
+            excess, variance = self.deep(pixels, at, beam, self._deep)
+            if len(excess) and self._deep_cover > 0:
+                bright = len(excess) + self.rises * float(excess.sum())
+                by_level = (bright / beam[0]) ** 2 * beam[1]
+                contrast.add(
+                    float(excess.sum()), self._deep_cover, float(variance.sum()) + by_level
+                )
         if not contrast.value > 0:
             return None
-        whole, gap = self._whole, self.background.gap
-        counts, background, inside = read(pixels, whole, at)
-        excess = self.rises * (counts / level - background) / whole.level
-        variance = noise * np.maximum(counts, level * background) / level**2 / whole.level**2
-        weight = np.ones(len(whole))
-        if np.any(self._near_edge):
-            hidden_px = at.rest_x_px - 0.5 - gap.edge_px
-            weight[self._near_edge] += hidden_px / EDGE_COLUMNS
-        excess, variance = np.where(inside, weight * excess, 0.0), weight**2 * variance
-        slope_x = float(np.sum(weight * whole.right / whole.level))
-        slope_y = float(np.sum(weight * whole.down / whole.level))
-        edge = float(excess[self._near_edge].sum()) / EDGE_COLUMNS
+        seen, gap = self.seen(pixels, at, beam), self.background.gap
+        excess, every = seen.excess, np.ones(len(self._whole), dtype=bool)
+        edge = float(excess[self.near_edge].sum()) / EDGE_COLUMNS
 
         def area_of(on: Mask, shared: float, edge: float) -> tuple[float, float]:
             area = float(excess[on].sum()) / contrast.value
-            share = float(np.mean(on)) if len(on) else 0.0
-            own = float(variance[on].sum())
-            beam_part = (float(weight[on].sum()) / level) ** 2 * level_variance
-            moved = (share * slope_x) ** 2 * drift_sigma_px[0] ** 2
-            moved += (share * slope_y) ** 2 * drift_sigma_px[1] ** 2
-            moved += edge**2 * (gap.root.sigma_px**2 + drift_sigma_px[0] ** 2)
-            total = own + beam_part + moved + shared + area**2 * contrast.variance
-            return area, math.sqrt(total) / contrast.value
+            own = self.frame_variance(on.astype(np.float64), seen, beam, drift_sigma_px)
+            own += edge**2 * (gap.root.sigma_px**2 + drift_sigma_px[0] ** 2)
+            return area, math.sqrt(own + shared + area**2 * contrast.variance) / contrast.value
 
-        every = np.ones(len(whole), dtype=bool)
         area, sigma = area_of(every, self._shared, edge)
-        more, more_variance = self._beside_it(pixels, at, beam)
-        outgrown = more > RING_SIGMAS * math.sqrt(more_variance)
+        more, more_variance = self.beside_it(pixels, at, beam)
+        outgrown = is_more(more, more_variance)
         if outgrown:
             area += more / contrast.value
             sigma = math.hypot(sigma, math.sqrt(more_variance) / contrast.value)
@@ -347,11 +378,54 @@ class Region:
             shared_sigma_px=math.sqrt(common) / contrast.value,
             behind_px=behind,
             behind_sigma_px=behind_sigma,
-            outside=not bool(inside.all()),
+            outside=not bool(seen.inside.all()),
             outgrown=outgrown,
         )
 
-    def _beside_it(
+    def seen(
+        self, pixels: NDArray[np.generic], at: Placed, beam: tuple[float, float, float]
+    ) -> Seen:
+        """Return what stands out in each pixel of the region."""
+        level, _, noise = beam
+        whole = self._whole
+        counts, background, inside = read(pixels, whole, at)
+        excess = self.rises * (counts / level - background) / whole.level
+        # Counts are their own variance, without bias in a sum.
+        variance = noise * counts / level**2 / whole.level**2
+        weight = np.ones(len(whole))
+        if np.any(self.near_edge):
+            hidden_px = at.rest_x_px - 0.5 - self.background.gap.edge_px
+            weight[self.near_edge] += hidden_px / EDGE_COLUMNS
+        excess = np.where(inside, weight * excess, 0.0)
+        return Seen(excess=excess, variance=weight**2 * variance, weight=weight, inside=inside)
+
+    def frame_variance(
+        self,
+        factor: Floats,
+        seen: Seen,
+        beam: tuple[float, float, float],
+        drift_sigma_px: tuple[float, float],
+    ) -> float:
+        """Return the variance of a sum of what stands out: of counts, beam and drift.
+
+        Parameters
+        ----------
+        factor
+            By which each pixel is in the sum.
+        """
+        level, level_variance, _ = beam
+        whole, weight = self._whole, factor * seen.weight
+        bright = float(np.sum(weight + self.rises * factor * seen.excess))
+        slope_x = float(np.sum(weight * whole.right / whole.level))
+        slope_y = float(np.sum(weight * whole.down / whole.level))
+        return (
+            float(np.sum(factor**2 * seen.variance))
+            + (bright / level) ** 2 * level_variance
+            + (slope_x * drift_sigma_px[0]) ** 2
+            + (slope_y * drift_sigma_px[1]) ** 2
+        )
+
+    def beside_it(
         self, pixels: NDArray[np.generic], at: Placed, beam: tuple[float, float, float]
     ) -> tuple[float, float]:
         """Return what stands out in the ring around the region, and its variance."""
@@ -363,20 +437,20 @@ class Region:
         shared = float(inside.sum()) ** 2 * level_variance / level**2
         return float(excess.sum()), float(variance.sum()) * (1 + level / frames) + shared + 1e-12
 
-    def _add_contrast(
+    def deep(
         self,
         pixels: NDArray[np.generic],
         at: Placed,
         beam: tuple[float, float, float],
-        contrast: Contrast,
-    ) -> None:
+        some: Pixels,
+    ) -> tuple[Floats, Floats]:
+        """Return what stands out in pixels deep inside, and its variance by counts.
+
+        Both are empty where some are out of the field, or too few.
+        """
         level, _, noise = beam
-        if len(self._deep) < 4 or self._deep_cover <= 0:
-            return
-        counts, background, inside = read(pixels, self._deep, at)
-        if not inside.all():
-            return
-        deep_level = self._deep.level
-        total = float(np.sum(self.rises * (counts / level - background) / deep_level))
-        variance = noise * float(np.sum(counts / level**2 / deep_level**2))
-        contrast.add(total, self._deep_cover, variance)
+        counts, background, inside = read(pixels, some, at)
+        if len(some) < FEWEST_DEEP or not inside.all():
+            return np.zeros(0), np.zeros(0)
+        excess = self.rises * (counts / level - background) / some.level
+        return excess, noise * counts / level**2 / some.level**2

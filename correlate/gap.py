@@ -163,6 +163,8 @@ def learn_gap(
     frames: int,
     edges: tuple[Edge, Edge],
     rises: int,
+    *,
+    faint: bool = False,
 ) -> Gap:
     """Learn the background from the mean of the first frames.
 
@@ -176,7 +178,14 @@ def learn_gap(
         Of root and target.
     rises
         +1 for an object that is brighter than the background, -1 for a darker one.
+    faint
+        What stands out by less than half of the object is part of it, too.
     """
+
+    def stands_out(excess: Floats, before: Mask) -> Mask:
+        found, _ = outline(excess, before)
+        return found | standing_out(excess, before) if faint else found
+
     root, target = edges
     first, last = columns_between(root, target, mean.shape[1])
     part, (start, end) = mean[:, first:last], (p[:, first:last] for p in parts)
@@ -184,11 +193,11 @@ def learn_gap(
     covered = np.zeros(part.shape, dtype=bool)
     for image in (part, end):
         excess = rises * (image - level) / level
-        covered |= outline(excess, covered)[0]
+        covered |= stands_out(excess, covered)
     if np.any(covered):
         level = plane(part, ~_grown(covered, 8.0))
         for image in (part, end):
-            covered |= outline(rises * (image - level) / level, covered)[0]
+            covered |= stands_out(rises * (image - level) / level, covered)
     unknown = _grown(covered, HIDES_PX) if np.any(covered) else covered
     texture, grain_px = _texture(part, level, unknown)
     if np.any(covered):
@@ -268,6 +277,17 @@ def outline(
     # What is wide and faint stands out of what is smoother.
     coarse, _, _ = _outline(excess, before, math.nan, left_behind, COARSE_PX)
     return found | coarse, noise
+
+
+def standing_out(excess: Floats, before: Mask) -> Mask:
+    """Return all that stands out of the noise from the left edge on, however faint.
+
+    Parameters
+    ----------
+    excess, before
+        See `outline`.
+    """
+    return _outline(excess, before, 0.0, before, SMOOTH_PX)[0]
 
 
 def _outline(

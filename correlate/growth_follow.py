@@ -14,10 +14,32 @@ from scipy import ndimage
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
 from correlate.free_ends import Followed, looked_at_again, lowered, matched, on_their_shafts
-from correlate.gap import HALF, Gap, outline
-from correlate.outgrowth import find_ends
+from correlate.gap import HALF, Gap, outline, standing_out
+from correlate.growth_reading import (
+    BEHIND_ONLY,
+    GOES_ON,
+    JUMPED,
+    LEFT,
+    NO_LEVEL,
+    NOT_FOUND,
+    ODD,
+    TOUCHES,
+    UNSEEN,
+    UNSETTLED,
+    GrowthReading,
+)
+from correlate.outgrowth import FIRST_SOFT_PX, find_ends
 from correlate.segmentation import EIGHT, Mask
 from correlate.shaft import Axis, fit_end
+from correlate.two_classes import (
+    SMOOTH_PX,
+    Split,
+    layer_px,
+    settled_parts,
+    softened,
+    strong_part,
+    two_levels,
+)
 
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
@@ -40,60 +62,6 @@ PATH_SIGMA_RATIO = 0.5  # of the width, by which a curved way is uncertain at le
 Floats = NDArray[np.float64]
 
 DISSOLVES_PX = -0.2  # speed of an end, per frame
-NOT_FOUND = "no object stands out in the gap"
-UNSEEN = "no step stands out where the end should be"
-GOES_ON = "what lies before the end stands out as well"
-ODD = "what is seen is no straight, round end"
-UNSETTLED = "the fit did not settle"
-JUMPED = "a jump beyond what the end can move"
-LEFT = "the end has left the field: length and area are lower bounds"
-TOUCHES = "the end touches the other electrode"
-NO_LEVEL = "too little of the background is in the field"
-BEHIND_ONLY = "nothing touches the electrode any more"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GrowthReading:
-    """What one frame tells, in px; the reason is empty where the foremost end was found.
-
-    Parameters
-    ----------
-    along_px, along_sigma_px
-        The way to the foremost end; the sigma is that of this frame and its
-        drift, without what all frames share.
-    length_px, length_sigma_px
-        Of the way from the edge to that end.
-    x_px, y_px
-        Of that end, in reference coordinates.
-    distance_px, distance_sigma_px
-        From that end to the target's edge.
-    axis, number
-        Of that end; other ends have other numbers.
-    area
-        None where it was not measured.
-    branches
-        Free ends that are seen.
-    censored
-        The object has left the field.
-    """
-
-    shift: Shift
-    along_px: float = math.nan
-    along_sigma_px: float = math.nan
-    length_px: float = math.nan
-    length_sigma_px: float = math.nan
-    x_px: float = math.nan
-    y_px: float = math.nan
-    end_sigma_px: float = math.nan
-    distance_px: float = math.nan
-    distance_sigma_px: float = math.nan
-    axis: Axis | None = None
-    number: int = 0
-    area: AreaReading | None = None
-    branches: int = 0
-    censored: bool = False
-    significance: float = math.nan
-    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -108,17 +76,27 @@ class GrowthFollower:
         Height and width of a frame.
     rises
         +1 for a brighter object, -1 for a darker one.
+    classes
+        2 where what has grown is divided into two by contrast. Its ends are those of the
+        stronger one then, as soon as they are told apart.
     """
 
     gap: Gap
     shape: tuple[int, int]
     rises: int
+    classes: int = 1
     ends: list[Followed] = field(default_factory=list)
     contrast: Contrast = field(default_factory=Contrast)
     _background: Background = field(init=False)
     _recent: Floats = field(init=False)
     _object: Mask = field(init=False)
     _region: Region = field(init=False)
+    _contrasts: tuple[Contrast, Contrast] = field(init=False)
+    _split: Split | None = field(default=None, init=False)
+    _around: Floats = field(init=False)
+    _weak: float = field(default=0.0, init=False)
+    _layer_px: float = field(default=0.0, init=False)
+    _cut: bool = field(default=False, init=False)
     _frames: int = field(default=0, init=False)
     _renewed: int = field(default=-RENEW_FRAMES, init=False)
     _travelled: float = field(default=0.0, init=False)
@@ -130,6 +108,8 @@ class GrowthFollower:
         self._background = Background(self.gap)
         self._recent = self.gap.start.copy()
         self._object = np.zeros(self._recent.shape, dtype=bool)
+        self._contrasts = Contrast(), Contrast()
+        self._around = np.zeros(self._recent.shape)
         self._set_region(self._whole, self._object)
 
     def update(self, pixels: NDArray[np.generic], shift: Shift) -> GrowthReading:
@@ -157,11 +137,27 @@ class GrowthFollower:
             sigmas = shift.sigma_x_px, shift.sigma_y_px
             # Where it is being dissolved, what was deep inside is so no more.
             steady = not self._lost and all(f.speed_px > DISSOLVES_PX for f in self.ends)
-            area = self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=steady)
+            area = self._area(pixels, at, beam, sigmas, learns=steady)
         if area is not None and area.outgrown:
             self._travelled = math.inf
         reading = self._foremost(pixels, at, beam[0], shift)
-        return replace(reading, area=area, branches=len(self.ends))
+        return replace(reading, area=area, branches=len(self.ends), cut=self._cut)
+
+    def _area(
+        self,
+        pixels: NDArray[np.generic],
+        at: Placed,
+        beam: tuple[float, float, float],
+        sigmas: tuple[float, float],
+        *,
+        learns: bool,
+    ) -> AreaReading | None:
+        told = None
+        if self._split is not None:
+            told = self._split.measure(pixels, at, beam, self._contrasts, sigmas, learns=learns)
+        if told is not None:
+            return told
+        return self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
 
     # --- where it is -----------------------------------------------------------------------
 
@@ -214,7 +210,16 @@ class GrowthFollower:
         gap, crop = self.gap, self._crop()
         excess = self.rises * (self._recent[crop] - gap.background[crop]) / gap.level[crop]
         known = self.contrast.value if self.contrast.value > 0 else math.nan
-        mask, _ = outline(excess, self._object[crop], known, self._object[crop])
+        smooth = ndimage.gaussian_filter(excess, SMOOTH_PX)
+        levels = self._levels(smooth, excess, self._object[crop])
+        if levels is not None:
+            known = levels[1]  # the outline of both is that of the weaker one
+        whole, _ = outline(excess, self._object[crop], known, self._object[crop])
+        mask = whole
+        if levels is not None:
+            mask = strong_part(smooth, whole, levels)
+            self._layer_px = layer_px(whole, mask)
+            excess = self._filled(excess, whole, levels[1], crop)
         if self._lost >= LOST_FRAMES:
             self.ends = []  # where they were thought to be is no hint any more
         sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
@@ -231,12 +236,55 @@ class GrowthFollower:
         self._count += len(found)
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
+        behind = mask & ~rooted
+        if levels is not None:
+            behind = settled_parts(behind, smooth, levels)
+        above, below = crop[0].start == 0, crop[0].stop == self._recent.shape[0]
+        self._cut = bool((above and mask[0].any()) or (below and mask[-1].any()))
         self._object[:] = False
-        self._object[crop] = mask
-        self._set_region(crop, mask & ~rooted)
+        self._object[crop] = whole
+        if levels is None:
+            self._set_region(crop, behind)
+        else:
+            self._set_region(crop, behind, mask, levels, smooth)
 
-    def _set_region(self, crop: Crop, behind: Mask) -> None:
-        cover = self._object[crop].astype(np.float64)
+    @property
+    def _soft_px(self) -> float:
+        """Return the softness of an outline: a shaft that is blurred by its motion has more."""
+        sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
+        return max(min((axis.wide_px for axis in sure), default=FIRST_SOFT_PX), 1.0)
+
+    def _levels(self, smooth: Floats, excess: Floats, before: Mask) -> tuple[float, float] | None:
+        """Return the contrasts of both classes; None where one is asked for, or seen."""
+        if self.classes == 1:
+            return None
+        found = two_levels(smooth, standing_out(excess, before))
+        strong, weak = (contrast.value for contrast in self._contrasts)
+        return (strong, weak) if found is None and strong > weak > 0 else found
+
+    def _filled(self, excess: Floats, whole: Mask, weak: float, crop: Crop) -> Floats:
+        """Return what stands out with the weaker class all around.
+
+        Over a level that is the same everywhere, the shape of the stronger one is that of
+        something that stands alone.
+        """
+        cover = softened(whole, self._soft_px)
+        self._around[:] = 0.0
+        self._around[crop] = self.rises * weak * cover
+        self._weak = self.rises * weak
+        return excess + weak * (1 - cover)
+
+    def _set_region(
+        self,
+        crop: Crop,
+        behind: Mask,
+        strong: Mask | None = None,
+        levels: tuple[float, float] | None = None,
+        smooth: Floats | None = None,
+    ) -> None:
+        whole = self._object[crop]
+        cover = whole.astype(np.float64)
+        moving = np.zeros(cover.shape, dtype=bool)
         ahead = np.zeros(cover.shape, dtype=bool)
         soft = 1.5
         y, x = np.indices(cover.shape, dtype=np.float64)
@@ -248,7 +296,20 @@ class GrowthFollower:
             s, t = axis.along(np.asarray(x), np.asarray(y))
             if followed.end.is_straight and len(self.ends) == 1:
                 cover = np.maximum(axis.cover(s, t, place), cover)
-            ahead |= (s > place - axis.radius_px) & (axis.cover(s, t, place + further) > HALF)
+            begin = place - axis.radius_px
+            soon = axis.cover(s, t, place + further) > HALF
+            ahead |= (s > begin) & soon
+            if strong is None:
+                continue
+            # A mean of the last frames lags behind an end and what is around it.
+            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
+            tip = (s > begin) & (wide.cover(s, t, place + self._layer_px) > HALF)
+            whole = whole | tip
+            cover = np.maximum(cover, tip)
+            on = (s > begin - further) & (axis.cover(s, t, place) > HALF)
+            strong = (strong & ~((s > begin) & soon)) | on
+            moving |= (s > begin - further) & soon
+            ahead |= (s > begin) & (wide.cover(s, t, place + self._layer_px + further) > HALF)
         self._region = Region(
             background=self._background,
             crop=crop,
@@ -258,6 +319,24 @@ class GrowthFollower:
             soft_px=soft,
             rises=self.rises,
         )
+        before, self._split = self._split, None
+        if strong is None or levels is None or smooth is None:
+            return
+        self._split = Split(
+            region=self._region,
+            mask=whole,
+            strong=strong,
+            moving=moving,
+            behind=behind,
+            smooth=smooth,
+            levels=levels,
+            soft_px=self._soft_px,
+        )
+        if before is not None:
+            before.followed_by(self._split, self._contrasts)
+            both = np.zeros((2, *self._object.shape), dtype=bool)
+            both[0][crop], both[1][crop] = strong, whole & ~strong
+            self._split.unseen_px = before.changed_px(*both)
 
     # --- how far it has come -----------------------------------------------------------------
 
@@ -316,6 +395,11 @@ class GrowthFollower:
             )
         counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
         shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
+        if self._weak:
+            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
+            near = self._weak * wide.cover(s, t, expected + self._layer_px)
+            around = self._around[some.rows, some.columns]
+            shade *= 1 + np.where(np.abs(near) > np.abs(around), near, around)
         fit = fit_end(
             axis,
             s,

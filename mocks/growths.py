@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LITHIUM_M3_MOL = 13.02e-6
 TREE_SEED = 11
 NECK_RATIO = 4.0  # of the radius: what dissolves first of a branch that is left behind
+# Of the cube of the radius: what two crossing cylinders share on one side (Archimedes), at a
+# right angle, and a half-sphere.
+SHARED_RATIO, CAP_RATIO = 8 / 3, 2 * math.pi / 3
 Floats = NDArray[np.float64]
 
 
@@ -83,11 +86,22 @@ class GrowthScene(Scene):
                 f"px along does not fit into a field of {width} x {height} px; take larger pixels"
             )
 
+    def _hidden_px(self, branch: Branch) -> float:
+        """Return how much of a branch's length adds no volume: it is in the trunk, or its end."""
+        if branch.begin_px == 0:
+            return 0.0
+        sine = abs(math.sin(branch.turn_rad - self.branches[0].turn_rad))
+        return max(SHARED_RATIO / sine - CAP_RATIO, 0.0) * self.radius_px / math.pi
+
+    def _length_px(self, branch: Branch, path_px: float) -> float:
+        """Return the length of a cylinder that holds what has grown along one path so far."""
+        return max(path_px - branch.begin_px - self._hidden_px(branch), 0.0)
+
     def _volume_px(self, path_px: float, *, left_behind: bool | None = None) -> float:
-        """Return the volume of what has grown so far along every path, without its ends."""
+        """Return the volume of what has grown so far along every path."""
         area = math.pi * self.radius_px**2
         return area * sum(
-            max(path_px - b.begin_px, 0.0)
+            self._length_px(b, path_px)
             for b in self.branches
             if left_behind is None or b.is_left_behind is left_behind
         )
@@ -120,9 +134,11 @@ class GrowthScene(Scene):
         grown_px, left_px = self._grown_px(self._most_m), self._grown_px(front_m)
         most_px = self._path_px(grown_px)
         neck_px, area = NECK_RATIO * self.radius_px, math.pi * self.radius_px**2
-        lengths = [max(most_px - b.begin_px, 0.0) for b in self.branches if b.is_left_behind]
-        necks_px = area * sum(min(length, neck_px) for length in lengths)
-        behind_px = area * sum(max(length - neck_px, 0.0) for length in lengths)
+        lengths = [most_px - b.begin_px - neck_px for b in self.branches if b.is_left_behind]
+        # Beyond its neck a branch has a round end on either side.
+        ends_px = 2 * CAP_RATIO * self.radius_px**3
+        behind_px = sum(area * length + ends_px for length in lengths if length > 0)
+        necks_px = self._volume_px(most_px, left_behind=True) - behind_px
         neck, path = 1.0, self._path_px(left_px)
         if necks_px > 0:
             neck = math.sqrt(max(1 - (grown_px - left_px) / necks_px, 0.0))
@@ -136,10 +152,33 @@ class GrowthScene(Scene):
             for b in self.branches
         ]
 
+    def layer(self, front_m: float, drift_px: tuple[float, float]) -> Floats:
+        """Return which share of each pixel holds a decomposition layer, shape (height, width).
+
+        It is around lithium, and wherever lithium has been.
+        """
+        lithium = self.coverage(front_m, drift_px)
+        around_px = self._growth.layer_m / self.camera.pixel_size_m
+        whole = self.coverage(max(self._most_m, front_m), drift_px, wider_px=around_px)
+        return np.asarray(np.maximum(whole - lithium, 0.0))
+
     def coverage(
-        self, front_m: float, drift_px: tuple[float, float], *, behind: bool | None = None
+        self,
+        front_m: float,
+        drift_px: tuple[float, float],
+        *,
+        behind: bool | None = None,
+        wider_px: float = 0.0,
     ) -> Floats:
-        """Return which share of each pixel holds lithium, shape (height, width)."""
+        """Return which share of each pixel holds lithium, shape (height, width).
+
+        Parameters
+        ----------
+        behind
+            Only what has lost its contact, or only what has not; None for all.
+        wider_px
+            Of what is around lithium by so much, too.
+        """
         dx, dy = drift_px
         height, width = self.shape
         y = np.arange(height)[:, None] - dy
@@ -164,7 +203,7 @@ class GrowthScene(Scene):
                     rods.append((thick_px, to_px, self.radius_px))
             for begin, end, radius in rods:
                 past = np.maximum(np.maximum(begin - along, along - end), 0.0)
-                beyond = np.minimum(beyond, np.hypot(past, across) - radius)
+                beyond = np.minimum(beyond, np.hypot(past, across) - radius - wider_px)
         return np.asarray(special.ndtr(-beyond / self._soft_px))
 
     def _reach_px(self, branch: Branch, path_px: float) -> float:
@@ -182,13 +221,19 @@ class GrowthScene(Scene):
         between = special.ndtr((x - self.root_px) / self._soft_px)
         between = between * special.ndtr((self.target_px - x) / self._soft_px)
         lithium = 1 + p.object_contrast * self.coverage(front_m, drift_px)
+        if p.layer_m > 0:
+            lithium += p.layer_contrast * self.layer(front_m, drift_px)
         level = p.electrode_level * (1 - between) + p.electrolyte_level * between * lithium
         coarse = p.electrode_texture_ratio * (1 - between) + p.electrolyte_texture_ratio * between
         texture = 1 + coarse * self.grains.moved(dx, dy)
         return np.asarray(level * np.maximum(texture, 0.05))
 
     def truth(self, front_m: float) -> Truth:
-        """Return the foremost end, its path, and areas and volumes, in SI units."""
+        """Return the foremost end, its path, and areas and volumes, in SI units.
+
+        With a decomposition layer around it, the ends are those of lithium and the area is of
+        both, of which `strong_area` and `weak_area` are one each.
+        """
         size_m, r = self.camera.pixel_size_m, self.radius_px
         pieces = [p for p in self.pieces(front_m) if p.last_px > p.first_px]
         ends = [
@@ -207,6 +252,9 @@ class GrowthScene(Scene):
             "length": path_px * size_m,
             "tip_distance": (self.target_px - foremost_px) * size_m,
         }
+        layer_m2 = math.nan
+        if self._growth.layer_m > 0:
+            layer_m2 = float((self.layer(front_m, (0.0, 0.0)) * inside).sum()) * size_m**2
         if isinstance(self._growth, DendriteParameters):
             covered = self.coverage(front_m, (0.0, 0.0)) * inside
             behind = self.coverage(front_m, (0.0, 0.0), behind=True) * inside
@@ -223,12 +271,21 @@ class GrowthScene(Scene):
                 "residual_area": (float(behind.sum()) if apart else 0.0) * size_m**2,
                 "branches": float(len(clear)),
             }
-            return {"dendrite": found}
+            return {"dendrite": _with_layer(found, layer_m2)}
         area_px = 2 * r * (path_px - r) + math.pi * r**2 / 2
         # Its end is a half-sphere, which holds a third of its radius less than a cylinder.
         volume_px = math.pi * r**2 * (path_px - r / 3)
         whole = {"area": area_px * size_m**2, "volume": volume_px * size_m**3}
-        return {"whisker": found | whole}
+        return {"whisker": _with_layer(found | whole, layer_m2)}
+
+
+def _with_layer(found: dict[str, float], layer_m2: float) -> dict[str, float]:
+    """Return what is true with the area of a layer; NaN where there is none."""
+    if math.isnan(layer_m2):
+        return found
+    metal_m2 = found["area"]
+    both = {"area": metal_m2 + layer_m2, "strong_area": metal_m2, "weak_area": layer_m2}
+    return found | both
 
 
 def _side_branches(

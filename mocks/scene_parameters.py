@@ -173,6 +173,11 @@ class GrowthParameters(SceneParameters):
         How coarse grains stand out.
     tilt_rad
         Of whisker or trunk against the normal of the electrode.
+    layer_m
+        Thickness of the decomposition layer around lithium; what is stripped leaves it
+        behind, and it fills the place.
+    layer_contrast
+        Relative brightness of that layer beside the electrolyte.
     """
 
     object_contrast: float = 0.25
@@ -184,6 +189,8 @@ class GrowthParameters(SceneParameters):
     electrode_texture_ratio: float = 0.15
     electrolyte_texture_ratio: float = 0.015
     tilt_rad: float = 0.12
+    layer_m: float = 0.0
+    layer_contrast: float = 0.12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from scipy import ndimage
 
 from correlate.drift import DriftEstimator
 from correlate.gap import Edge, Gap, columns_between, find_edge, learn_gap
-from correlate.growth_follow import RENEW_FRAMES, GrowthFollower, GrowthReading
+from correlate.growth_follow import RENEW_FRAMES, GrowthFollower
+from correlate.growth_reading import GrowthReading
 from correlate.kinematics import windowed_velocity
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
@@ -54,6 +55,9 @@ OPTIONS = {
     "target_edge": Option(
         kind="length", default=math.nan, about="where the target's edge is, from the root's side"
     ),
+    "classes": Option(
+        kind="number", default=1.0, about="2 to divide what has grown into two by contrast"
+    ),
     "aspect": Option(
         kind="number", default=1.0, about="thickness along the beam over the width that is seen"
     ),
@@ -77,7 +81,7 @@ class GrowthTracker:
     Raises
     ------
     CannotTrack
-        The pixel size is not known.
+        The pixel size is not known, or other classes than one or two are asked for.
     """
 
     options = OPTIONS
@@ -87,6 +91,11 @@ class GrowthTracker:
         if not math.isfinite(settings.pixel_size_m):
             raise CannotTrack(
                 "the growth tracker needs the pixel size; give pixel_size in the experiment file"
+            )
+        if settings.number("classes", OPTIONS) not in {1, 2}:
+            raise CannotTrack(
+                "classes can be 1 or 2: what has grown is measured as a whole, or divided into "
+                "two by contrast"
             )
         self._settings = settings
         self._view = View(settings.word("root", OPTIONS), settings.shape)
@@ -140,7 +149,8 @@ class GrowthTracker:
                 "the electrodes are with root_edge and target_edge"
             )
         rises = 1 if self._settings.word("contrast", OPTIONS) == "bright" else -1
-        gap = learn_gap(mean, parts, count, edges, rises)
+        two = self._settings.number("classes", OPTIONS) == 2
+        gap = learn_gap(mean, parts, count, edges, rises, faint=two)
         # What was learned is looked at again: onto the same reference.
         return LiveGrowth(self._settings, view, gap, estimator, rises)
 
@@ -216,7 +226,8 @@ class LiveGrowth:
     ) -> None:
         self._settings, self._view, self._gap = settings, view, gap
         self._estimator = estimator
-        self._follower = GrowthFollower(gap, view.shape, rises)
+        classes = int(settings.number("classes", OPTIONS))
+        self._follower = GrowthFollower(gap, view.shape, rises, classes)
 
     def track(self, frames: Frames) -> Track:
         """Follow it through more frames; each is looked at once."""
@@ -272,13 +283,30 @@ def growth_track(
     unknown = _before_steps(areas["residual_area"], areas["residual_area_sigma"])
     for name in ("residual_area", "residual_area_sigma"):
         areas[name] = np.where(unknown, math.nan, areas[name])
-    volume, volume_sigma = _volume(areas["area"], areas["area_sigma"], radius, spread)
+    metal = areas["area"], areas["area_sigma"]
+    of_classes: dict[str, Floats] = {}
+    if settings.number("classes", OPTIONS) == 2:
+        classes = [None if r.area is None else r.area.classes for r in readings]
+        for name in ("strong", "weak"):
+            for end in ("", "_sigma"):
+                areas[f"{name}_area{end}"] = np.array(
+                    [math.nan if c is None else getattr(c, f"{name}{end}_px") for c in classes]
+                )
+        told = np.array([c is not None for c in classes], dtype=bool)
+        known = np.isfinite(areas["area"])
+        of_classes["classes"] = np.where(known, np.where(told, 2.0, 1.0), math.nan)
+        of_classes["classes_sigma"] = np.where(known, 0.0, math.nan)
+        metal = areas["strong_area"], areas["strong_area_sigma"]
+    # There is more of it than is seen.
+    cut = np.array([r.cut for r in readings], dtype=bool)
+    metal = np.where(cut, math.nan, metal[0]), np.where(cut, math.nan, metal[1])
+    volume, volume_sigma = _volume(*metal, radius, spread)
     aspect = settings.number("aspect", OPTIONS)
     volumes = {
         "volume": aspect * volume * size_m**3,
         "volume_sigma": aspect * volume_sigma * size_m**3,
-        "volume_slab": areas["area"] * size_m**2 * settings.depth_m,
-        "volume_slab_sigma": areas["area_sigma"] * size_m**2 * settings.depth_m,
+        "volume_slab": metal[0] * size_m**2 * settings.depth_m,
+        "volume_slab_sigma": metal[1] * size_m**2 * settings.depth_m,
     }
     pixels = {
         "tip_x_px": x_px,
@@ -296,6 +324,7 @@ def growth_track(
         "end_sigma": np.zeros(len(readings)),
         "censored": np.array([float(r.censored) for r in readings]),
         "censored_sigma": np.zeros(len(readings)),
+        **of_classes,
     }
     columns = {name: values * size_m for name, values in lengths.items()}
     columns |= {name: values * size_m**2 for name, values in areas.items()}
@@ -317,9 +346,7 @@ def growth_track(
             **view.edge_back("root", gap.root.x_px),
             **view.edge_back("target", gap.target.x_px),
             "texture": gap.texture,
-            "volume_scale_sigma": _scale_sigma(
-                areas["area"], area("shared_sigma_px"), radius, spread
-            ),
+            "volume_scale_sigma": _scale_sigma(metal[0], area("shared_sigma_px"), radius, spread),
             "volume_per_charge": PER_COULOMB_M3.get(settings.word("metal", OPTIONS), math.nan),
         },
         drift=drift_columns([view.shift_back(r.shift) for r in readings]),

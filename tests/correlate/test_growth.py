@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from correlate.faraday import volume_balance
-from correlate.growth_follow import LEFT, NOT_FOUND, TOUCHES
+from correlate.growth_reading import LEFT, NOT_FOUND, TOUCHES
 from correlate.shaft import Axis, fit_end
 from correlate.trackers.growth import GrowthTracker, with_velocity
 from correlate.trackers.protocol import CannotTrack
