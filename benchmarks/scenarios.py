@@ -7,8 +7,8 @@ with the truth that the simulation wrote beside it: every column of a track that
 at the frames' times; the drift; the ionic charge; the times of frames. Printed for each: rows,
 the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
 sigma (rms), and what of the error is one constant (`offset`, in sigmas): an edge that is placed
-once, or the first frame, is an error that all rows share. Drift counts from its own mean, and so does a profile's place in
-the field.
+once, or the first frame, is an error that all rows share. Drift counts from its own mean, and
+so does a profile's place in the field.
 """
 
 import argparse
