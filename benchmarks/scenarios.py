@@ -7,7 +7,8 @@ with the truth that the simulation wrote beside it: every column of a track that
 at the frames' times; the drift; the ionic charge; the times of frames. Printed for each: rows,
 the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
 sigma (rms), and what of the error is one constant (`offset`, in sigmas): an edge that is placed
-once, or the first frame, is an error that all rows share. Drift counts from its own mean.
+once, or the first frame, is an error that all rows share. Drift counts from its own mean, and
+so does a profile's place in the field.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from session import Session
 from session.truth import read_truth
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+IN_COUNTS = ("drop", "gradient")  # in truth; a track tells them by `per_count`
+IN_THE_FIELD = ("profile", "position")  # the stage stood somewhere when the first frame came
 Table = dict[str, NDArray[Any]]
 
 
@@ -87,6 +90,10 @@ def tracks(session: Session, truth: dict[str, Table]) -> Iterator[Compared | Non
             found = np.where(where, table.columns[column], math.nan)
             sigma = table.columns[f"{column}_sigma"]
             expected = at(table.columns["t_ns"], true, column)
+            if column in IN_COUNTS:
+                expected = expected * table.attributes.get("per_count", 1.0)
+            if (table.attributes.get("tracker"), column) == IN_THE_FIELD:
+                found = found - np.nanmean(found - expected)
             yield compare(f"{name}.{column}", "", found, sigma, expected)
     for camera in session.cameras:
         if f"drift/{camera}" in truth and session.has(f"drift/{camera}"):

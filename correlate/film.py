@@ -76,8 +76,8 @@ def find_film(lines: NDArray[np.float64], dx: NDArray[np.float64], film_px: floa
             f"no two edges stand {film_px:.0f} px apart; check the pixel size, "
             "the film's thickness, and that the whole film is in the field"
         )
-    collector, _ = _edge_in_mean(mean, best[1])
-    interface, sigma = _edge_in_mean(mean, best[2])
+    collector, _ = edge_in_mean(mean, best[1])
+    interface, sigma = edge_in_mean(mean, best[2])
     return Film(collector_px=collector, interface_px=interface, interface_sigma_px=sigma)
 
 
@@ -107,7 +107,7 @@ def _peaks(slope: NDArray[np.float64]) -> list[int]:
     return [int(i) for i in candidates[order]]
 
 
-def _edge_in_mean(mean: NDArray[np.float64], near: int) -> tuple[float, float]:
+def edge_in_mean(mean: NDArray[np.float64], near: int) -> tuple[float, float]:
     """Return position and sigma of an edge of a mean profile; texture sets the sigma."""
     low, high = max(near - int(EDGE_REACH_PX), 0), near + int(EDGE_REACH_PX) + 1
     x, y = np.arange(low, min(high, len(mean)), dtype=float), mean[low:high]

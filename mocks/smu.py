@@ -53,6 +53,7 @@ class Terminals:
         self.errors = ReadingErrors(world.seed, world.scenario.smu, model)
         self._changed_ns = world.now_ns
         self._before_A = 0.0
+        self._tau_s = 0.0  # of the range that was read last
         self._lag = LaggedCurrent(world)
         self._edges_seen_ns = world.now_ns
         self._abort = asyncio.Event()
@@ -106,10 +107,18 @@ class Terminals:
 
     # --- source --------------------------------------------------------------------------
 
+    def _shown_A(self) -> float:
+        """Return what the ammeter shows now: after a step it is still on its way."""
+        true_A = self.world.cell.source_A
+        if self.world.source.mode == "voltage" or self._tau_s <= 0:
+            return true_A
+        since_s = (self.world.now_ns - self._changed_ns) / 1e9
+        return true_A + (self._before_A - true_A) * math.exp(-max(since_s, 0.0) / self._tau_s)
+
     def drive(self, source: Source, *, output_on: bool) -> None:
         """Put a source on the terminals; nothing happens when it is there already."""
         if source != self.world.source:
-            self._before_A = self.world.cell.source_A
+            self._before_A = self._shown_A()
             self._changed_ns = self.world.now_ns
             if source.mode != self.world.source.mode:
                 self._lag.restart(self._before_A)
@@ -220,6 +229,7 @@ class Terminals:
         ratio = self.world.scenario.smu.current_lag_ratio
         if ratio > 0 and self.world.source.mode == "voltage":
             return self._lag.mean_A(from_ns, to_ns, ratio * tau_s)
+        self._tau_s = tau_s
         true_A = self.world.mean("current", from_ns, to_ns)
         since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
         return true_A + (self._before_A - true_A) * math.exp(-max(since_s, 0.0) / tau_s)

@@ -17,6 +17,7 @@ from correlate.blocks import BLOCK_FRAMES, in_blocks
 from correlate.drift import DriftEstimator, Shift
 from correlate.edge import EdgeFit
 from correlate.film import FIRST_WIDTH_PX, find_film, first_place
+from correlate.film_texture import interface_sigma
 from correlate.front_learn import learn_model
 from correlate.front_line import FrontFollower, FrontModel, FrontShape
 from correlate.kinematics import windowed_velocity
@@ -29,6 +30,7 @@ from correlate.window import Band
 TEXTURE_ROUNDS = 2
 FIRST_FRAMES = 20
 ROUGH_FRAMES = 512  # in which the film is found at first
+EDGE_FRAMES = 64  # whose counts hardly hide the texture at the film's edge
 LEARNED_FRAMES = 2048  # at most, spread over all
 SUMMED_ROWS_PX = 4
 LIVE_BIN_PX = 4  # of large frames: quick, and what it loses matters little on a long reference
@@ -137,6 +139,8 @@ class FrontTracker:
         lines = np.array([seen.lines[i] for i in some], np.float64)
         dx = np.array([seen.shifts[i].dx_px for i in some])
         film = find_film(lines, dx, self._film_px)
+        few = itertools.islice(frames(), EDGE_FRAMES)
+        film = replace(film, interface_sigma_px=interface_sigma(few, seen.shifts, film))
         usable = [i for i, s in enumerate(seen.shifts) if s.valid]
         first = usable[:FIRST_FRAMES]
         place, rises = first_place(

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, special
 
+from correlate.drift import Shift
 from correlate.edge import fit_edge, step_shape
+from correlate.film import Film, edge_in_mean
+from correlate.film_texture import interface_sigma
 from correlate.trackers.front import FrontTracker, with_velocity
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from mocks.layers import LayersScene
@@ -155,3 +158,21 @@ def test_edges_are_found_near_the_bound_with_honest_sigmas(width, contrast, coun
 def test_an_edge_fit_that_runs_away_says_so():
     x = np.arange(49.0)
     assert not fit_edge(x, np.full(49, 100.0), 24.0, 2.0).converged
+
+
+@pytest.mark.parametrize("grain_px", [3.0, 6.0])
+def test_the_film_s_edge_is_as_far_off_as_its_sigma_says(grain_px):
+    pulls = []
+    x = np.arange(200)
+    for seed in range(60):
+        rng = np.random.default_rng([seed, 4])
+        grains = ndimage.gaussian_filter(rng.standard_normal((160, 200)), grain_px, mode="wrap")
+        texture = 1 + 0.015 * grains / grains.std()
+        edge = 0.6 + 0.25 * special.ndtr((x - 120) / 2.5)
+        frames = rng.poisson(60 * edge * texture, (8, 160, 200))
+        shift = Shift(dx_px=0.0, dy_px=0.0, sigma_x_px=0.0, sigma_y_px=0.0, quality=1.0, valid=True)
+        mean = frames.sum(axis=1).mean(axis=0)
+        found, sigma = edge_in_mean(mean, 120)
+        film = Film(collector_px=20.0, interface_px=found, interface_sigma_px=sigma)
+        pulls.append((found - 120) / interface_sigma(frames, [shift] * 8, film))
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.25
