@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from correlate.cracks import Crack, CrackWatch
 from correlate.drift import DriftEstimator, Shift, no_shift, why_unusable
 from correlate.gaps import core_of, without_gaps
-from correlate.object_shape import shape_of
+from correlate.object_shape import Shape, shape_of
 from correlate.outline_follower import Measured, OutlineFollower, stacked
 from correlate.sums import frame_sums
 from correlate.trackers.drift import drift_columns
@@ -24,6 +24,7 @@ FIRST_FRAMES = (10, 40)  # of which the outline is learned; more where it does n
 BINS_PX = (4, 2)
 BIN_EDGE, BIN_DIAMETER_PX = 1.2, 24  # of a sum: width of the edge, and of the object, at least
 CRACK_WIDTHS, CRACK_PX = 3.0, 1.0  # on both sides of a crack, of the outline, not looked at
+EVENLY = 12**-0.5  # sigma of what lies anywhere in a stretch, over that
 NAMES = {"length": 1, "diameter": 1, "area": 2, "volume": 3}
 UNITS = {1: "m", 2: "m^2", 3: "m^3"}
 OPTIONS = {
@@ -185,6 +186,7 @@ class LiveSwelling:
         self._first: list[SwellingReading] = []
         self._known: tuple[Crack, ...] = ()
         self._last = 0.0, 0.0
+        self._grown_px = 0.0, 0.0
 
     def track(self, frames: Frames) -> Track:
         """Follow the object through more frames; each is looked at once."""
@@ -207,7 +209,7 @@ class LiveSwelling:
         shift = self._estimator.update(pixels)
         found = self._fit(pixels, shift)
         if isinstance(found, str):
-            return SwellingReading(shift=shift, reason=found, cracks=known)
+            return SwellingReading(shift=self._in_doubt(shift), reason=found, cracks=known)
         known = self._look_for_cracks(number, pixels, found)
         if len(known) > len(self._known):
             # The outline of this frame has taken a new crack for part of the object.
@@ -215,8 +217,9 @@ class LiveSwelling:
             found = found if isinstance(again, str) else again
         self._known = known
         values, sigmas = without_gaps(found, known)
+        self._note_growth(found.shape)
         reading = SwellingReading(
-            shift=shift,
+            shift=self._in_doubt(shift),
             values=values,
             sigmas=sigmas,
             shared=found.shared,
@@ -227,6 +230,25 @@ class LiveSwelling:
         if len(self._first) < FIRST_READINGS:
             self._first.append(reading)
         return reading
+
+    def _note_growth(self, shape: Shape) -> None:
+        """Remember by how much the object is longer and wider than at first, along x and y."""
+        if not self._first:
+            return
+        longer, wider = (
+            shape.values[name] - _start_of(name, self._first)[0] for name in ("length", "diameter")
+        )
+        along = np.abs(shape.axis)
+        grown = np.hypot(np.nan_to_num(longer) * along, np.nan_to_num(wider) * along[::-1])
+        self._grown_px = float(grown[0]), float(grown[1])
+
+    def _in_doubt(self, shift: Shift) -> Shift:
+        """Return a shift that may follow any part of the object, from one side to the other."""
+        return replace(
+            shift,
+            sigma_x_px=math.hypot(shift.sigma_x_px, self._grown_px[0] * EVENLY),
+            sigma_y_px=math.hypot(shift.sigma_y_px, self._grown_px[1] * EVENLY),
+        )
 
     def _fit(self, pixels: NDArray[np.generic], shift: Shift) -> Measured | str:
         follower = self._follower

@@ -267,3 +267,15 @@ def test_a_wire_that_has_cracked_goes_on_growing_at_its_crack():
         late = pulls(track, true, name)[-12:]
         assert abs(late.mean()) < 2.0, name
         assert rms(late) < 2.2, name
+
+
+def test_drift_beside_an_object_that_grows_alone_is_as_doubtful_as_its_sigma_says(cracking):
+    frames, true, _, track = cracking
+    row = np.arange(len(frames))
+    for axis, step_px in (("x", 0.05), ("y", -0.03)):
+        error = track.drift[f"d{axis}"] + step_px * row
+        sigma = track.drift[f"sigma_{axis}"]
+        assert rms((error / sigma)[track.valid]) < 1.3, axis
+    grown_px = (true["diameter"][-1] - true["diameter"][0]) / 2e-9
+    assert track.drift["sigma_y"][-1] == pytest.approx(grown_px / np.sqrt(12), rel=0.1)
+    assert track.drift["sigma_y"][0] < 0.2
