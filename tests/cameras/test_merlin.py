@@ -64,14 +64,18 @@ async def film(camera, server, pace, count, *, start=None):
     await camera.start()
     if start is not None:
         start()
-    found = []
+    found, came = [], asyncio.Event()
 
     async def listen():
-        found.extend([item async for item in camera.frames()])
+        async for item in camera.frames():
+            found.append(item)
+            came.set()
 
     async with asyncio.TaskGroup() as group:
         group.create_task(listen())
         await passing(pace, lambda: server._counter >= count)
+        if start is not None:  # a microscope's own series ends at once, with what has come
+            await came.wait()
         await camera.stop()
     return found
 
