@@ -27,7 +27,7 @@ NEWTON_STEP_PX = 1e-3  # the next would be its square
 WINDOW_ROUNDS = 4
 WINDOW_STEP_PX = 0.3  # a smaller move of the window changes nothing that could be seen
 MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
-CHANGED_SIGMAS = 2.0  # by which a quality is below 1 by no chance; expected is its variance
+CHANGED_SIGMAS = 2.0  # of a quality, by which it is below 1 by no chance
 MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
 MOST_BYTES = 2**27  # of frames that are kept for a window that must move further
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
@@ -447,6 +447,7 @@ class DriftEstimator:
         self._last = dx, dy
         self._learn(image, spectrum, dx, dy)
         # Where the scene has changed, what is left of it tells less, beside the same noise.
+        # What is expected of a correlation is its variance, too: so far is a quality by chance.
         left = min(quality + CHANGED_SIGMAS / math.sqrt(weights.expected), 1.0)
         return Shift(
             dx_px=dx,

@@ -112,8 +112,12 @@ class Terminals:
         true_A = self.world.cell.source_A
         if self.world.source.mode == "voltage" or self._tau_s <= 0:
             return true_A
-        since_s = (self.world.now_ns - self._changed_ns) / 1e9
-        return true_A + (self._before_A - true_A) * math.exp(-max(since_s, 0.0) / self._tau_s)
+        return self._lagging_A(true_A, self.world.now_ns, self._tau_s)
+
+    def _lagging_A(self, true_A: float, t_ns: float, tau_s: float) -> float:
+        """Return what of the last step is shown at a time, with a first-order lag."""
+        since_s = max((t_ns - self._changed_ns) / 1e9, 0.0)
+        return true_A + (self._before_A - true_A) * math.exp(-since_s / tau_s)
 
     def drive(self, source: Source, *, output_on: bool) -> None:
         """Put a source on the terminals; nothing happens when it is there already."""
@@ -230,6 +234,6 @@ class Terminals:
         if ratio > 0 and self.world.source.mode == "voltage":
             return self._lag.mean_A(from_ns, to_ns, ratio * tau_s)
         self._tau_s = tau_s
-        true_A = self.world.mean("current", from_ns, to_ns)
-        since_s = ((from_ns + to_ns) / 2 - self._changed_ns) / 1e9
-        return true_A + (self._before_A - true_A) * math.exp(-max(since_s, 0.0) / tau_s)
+        return self._lagging_A(
+            self.world.mean("current", from_ns, to_ns), (from_ns + to_ns) / 2, tau_s
+        )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from runner.align_records import Floats, Movie, Stamps
 from runner.align_search import Finding
 from runner.frame_samples import frame_samples
+from runner.timebase import FIT_COLUMNS
 from session.editor import SessionEditor
 from session.reader import Session
 from session.records import AttributeValue
@@ -19,18 +20,6 @@ from sync.shutter import exposure_starts
 
 METHOD_PREFIX = "align: "
 _FIT = "fit_before_"
-_FIT_COLUMNS = (
-    "reference_device_ns",
-    "reference_host_ns",
-    "rate",
-    "rate_sigma",
-    "offset_sigma_ns",
-    "covariance_ns",
-    "bound_ns",
-    "valid_from_ns",
-    "valid_to_ns",
-    "count",
-)
 _OWN_ATTRIBUTES = ("NX_class", "axes", "signal", "t_ns_indices")
 
 Columns = dict[str, NDArray[np.generic]]
@@ -166,7 +155,7 @@ def changes_back(session: Session, movie: Movie) -> Changes:
         camera=movie.camera,
         start_ns=before.start_ns,
         sigma_ns=before.sigma_ns,
-        fit=before.fit or {name: np.zeros(0) for name in _FIT_COLUMNS},
+        fit=before.fit or {name: np.zeros(0) for name in FIT_COLUMNS},
         fit_notes=before.fit_notes or {"method": "none"},
         record=dict(session.table(_record_path(movie.camera)).columns),
         record_notes={"applied": False},
@@ -201,7 +190,7 @@ def _relation(moved: Movie, found: Finding) -> Columns:
         int(device_ns.max()),
         0,
     )
-    return {name: np.array([value]) for name, value in zip(_FIT_COLUMNS, values, strict=True)}
+    return {name: np.array([value]) for name, value in zip(FIT_COLUMNS, values, strict=True)}
 
 
 def _moved_tables(session: Session, moved: Movie) -> dict[str, Table]:

@@ -1,6 +1,6 @@
 """The final time base of a session: fits over the whole record, from raw stamps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ MIN_EXCHANGES = 2
 WORTH_SMOOTHING = 12  # exchanges: with fewer, wander cannot be told from noise
 MIN_ARRIVALS = 5  # with fewer, their scatter tells nothing of itself
 LINE, SMOOTHER, ARRIVALS = "line", "smoother", "arrivals"
+FIT_COLUMNS = tuple(each.name for each in fields(ClockFit))
 # Words of the session file: what a stamp marks, and on which clock.
 ENDS, ARRIVED, UNKNOWN, HOST = ("exposure_end", "arrival"), "arrival", "unknown", "host"
 
@@ -231,16 +232,4 @@ def _ends(table: Table, arrived: NDArray[np.bool_]) -> tuple[NDArray[np.int64], 
 
 
 def _rows(rows: tuple[ClockFit, ...]) -> dict[str, list[float]]:
-    names = (
-        "reference_device_ns",
-        "reference_host_ns",
-        "rate",
-        "rate_sigma",
-        "offset_sigma_ns",
-        "covariance_ns",
-        "bound_ns",
-        "valid_from_ns",
-        "valid_to_ns",
-        "count",
-    )
-    return {name: [getattr(row, name) for row in rows] for name in names}
+    return {name: [getattr(row, name) for row in rows] for name in FIT_COLUMNS}
