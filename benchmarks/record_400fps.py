@@ -117,7 +117,7 @@ class Camera:
 
 
 def track(dtype: str, arrived: "Synchronized[int]", handled: "Synchronized[int]") -> None:
-    """Follow the newest frame of those that arrived, until told a negative number."""
+    """Look at every frame that arrived, one after the other, until told a negative number."""
     frames = patterns(dtype)
     taper = np.outer(*[np.hanning(SIDE // BIN)] * 2).astype(np.float32)
     reference = np.conj(fft.rfft2(_bin(frames[0]) * taper))
@@ -126,7 +126,7 @@ def track(dtype: str, arrived: "Synchronized[int]", handled: "Synchronized[int]"
         if newest == seen:
             time.sleep(0.0005)
             continue
-        seen = newest
+        seen += 1
         surface = fft.irfft2(fft.rfft2(_bin(frames[seen % PATTERNS]) * taper) * reference)
         np.argmax(surface)
         handled.value += 1
