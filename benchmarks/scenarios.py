@@ -7,8 +7,8 @@ with the truth that the simulation wrote beside it: every column of a track that
 at the frames' times; the drift; the ionic charge; the times of frames. Printed for each: rows,
 the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
 sigma (rms), and what of the error is one constant (`offset`, in sigmas): an edge that is placed
-once, or the first frame, is an error that all rows share. Drift counts from its own mean, and
-so does a profile's place in the field.
+once, or the first frame, is an error that all rows share. Drift counts from its own mean, by
+its sigmas, and so does a profile's place in the field.
 """
 
 import argparse
@@ -93,11 +93,17 @@ def tracks(session: Session, truth: dict[str, Table]) -> Iterator[Compared | Non
             if column in IN_COUNTS:
                 expected = expected * table.attributes.get("per_count", 1.0)
             if (table.attributes.get("tracker"), column) == IN_THE_FIELD:
-                found = found - np.nanmean(found - expected)
+                found = found - mean(found - expected, sigma)
             yield compare(f"{name}.{column}", "", found, sigma, expected)
     for camera in session.cameras:
         if f"drift/{camera}" in truth and session.has(f"drift/{camera}"):
             yield from drifts(session, camera, truth[f"drift/{camera}"])
+
+
+def mean(error: NDArray[Any], sigma: NDArray[Any]) -> float:
+    """Return the mean of what is known, each by its sigma."""
+    known = np.isfinite(error) & (sigma > 0)
+    return float(np.average(error[known], weights=sigma[known] ** -2.0)) if known.any() else 0.0
 
 
 def drifts(session: Session, camera: str, true: Table) -> Iterator[Compared | None]:
@@ -111,10 +117,10 @@ def drifts(session: Session, camera: str, true: Table) -> Iterator[Compared | No
         opposite = np.where(valid, table[axis], math.nan) - at(t_ns, true, axis)
         if np.nanstd(opposite) < np.nanstd(error):
             error = opposite
-        error = error - np.nanmean(error)
         # `sigma` is that of the whole shift.
         sigma = table.get(f"sigma_{axis[1]}", table.get("sigma"))
         if sigma is not None:
+            error = error - mean(error, sigma)
             yield compare(f"drift.{axis}", "px", error, sigma, np.zeros(len(error)))
 
 

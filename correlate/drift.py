@@ -5,11 +5,13 @@ for a scene of power S in two noises (the maximum-likelihood processor of Hannan
 Thomson, 1973), never by its phase alone: a detector's fixed pattern and shot noise fill
 most modes and would outvote the scene. The pattern's own share is measured where the scene
 has gone, and taken out. The window moves with the specimen, so it adds no preference for
-zero.
+zero; what it tells by itself, beside a crystal that fills the field, is taken out, too. Groups of
+modes that go on to disagree tell of something that moves in the scene: see `witnesses`.
 """
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -17,24 +19,27 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from correlate.modes import REACH, Modes, Power, Powers, Spectrum
+from correlate.mode_groups import ModeGroups
+from correlate.modes import REACH, Modes, Power, Spectrum
 from correlate.sensor import HighModes, Parts, high_modes
 from correlate.sums import FrameSums, frame_sums
+from correlate.weighing import Reference, Weighing, Weights, times
 from correlate.window import Band
+from correlate.witnesses import Memory, Witnesses, agree
 
 NEWTON_STEPS = 8
+REACH_TURNS = 0.25  # of the finest mode: the most that a step goes
 NEWTON_STEP_PX = 1e-3  # the next would be its square
 WINDOW_ROUNDS = 4
+WINDOW_MOVE_PX = 1.0  # to both sides, by which it is tried what follows the window
 WINDOW_STEP_PX = 0.3  # a smaller move of the window changes nothing that could be seen
 MIN_QUALITY = 0.5  # of the correlation with a perfect copy: below, look everywhere
-CHANGED_SIGMAS = 2.0  # of a quality, by which it is below 1 by no chance
 MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
 MOST_BYTES = 2**27  # of frames that are kept for a window that must move further
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
 BINS_PX = (4, 2, 1)
 BIN_LOSS = 0.02  # of the information, that may lie beyond a binned image's modes
 SPARE = 1.5  # a longer reference tells of higher modes, too
-SEEN_SIGMAS = 3.0  # a mean power that noise alone would not make
 SURE_SIGMAS = 6.0  # the same where the highest mode is asked for
 MIN_BINNED_SIDE = 96
 MIN_SIDE_PX = 48
@@ -101,27 +106,26 @@ def _why_unusable(sums: FrameSums, pixels: NDArray[np.generic]) -> str:
     return ""
 
 
-@dataclass(slots=True)
-class _Reference:
-    """What frames are registered onto: modes of averaged frames, and where they stood."""
-
-    modes: Spectrum
-    turns: Spectrum | None  # mean phases of the detector in the reference; 1 where None
-    level: float
-    count: int = 1
-
-
 @dataclass(frozen=True, slots=True)
-class _Weights:
-    """How much each mode counts, and what comes of it."""
+class _Climbed:
+    """Where a frame was registered by all modes together.
 
-    weight: Powers
-    expected: float  # correlation of a perfect copy
-    pattern: Powers  # cross-power of the detector's own pattern, for turns of 1
-    sigma_x_px: float
-    sigma_y_px: float
-    level: float
-    count: int
+    Parameters
+    ----------
+    spectrum, window
+        Modes of the frame, and the shift (dx, dy) along with which the window stood.
+    cross
+        Their weighted cross-power with the reference.
+    dx_px, dy_px, quality
+        Of the top; the quality is 0 where there is none.
+    """
+
+    spectrum: Spectrum
+    window: tuple[float, float]
+    cross: Spectrum
+    dx_px: float
+    dy_px: float
+    quality: float
 
 
 class DriftEstimator:
@@ -183,11 +187,14 @@ class DriftEstimator:
         self._high: HighModes | None = None
         self._noise: Parts = np.zeros(3)
         self._pattern: list[Parts] = []
-        self._reference: _Reference | None = None
-        self._weights: _Weights | None = None
+        self._reference: Reference | None = None
+        self._weights: Weights | None = None
+        self._groups = ModeGroups(self._modes)
+        self._witnesses: tuple[Weights, Witnesses] | None = None
+        self._memory = Memory.of_nothing(self._groups.count)
         self._last = 0.0, 0.0
         self._is_frozen = False
-        self._ready: tuple[_Reference, _Weights, Spectrum, Spectrum | None] | None = None
+        self._ready: tuple[Reference, Weights, Spectrum, Spectrum | None] | None = None
 
     @property
     def pattern_ratio(self) -> float:
@@ -213,6 +220,16 @@ class DriftEstimator:
     def go_on_from(self, last: tuple[float, float]) -> None:
         """Follow the next frame from a shift (dx, dy) that was found elsewhere."""
         self._last = last
+
+    def acquaint(self, frames: Iterable[NDArray[np.generic]]) -> None:
+        """Look at frames that are to come, to know which parts of the scene move in them.
+
+        The estimator is frozen, and its next frame is the first of these.
+        """
+        last = self._last
+        for pixels in frames:
+            self.update(pixels)
+        self._last, self._memory = last, self._memory.begun_anew()
 
     def is_too_narrow_for(self, shift_px: float) -> bool:
         """Tell whether such a shift asks for a window with more room."""
@@ -267,12 +284,12 @@ class DriftEstimator:
         self.bin_px, self._highest = self._choose(pixels)
         self._first = frame_sums(pixels, self.bin_px).image(self.bin_px)
         self._restart(self._first_margin_px)
-        weights = self._known_weights(self._known_reference().level)
+        covariance = self._known_weights(self._known_reference().level).covariance_px2
         return Shift(
             dx_px=0.0,
             dy_px=0.0,
-            sigma_x_px=weights.sigma_x_px,
-            sigma_y_px=weights.sigma_y_px,
+            sigma_x_px=math.sqrt(covariance[0, 0]),
+            sigma_y_px=math.sqrt(covariance[1, 1]),
             quality=math.nan,  # the reference itself
             valid=True,
         )
@@ -283,8 +300,9 @@ class DriftEstimator:
         finest = min(2, possible[0]) if len(possible) > 1 else possible[0]
         self._set(frame_sums(pixels, finest).image(finest), finest, math.inf, 0.0)
         reference, m = self._known_reference(), self._modes
-        noise = self._powers(self._noise, reference.level)
-        scene = self._scene(reference, SURE_SIGMAS)
+        weighing = self._weighing()
+        noise = weighing.powers(self._noise, reference.level, reference)
+        scene = weighing.scene(reference, SURE_SIGMAS)
         told: list[NDArray[np.float64]] = []
         heights: list[NDArray[np.float64]] = []
         for power, n, fy, fx in zip(
@@ -309,8 +327,10 @@ class DriftEstimator:
     def _set(self, image: Power, bin_px: int, highest: float, margin_px: float) -> None:
         self._modes = Modes(self._shape, bin_px, margin_px, self._band, highest)
         modes = self._modes.of(image, 0.0, 0.0)
-        self._reference = _Reference(modes, None, float(image.mean()) / bin_px**2)
-        self._weights = None
+        self._reference = Reference(modes, None, float(image.mean()) / bin_px**2)
+        self._weights, self._witnesses = None, None
+        self._groups = ModeGroups(self._modes)
+        self._memory = Memory.of_nothing(self._groups.count)
 
     def _restart(self, margin_px: float) -> None:
         """Look at the frames of the reference under a window that may move further.
@@ -323,7 +343,7 @@ class DriftEstimator:
         for image, dx, dy in self._averaged:
             self._average(self._modes.of(image, -dx, -dy), dx, dy)
 
-    def _known_reference(self) -> _Reference:
+    def _known_reference(self) -> Reference:
         if self._reference is None:
             raise ValueError("there is no reference yet: register a first frame")
         return self._reference
@@ -350,39 +370,15 @@ class DriftEstimator:
         self._is_whole = self._known_reference().count >= self._reference_frames
 
     def _average(self, spectrum: Spectrum, dx: float, dy: float) -> None:
-        reference = self._known_reference()
-        n = reference.count
-        turn = self._modes.turn(dx, dy)
-        before = reference.turns or self._modes.turn(0.0, 0.0)
-        modes = _mix(reference.modes, spectrum, turn, n)
-        turns = _mix(before, turn, None, n)
-        self._reference = _Reference(modes, turns, reference.level, n + 1)
+        turn, still = self._modes.turn(dx, dy), self._modes.turn(0.0, 0.0)
+        self._reference = self._known_reference().with_frame(spectrum, turn, still)
 
     # --- the weights -----------------------------------------------------------------------
 
-    def _powers(self, variances: Parts, level: float) -> Powers:
-        """Return noise powers of a frame as bright as told: variances go with the mean."""
-        reference = self._known_reference().level
-        scale = level / reference if level > 0 and reference > 0 else 1.0
-        flat, columns, rows = self._modes.noise(variances * scale)
-        return np.float32(flat) * np.ones((1, 1), np.float32), columns, rows
+    def _weighing(self) -> Weighing:
+        return Weighing(self._modes, self._noise, self._shared())
 
-    def _scene(self, reference: _Reference, sigmas: float = SEEN_SIGMAS) -> Powers:
-        """Return the power of the scene in each mode, as the reference tells it."""
-        noise = self._powers(self._noise - self._shared(), reference.level)
-        pattern = self._powers(self._shared(), reference.level)
-        powers: list[Power] = []
-        scatter: list[Power] = []
-        for k, modes in enumerate(reference.modes):
-            turned = 1.0 if reference.turns is None else np.abs(reference.turns[k]) ** 2
-            own = noise[k] / np.float32(reference.count) + pattern[k] * turned
-            powers.append(np.asarray(np.abs(modes) ** 2 - own, dtype=np.float32))
-            scatter.append(own)
-        return self._modes.scene(
-            (powers[0], powers[1], powers[2]), (scatter[0], scatter[1], scatter[2]), sigmas
-        )
-
-    def _known_weights(self, level: float) -> _Weights:
+    def _known_weights(self, level: float) -> Weights:
         """Return the weights, renewed where the reference has become twice as good."""
         known, reference = self._weights, self._known_reference()
         if (
@@ -391,95 +387,111 @@ class DriftEstimator:
             and abs(level - known.level) <= LEVEL_STEP * abs(known.level)
         ):
             return known
-        noise = self._powers(self._noise, level)
-        weight, told, expected = [], [], 0.0
-        for scene, n in zip(self._scene(reference), noise, strict=True):
-            own = n / reference.count
-            w = scene / np.maximum(own * n + scene * (own + n), np.float32(1e-30))
-            w = np.asarray(w, dtype=np.float32)
-            weight.append(w)
-            told.append(w * scene)
-            expected += 2 * float(np.sum(w * scene, dtype=np.float64))
-        weights: Powers = (weight[0], weight[1], weight[2])
-        if self._first is not None:
-            pulling = _times(weights, reference.modes)
-            self._bright = self._modes.brightness(self._first, pulling)
-        information = self._modes.information((told[0], told[1], told[2]), self._bright)
-        plain = self._modes.plain_information((told[0], told[1], told[2]))
-        sigma_x, sigma_y = _sigmas(plain, information)
-        pattern = self._powers(self._shared(), level)
-        self._weights = _Weights(
-            weight=weights,
-            expected=expected,
-            pattern=(
-                weights[0] * pattern[0],
-                weights[1] * pattern[1],
-                weights[2] * pattern[2],
-            ),
-            sigma_x_px=sigma_x,
-            sigma_y_px=sigma_y,
-            level=level,
-            count=reference.count,
+        found = self._weighing().weigh(reference, level, self._first, self._bright)
+        self._weights, self._bright = found, found.bright
+        return found
+
+    def _known_witnesses(self, image: Power, weights: Weights, at: _Climbed) -> Witnesses:
+        """Return what groups of modes can tell, measured anew for new weights.
+
+        How a score follows the window is seen where that moves over a frame that stays.
+        """
+        if self._witnesses is not None and self._witnesses[0] is weights:
+            return self._witnesses[1]
+        follows = np.zeros_like(weights.information)
+        for axis, (x, y) in enumerate(((WINDOW_MOVE_PX, 0.0), (0.0, WINDOW_MOVE_PX))):
+            after, before = (
+                self._groups.of(
+                    self._cross(
+                        self._modes.of(image, way * x - at.dx_px, way * y - at.dy_px), weights
+                    ),
+                    at.dx_px,
+                    at.dy_px,
+                )[1]
+                for way in (-1, 1)
+            )
+            follows[:, :, axis] = (after - before) / (2 * WINDOW_MOVE_PX)
+        found = Witnesses.of(
+            weights.information,
+            follows,
+            weights.scatter,
+            weights.values,
+            1 / (1 + weights.count),
         )
-        return self._weights
+        if self._witnesses is not None:
+            self._memory = self._memory.scaled(self._witnesses[1], found)
+        self._witnesses = weights, found
+        return found
 
     # --- a frame ---------------------------------------------------------------------------
 
     def _register(self, image: Power) -> Shift:
         weights = self._known_weights(float(image.mean()) / self.bin_px**2)
-        if not math.isfinite(weights.sigma_x_px + weights.sigma_y_px):
+        if not np.all(np.isfinite(weights.covariance_px2)):
             return no_shift("there is too little contrast to tell a shift")
         found = self._follow(image, weights, *self._last)
-        if found[3] < MIN_QUALITY:
+        if found.quality < MIN_QUALITY:
             cross = self._cross(self._modes.of(image, 0.0, 0.0), weights)
             dx, dy, significance = self._look_everywhere(cross)
             if significance < MIN_SIGNIFICANCE:
                 return no_shift("the correlation has no clear peak")
             found = self._follow(image, weights, dx, dy)
-            if found[3] < MIN_QUALITY:
+            if found.quality < MIN_QUALITY:
                 return no_shift("what is seen is no longer what the reference shows")
-        spectrum, dx, dy, quality = found
-        far = max(abs(dx), abs(dy))
+        far = max(abs(found.dx_px), abs(found.dy_px))
         if self.is_too_narrow_for(far) and not self._is_frozen:
             self._restart(min(2 * far, self.max_shift_px))
-            self._last = dx, dy
+            self._last = found.dx_px, found.dy_px
             return self._register(image)
+        return self._weigh_up(image, found, self._known_witnesses(image, weights, found))
+
+    def _weigh_up(self, image: Power, found: _Climbed, witnesses: Witnesses) -> Shift:
+        """Ask the groups of modes at the top that all of them have together."""
+        values, scores = self._groups.of(found.cross, found.dx_px, found.dy_px)
+        beside = np.subtract(found.window, (found.dx_px, found.dy_px))
+        agreed = agree(witnesses, self._memory, scores - witnesses.window @ beside, values)
+        self._memory = agreed.memory
+        variance = np.diag(agreed.covariance_px2)
+        if not np.all((variance > 0) & (variance < self.max_shift_px**2)):
+            return no_shift("there is too little contrast to tell a shift")
+        reach = REACH_TURNS / self._modes.highest
+        step_x, step_y = np.clip(agreed.step_px, -reach, reach).tolist()
+        dx, dy = found.dx_px + step_x, found.dy_px + step_y
         self._last = dx, dy
-        self._learn(image, spectrum, dx, dy)
-        # Where the scene has changed, what is left of it tells less, beside the same noise.
-        # What is expected of a correlation is its variance, too: so far is a quality by chance.
-        left = min(quality + CHANGED_SIGMAS / math.sqrt(weights.expected), 1.0)
+        self._learn(image, found.spectrum, dx, dy)
         return Shift(
             dx_px=dx,
             dy_px=dy,
-            sigma_x_px=weights.sigma_x_px / left,
-            sigma_y_px=weights.sigma_y_px / left,
-            quality=quality,
+            sigma_x_px=math.sqrt(variance[0]),
+            sigma_y_px=math.sqrt(variance[1]),
+            quality=found.quality,
             valid=True,
         )
 
-    def _follow(
-        self, image: Power, weights: _Weights, dx: float, dy: float
-    ) -> tuple[Spectrum, float, float, float]:
+    def _follow(self, image: Power, weights: Weights, dx: float, dy: float) -> _Climbed:
         """Climb from a place to the peak beside it, the window along with the specimen."""
-        spectrum = self._modes.of(image, -dx, -dy)
-        quality = 0.0
-        for _ in range(WINDOW_ROUNDS):
-            before = dx, dy
-            cross = self._cross(spectrum, weights)
-            dx, dy, value = self._climb(cross, dx, dy)
-            quality = value / weights.expected if weights.expected > 0 else 0.0
-            if quality < MIN_QUALITY or _near(before, (dx, dy)):
+        found = self._climbed(image, weights, dx, dy)
+        for _ in range(WINDOW_ROUNDS - 1):
+            place = found.dx_px, found.dy_px
+            if found.quality < MIN_QUALITY or _near(found.window, place):
                 break
-            spectrum = self._modes.of(image, -dx, -dy)
-        return spectrum, dx, dy, quality
+            found = self._climbed(image, weights, *place)
+        return found
 
-    def _cross(self, spectrum: Spectrum, weights: _Weights) -> Spectrum:
+    def _climbed(self, image: Power, weights: Weights, dx: float, dy: float) -> _Climbed:
+        window, spectrum = (dx, dy), self._modes.of(image, -dx, -dy)
+        cross = self._cross(spectrum, weights)
+        dx, dy, value = self._climb(cross, dx, dy)
+        quality = value / weights.expected if weights.expected > 0 else 0.0
+        return _Climbed(spectrum, window, cross, dx, dy, quality)
+
+    def _cross(self, spectrum: Spectrum, weights: Weights) -> Spectrum:
         """Return the weighted cross-power, without the detector's own."""
         reference = self._known_reference()
         if self._ready is None or self._ready[0] is not reference or self._ready[1] is not weights:
-            own = _times(weights.pattern, reference.turns) if self._pattern else None
-            self._ready = reference, weights, _times(weights.weight, reference.modes), own
+            still = self._modes.turn(0.0, 0.0)
+            own = times(reference.turns or still, weights.pattern) if self._pattern else None
+            self._ready = reference, weights, times(reference.modes, weights.weight), own
         weighted, own = self._ready[2:]
         parts = [a * np.conj(b) for a, b in zip(weighted, spectrum, strict=True)]
         if own is not None:
@@ -488,7 +500,7 @@ class DriftEstimator:
 
     def _climb(self, cross: Spectrum, dx: float, dy: float) -> tuple[float, float, float]:
         """Climb to a top of the correlation by Newton's method; 0 where it is none."""
-        reach = 0.25 / self._modes.highest
+        reach = REACH_TURNS / self._modes.highest
         start, value = (dx, dy), 0.0
         for _ in range(NEWTON_STEPS):
             value, slope, curve = self._modes.moments(cross, dx, dy)
@@ -522,35 +534,8 @@ class DriftEstimator:
         return float(x[column]) * pitch_x, float(y[row]) * pitch_y, significance
 
 
-def _times(powers: Powers, modes: Spectrum | None) -> Spectrum:
-    """Return modes multiplied by weights; the weights themselves for modes of 1."""
-    parts = [
-        np.asarray(power if modes is None else power * modes[k], dtype=np.complex64)
-        for k, power in enumerate(powers)
-    ]
-    return parts[0], parts[1], parts[2]
-
-
-def _mix(before: Spectrum, added: Spectrum, turn: Spectrum | None, n: int) -> Spectrum:
-    """Return the mean of n spectra and one more."""
-    parts = []
-    for k in range(3):
-        more = added[k] if turn is None else added[k] * turn[k]
-        parts.append(before[k] * np.float32(n / (n + 1)) + more * np.float32(1 / (n + 1)))
-    return parts[0], parts[1], parts[2]
-
-
 def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
     return math.hypot(a[0] - b[0], a[1] - b[1]) < WINDOW_STEP_PX
-
-
-def _sigmas(information: NDArray[np.float64], spread: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the sigmas from the covariance ``H^-1 G H^-1`` of the estimator."""
-    if not np.all(np.isfinite(information)) or np.linalg.det(information) <= 0:
-        return math.nan, math.nan
-    inverse = np.linalg.inv(information)
-    covariance = inverse @ spread @ inverse
-    return math.sqrt(covariance[0, 0]), math.sqrt(covariance[1, 1])
 
 
 def fixed_pattern_correlation(first: NDArray[np.generic], second: NDArray[np.generic]) -> float:

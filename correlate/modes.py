@@ -146,30 +146,6 @@ class Modes:
         curve = -2 * TAU**2 * np.array([[m[0, 2].real, m[1, 1].real], [m[1, 1].real, m[2, 0].real]])
         return value, slope, curve
 
-    def plain_information(self, weighted: Powers) -> NDArray[np.float64]:
-        """Return ``sum(2 (2 pi f) (2 pi f)^T q)`` over all modes, shape (2, 2), x first."""
-        return self._information(weighted, (1.0, 1.0, 1.0), (1.0, 1.0, 1.0))
-
-    def information(self, weighted: Powers, bright: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the same with each part's crowding, and its noise by ``brightness``."""
-        rest, columns, rows = self.crowding
-        x, y = bright.T
-        return self._information(
-            weighted,
-            (rest * x[0], columns * x[1], 0.0),
-            (rest * y[0], 0.0, rows * y[2]),
-        )
-
-    def _information(
-        self, weighted: Powers, x: tuple[float, ...], y: tuple[float, ...]
-    ) -> NDArray[np.float64]:
-        rest, columns, rows = weighted
-        along, across = rest.sum(axis=1) @ self.fy**2, rest.sum(axis=0) @ self.fx**2
-        mixed = float(self.fy @ (rest @ self.fx)) * math.sqrt(x[0] * y[0])
-        xx = across * x[0] + float(columns @ self.fx**2) * x[1]
-        yy = along * y[0] + float(rows @ self.fy_along**2) * y[2]
-        return np.asarray(2 * TAU**2 * np.array([[xx, mixed], [mixed, yy]]))
-
     def brightness(self, image: Power, weighted: Spectrum) -> NDArray[np.float64]:
         """Return how bright it is where a shift is told, against the mean of the image.
 

@@ -5,6 +5,7 @@ learned, a block of frames needs nothing of the others but where the last one st
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from correlate.trackers.protocol import Frames
 # further from the frame before than this, or nowhere, it is followed from that frame:
 # fringes look alike a spacing apart, and plain layers stand out from no noise everywhere.
 CONTINUED_PX = 1.5
+ACQUAINTED_FRAMES = 8  # of a block, looked at beforehand: what moves in them was still before
 UINT32_MAX = 2**32 - 1
 Line = NDArray[np.uint32] | NDArray[np.float64]
 
@@ -103,8 +105,13 @@ class _Look:
     until_learned: bool = False
 
     def __call__(self, frames: Iterable[NDArray[np.generic]]) -> Registered:
+        frames = iter(frames)
         estimator = self.estimator if self.until_learned else copy.copy(self.estimator)
         found = Registered()
+        if not self.until_learned:
+            first = list(itertools.islice(frames, ACQUAINTED_FRAMES))
+            estimator.acquaint(first)
+            frames = itertools.chain(first, frames)
         for pixels in frames:
             sums = frame_sums(pixels, estimator.bin_px)
             found.shifts.append(estimator.update_sums(sums, pixels))

@@ -12,6 +12,7 @@ from correlate.drift import DriftEstimator, fixed_pattern_correlation, why_unusa
 from correlate.trackers.drift import DriftTracker
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from correlate.window import Band
+from mocks.camera import new_scene
 from mocks.layers import LayersScene
 from mocks.scenario import load
 
@@ -97,6 +98,20 @@ def test_sigma_knows_how_bright_it_is_where_the_shift_is_told():
     assert 0.8 < pull(0.2) / pull(3.0) < 1.3
 
 
+def test_a_window_over_a_small_field_of_many_counts_draws_nothing_to_itself():
+    # What lies under its edges goes along with it; it made errors of 2 sigmas.
+    shape, pulls = (96, 144), []
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 6])
+        scene, estimator = Specimen(shape, seed), DriftEstimator(shape)
+        estimator.update(rng.poisson(1000 * scene.at(0.0, 0.0)))
+        for true in rng.uniform(-1.5, 1.5, (3, 2)):
+            shift = estimator.update(rng.poisson(1000 * scene.at(*true)))
+            pulls.append((shift.dx_px + true[0]) / shift.sigma_x_px)
+            pulls.append((shift.dy_px + true[1]) / shift.sigma_y_px)
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.2
+
+
 def test_a_growing_reference_is_better_than_one_frame():
     shape = (96, 128)
     scene = Specimen(shape, 5)
@@ -153,11 +168,67 @@ def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
     def drift_seen(band):
         estimator = DriftEstimator((160, 400), band=band)
         estimator.update(scene.frame(0, 60e-9, (0.0, 0.0)))
-        moved = [scene.frame(i, 200e-9, (0.0, 0.0)) for i in range(1, 13)]
-        return np.mean([estimator.update(frame).dx_px for frame in moved])
+        moved = [scene.frame(i, 200e-9, (0.0, 0.0)) for i in range(1, 25)]
+        return [estimator.update(frame) for frame in moved]
 
-    assert abs(drift_seen(band)) < 0.05
-    assert abs(drift_seen(None)) > 0.1
+    assert abs(np.mean([s.dx_px for s in drift_seen(band)])) < 0.05
+    # Where it is not, it is found out, as other parts of the scene do not move.
+    late = drift_seen(None)[12:]
+    assert abs(np.mean([s.dx_px for s in late])) < 0.1
+    assert np.sqrt(np.mean([(s.dx_px / s.sigma_x_px) ** 2 for s in late])) < 2
+
+
+def drift_of_scene(name, seed, frames, **changes):
+    """Return pulls about their mean, shape (frames, 2), while a scene changes or not."""
+    scenario = load(name, width=256, height=256)
+    scene, rng = new_scene(scenario, seed), np.random.default_rng(seed)
+    estimator = DriftEstimator(scene.shape, reference_frames=64)
+    path = np.cumsum(rng.normal(0, 0.2, (frames, 2)), axis=0)
+    path -= path[0]
+    errors, sigmas = [], []
+    for k, place in enumerate(path):
+        scene.dose_e_m2 = changes.get("dose_e_m2", 0.0) * k / frames
+        front_m = scenario.cell.front_start_m + changes.get("moves_m", 0.0) * k / frames
+        s = estimator.update(scene.frame(k, front_m, tuple(place)))
+        errors.append((s.dx_px + place[0], s.dy_px + place[1]))
+        sigmas.append((s.sigma_x_px, s.sigma_y_px))
+    errors, sigmas = np.array(errors)[4:], np.array(sigmas)[4:]
+    return (errors - np.nanmean(errors, axis=0)) / sigmas
+
+
+@pytest.mark.no_cover
+@pytest.mark.parametrize(
+    ("name", "changes", "most"),
+    [
+        # One crystal's waves fill the field: along them nothing tells the drift but speckle.
+        ("garnet_beam_damage", {}, 1.2),
+        ("garnet_beam_damage", {"dose_e_m2": 0.6e24}, 1.2),
+        # A layer grows over two crystals, and its spacing changes; it was 6 sigmas.
+        ("layered_to_spinel", {"moves_m": 4e-8}, 1.9),
+        # A film's grains are exchanged for others behind a front.
+        ("fef2_conversion", {"moves_m": 8e-8}, 1.2),
+    ],
+)
+def test_drift_is_true_while_the_scene_changes_by_itself(name, changes, most):
+    pulls = np.concatenate([drift_of_scene(name, seed, 50, **changes) for seed in range(2)])
+    assert 0.6 < np.sqrt(np.nanmean(pulls**2)) < most
+
+
+def test_frames_that_are_to_come_are_looked_at_without_a_trace():
+    scenario = load("lco_lipon_li", dose_rate_e_m2_s=3e20)
+    scene = LayersScene(scenario, 3)
+    learned = DriftEstimator((160, 400), reference_frames=8)
+    for k in range(12):
+        learned.update(scene.frame(k, 60e-9, (0.0, 0.0)))
+    later = [scene.frame(k, 200e-9, (0.1, 0.2)) for k in range(20, 30)]
+    plain, informed = learned.frozen(), learned.frozen()
+    informed.acquaint(later[:8])
+    first = [estimator.update(later[0]) for estimator in (plain, informed)]
+    # The front has moved by half of the film: who has seen that doubts what tells of it.
+    assert abs(first[1].dx_px + 0.1) < abs(first[0].dx_px + 0.1)
+    assert first[1].sigma_x_px > first[0].sigma_x_px
+    # The learned one knows nothing of it.
+    assert learned.frozen().update(later[0]) == first[0]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_rotation_and_magnification_are_true():
         for name, true in (("rotation", turn), ("magnification", grows)):
             pulls.append(((found[name] - true) / found[f"{name}_sigma"])[seen])
         assert track.attributes["last_rotation"] == found["rotation"][-1]
-    assert 0.88 < np.sqrt(np.mean(np.square(pulls))) < 1.15
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.15
 
 
 def test_small_frames_have_no_tiles():
