@@ -31,8 +31,11 @@ class ModeGroups:
         height, width = 2 * m.count_y + 1, m.count_x
         self._rows = np.arange(ROWS) * height // ROWS
         self._columns = np.arange(COLUMNS) * width // COLUMNS
-        ends = np.append(self._columns[1:], width)
-        self._parts = [slice(a, b) for a, b in zip(self._columns, ends, strict=True)]
+        # Sums over each strip, plain and by frequency: products of matrices take them at once.
+        self._across = _strips(self._columns, m.fx).T.copy()
+        self._along = _strips(self._rows, m.fy)
+        self._by_fx = np.stack([np.ones_like(m.fx), m.fx])
+        self._by_fy = np.stack([np.ones_like(m.fy_along), m.fy_along], axis=1)
 
     def of(self, cross: Spectrum, dx_px: float, dy_px: float) -> tuple[Floats, Floats]:
         """Return what each group adds to the correlation ``J`` of `Modes.moments`.
@@ -47,21 +50,17 @@ class ModeGroups:
         m = self._modes
         rest, columns, rows = cross
         ex = np.exp(1j * TAU * dx_px * m.fx).astype(np.complex64)
-        ey = np.exp(1j * TAU * dy_px * m.fy).astype(np.complex64)[:, None]
-        across = np.stack([ex, ex * m.fx.astype(np.float32)], axis=1)
-        strips = np.stack([ey * (rest[:, k] @ across[k]) for k in self._parts])
-        plain, by_x = strips[..., 0], strips[..., 1]
-        along = ey[m.count_y + 1 :, 0] * rows
-        ends = np.array([columns @ across, [along.sum(), along @ m.fy_along]])
-        value, fx, fy = (
-            np.add.reduceat(part, self._rows, axis=1).ravel()
-            for part in (plain, by_x, plain * m.fy)
-        )
-        values = 2 * np.concatenate([value, ends[:, 0]]).real
-        slopes = np.zeros((len(values), 2))
-        slopes[:-2, 0], slopes[:-2, 1] = fx.imag, fy.imag
-        slopes[-2, 0], slopes[-1, 1] = ends[:, 1].imag
-        return values, -2 * TAU * slopes
+        ey = np.exp(1j * TAU * dy_px * m.fy).astype(np.complex64)
+        cells = (self._along * ey) @ (rest @ (self._across * ex[:, None]))
+        in_columns = self._by_fx @ (ex * columns)
+        in_rows = (ey[m.count_y + 1 :] * rows) @ self._by_fy
+        values, slopes = np.empty(self.count), np.zeros((self.count, 2))
+        values[:-2] = cells[:ROWS, :COLUMNS].real.ravel()
+        values[-2:] = in_columns[0].real, in_rows[0].real
+        slopes[:-2, 0] = cells[:ROWS, COLUMNS:].imag.ravel()
+        slopes[:-2, 1] = cells[ROWS:, :COLUMNS].imag.ravel()
+        slopes[-2, 0], slopes[-1, 1] = in_columns[1].imag, in_rows[1].imag
+        return 2 * values, -2 * TAU * slopes
 
     def total(self, powers: Powers) -> Floats:
         """Return the sum of powers over each group and its mirror image, shape (n,)."""
@@ -93,7 +92,14 @@ class ModeGroups:
         return np.asarray(2 * TAU**2 * found)
 
     def _cells(self, values: NDArray[np.floating]) -> Floats:
-        """Return sums over the squares, in the order of ``of``: column after column."""
+        """Return sums over the squares, row after row."""
         values = np.broadcast_to(values, (2 * self._modes.count_y + 1, self._modes.count_x))
         strips = np.add.reduceat(values, self._columns, axis=1, dtype=np.float64)
-        return np.asarray(np.add.reduceat(strips, self._rows, axis=0).T.ravel())
+        return np.asarray(np.add.reduceat(strips, self._rows, axis=0).ravel())
+
+
+def _strips(starts: NDArray[np.intp], frequency: Floats) -> NDArray[np.float32]:
+    """Return which modes are in which strip, and the same times their frequency."""
+    strip = np.searchsorted(starts, np.arange(len(frequency)), side="right") - 1
+    inside = strip == np.arange(len(starts))[:, None]
+    return np.concatenate([inside, inside * frequency]).astype(np.float32)

@@ -11,6 +11,7 @@ J. Res. Natl. Bur. Stand. 87, 377 (1982)), with outliers bounded, and a variance
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -23,7 +24,7 @@ LEAST_SHARE = 1e-4  # of the largest group's information, below which one tells 
 LEAST_VALUE = 2  # of a correlation, in units of the noise in it
 LEAST_SEEN = 0.05  # of the scatter: where less of the scene is in a group, it is noise
 RIDGE = 0.03  # of noise in directions that a group does not tell
-FAITH_SIGMAS = 2.0  # by which a group's scene is less than the reference's by no chance
+FAITH_SIGMAS = 3.0  # by which a group's scene is less than the reference's by no chance
 LEAST_FAITH = 0.5  # of the reference's scene: below, a group shows another one
 LEAST_FADED = 0.1  # of the scene of the last frames, that is taken to be in one
 # Of a squared distance in two dimensions: the most that one group counts, its mean with
@@ -32,7 +33,7 @@ BOUND, BOUND_MEAN, BOUND_VARIANCE, LARGEST = 6.0, 1.90, 3.0, 14.0
 GRID = np.concatenate([[0.0], np.logspace(-7, 3, 31)])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Witnesses:
     """What groups of modes can tell.
 
@@ -91,23 +92,71 @@ class Witnesses:
             from_reference=from_reference,
         )
 
-    def compared(self, values: Floats) -> Floats:
-        """Return what groups add to a correlation, over that of the reference's scene."""
-        return np.asarray(
-            np.where(self.tells, values / np.where(self.tells, self.values, 1.0), 1.0)
-        )
-
-    def chance(self, frames: int) -> Floats:
-        """Return by how much a mean of that over some frames is less than 1 by chance."""
-        return np.asarray(FAITH_SIGMAS / np.sqrt(frames * np.where(self.tells, self.values, 1.0)))
-
-    @property
+    @cached_property
     def tells(self) -> NDArray[np.bool_]:
         """Which groups tell something, shape (n,)."""
         return np.asarray(self.values > 0)
 
+    @cached_property
+    def expected(self) -> Floats:
+        """What a group adds to the correlation; 1 where that is nothing."""
+        return np.where(self.tells, self.values, 1.0)
+
+    @cached_property
+    def total(self) -> float:
+        """What all groups add."""
+        return float(self.values.sum())
+
+    @cached_property
+    def chance(self) -> Floats:
+        """By how much what a frame adds is below what is expected by chance, in shares."""
+        return np.asarray(FAITH_SIGMAS / np.sqrt(self.expected))
+
+    @cached_property
+    def precision(self) -> Floats:
+        """Inverse of the scatter."""
+        return inverse(self.scatter)
+
+    @cached_property
+    def undoubted(self) -> "Weighed":
+        """The weights where nobody is doubted."""
+        return Weighed.of(self.told, self.precision)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Weighed:
+    """How much each score counts in the mean of all.
+
+    Parameters
+    ----------
+    told
+        Slopes of the scores, shape (n, 2, 2).
+    weight
+        Of each score in what all tell, shape (n, 2, 2).
+    covariance_px2
+        Of their mean; infinite where nothing tells.
+    """
+
+    told: Floats
+    weight: Floats
+    covariance_px2: Floats
+
+    @classmethod
+    def of(cls, told: Floats, precision: Floats) -> Self:
+        """Weigh groups by the inverse of their covariance."""
+        weight = told.transpose(0, 2, 1) @ precision
+        return cls(
+            told=told,
+            weight=weight,
+            covariance_px2=inverse(np.sum(weight @ told, axis=0)),
+        )
+
+    def mean_px(self, scores: Floats) -> Floats:
+        """Return the shift that all tell."""
+        return np.asarray(self.covariance_px2 @ np.einsum("gij,gj->i", self.weight, scores))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """What the last frames showed of each group.
 
@@ -130,6 +179,11 @@ class Memory:
     frames: int
     doubt_px2: Floats
     unrest: float = 0.0
+
+    @cached_property
+    def doubts(self) -> bool:
+        """True where groups disagreed by more than noise."""
+        return self.unrest > 0 or bool(np.any(self.doubt_px2))
 
     @classmethod
     def of_nothing(cls, count: int) -> Self:
@@ -184,25 +238,20 @@ def agree(witnesses: Witnesses, memory: Memory, scores: Floats, values: Floats) 
         What each adds to the correlation there, shape (n,).
     """
     kept = min(memory.frames + 1, REMEMBERED)
-    value = memory.value + (witnesses.compared(values) - memory.value) / kept
-    faith = np.minimum(value + witnesses.chance(kept), 1.0)
-    faith = np.where(faith < LEAST_FAITH, 0.0, faith * _faded(witnesses, values, value))
-    told = witnesses.told * faith[:, None, None]
-    spread = told @ told.transpose(0, 2, 1)
-    weight = told.transpose(0, 2, 1) @ inverse(
-        (1 + memory.unrest) * witnesses.scatter + memory.doubt_px2[:, None, None] * spread
-    )
-    covariance = inverse(np.sum(weight @ told, axis=0))
-    step = covariance @ np.sum(weight @ scores[:, :, None], axis=0)[:, 0]
-    apart = memory.apart + (scores - told @ step - memory.apart) / kept
+    value = memory.value + (values / witnesses.expected - memory.value) / kept
+    faith = np.minimum(value + witnesses.chance / math.sqrt(kept), 1.0)
+    faith[faith < LEAST_FAITH] = 0.0
+    faith *= _faded(witnesses, values, value)
+    weighed = _weighed(witnesses, memory, faith)
+    step = weighed.mean_px(scores)
+    apart = memory.apart + (scores - weighed.told @ step - memory.apart) / kept
     unrest, doubt = memory.unrest, memory.doubt_px2
     if kept >= FIRST:
         share = witnesses.from_reference
-        noise = witnesses.scatter * ((1 - share) / kept + share)
-        unrest, doubt = doubts(apart, noise, witnesses, told, doubt)
+        unrest, doubt = doubts(apart, (1 - share) / kept + share, witnesses, weighed.told, doubt)
     return Agreed(
         step_px=step,
-        covariance_px2=covariance,
+        covariance_px2=weighed.covariance_px2,
         memory=Memory(
             apart=apart,
             value=value,
@@ -213,17 +262,28 @@ def agree(witnesses: Witnesses, memory: Memory, scores: Floats, values: Floats) 
     )
 
 
+def _weighed(witnesses: Witnesses, memory: Memory, faith: Floats) -> Weighed:
+    """Return the weights of groups that show so much of the reference's scene."""
+    if not memory.doubts and np.all(faith[witnesses.tells] == 1.0):
+        return witnesses.undoubted
+    told = witnesses.told * faith[:, None, None]
+    if not memory.doubts:
+        return Weighed.of(told, witnesses.precision)
+    moved = memory.doubt_px2[:, None, None] * (told @ told.transpose(0, 2, 1))
+    return Weighed.of(told, inverse((1 + memory.unrest) * witnesses.scatter + moved))
+
+
 def _faded(witnesses: Witnesses, values: Floats, value: Floats) -> float:
     """Return how much less of the scene is in a frame than in the last ones; 1 by chance."""
-    expected, lately = float(witnesses.values.sum()), float(witnesses.values @ value)
+    expected, lately = witnesses.total, float(witnesses.values @ value)
     if expected <= 0 or lately <= 0:
         return 1.0
-    now = float(values[witnesses.tells].sum()) + FAITH_SIGMAS * math.sqrt(expected)
+    now = float(values @ witnesses.tells) + FAITH_SIGMAS * math.sqrt(expected)
     return min(max(now / lately, LEAST_FADED), 1.0)
 
 
 def doubts(
-    apart: Floats, noise: Floats, witnesses: Witnesses, told: Floats, before: Floats
+    apart: Floats, share: float, witnesses: Witnesses, told: Floats, before: Floats
 ) -> tuple[float, Floats]:
     """Return by how much groups disagree beyond noise.
 
@@ -235,8 +295,8 @@ def doubts(
     ----------
     apart
         Mean scores away from the others, shape (n, 2).
-    noise
-        Their covariance by noise, shape (n, 2, 2).
+    share
+        Of a frame's scatter, that they still have by noise.
     told
         What a shift adds to their scores, shape (n, 2, 2); 0 for those that tell nothing.
     before
@@ -247,12 +307,13 @@ def doubts(
     unrest, doubt_px2
         See `Memory`.
     """
-    tells = np.any(told != 0, axis=(1, 2))
-    n, none = np.count_nonzero(tells), np.zeros(len(apart))
-    distance = np.where(tells, _distances(apart, noise), 0.0)
-    excess = np.minimum(distance, BOUND).sum() - BOUND_MEAN * (n - 1)
+    tells = witnesses.tells & (told[:, 0, 0] + told[:, 1, 1] != 0)
+    n = np.count_nonzero(tells)
+    distance = tells * np.einsum("gi,gij,gj->g", apart, witnesses.precision, apart) / share
+    excess = float(np.minimum(distance, BOUND).sum()) - BOUND_MEAN * (n - 1)
     if excess <= math.sqrt(BOUND_VARIANCE * n) and distance.max(initial=0.0) < LARGEST:
-        return 0.0, none
+        return 0.0, np.zeros(len(apart))
+    noise = share * witnesses.scatter
     spread = told @ told.transpose(0, 2, 1)
     seen = apart[tells], noise[tells]
     unrest, as_noise = _explained(*seen, witnesses.scatter[tells])
