@@ -21,7 +21,8 @@ def movie(seed=1, count=24, after=20, options=None, beam=None, **overrides):
     scenario = load("fef2_conversion", width=192.0, height=96.0, **overrides)
     scene = new_scene(scenario, seed)
     shares = np.concatenate([np.zeros(10), np.linspace(0, 1, count), np.ones(after)])
-    fronts = shares * scenario.cell.film_thickness_m
+    new_m, whole_m = scenario.cell.front_start_m, scenario.cell.film_thickness_m
+    fronts = new_m + shares * (whole_m - new_m)
     beam = np.ones(len(fronts)) if beam is None else beam
     frames = [scene.frame(i, f, (0.02 * i, 0.01 * i), beam[i]) for i, f in enumerate(fronts)]
     true = np.array([scene.truth(f)["conversion"]["converted_fraction"] for f in fronts])
