@@ -10,7 +10,7 @@ from correlate.grain_change import GrainChange
 from correlate.looks import Noise, noise_in_band
 from correlate.lost_area import area_of
 from correlate.pattern_of_change import pattern_of
-from correlate.texture import HALF_WIDTH, GrainRings
+from correlate.texture import HALF_WIDTH, GrainRings, filled_part
 from correlate.trackers.conversion import ConversionTracker, look_of
 from correlate.trackers.protocol import CannotTrack, SceneSettings
 from mocks.camera import new_scene
@@ -269,6 +269,27 @@ def test_grains_of_any_size_are_measured_within_their_sigma():
             scale, sigma = rings.scale(fft.rfft2(image.astype(np.float32)))
             found.append((scale / HALF_WIDTH - size_px) / (sigma / HALF_WIDTH))
     assert 0.88 < rms(found) < 1.15
+
+
+def test_grains_in_a_part_of_the_field_are_fewer():
+    rings, rng = GrainRings((96, 192)), np.random.default_rng(8)
+    weight, square = rings.weight.sum(axis=0), (rings.weight**2).sum(axis=0)
+    share = special.ndtr((72 - np.arange(192)) / 8.0)
+    part = filled_part(share, np.zeros(192), weight, square)
+    found = []
+    for _ in range(100):
+        grains = np.sqrt(share) * Grains(rng.standard_normal((96, 192)), 1.8).moved(0.0, 0.0)
+        image = grains + 0.4 * rng.standard_normal(grains.shape)
+        scale, sigma = rings.scale(fft.rfft2(image.astype(np.float32)), part)
+        found.append((scale / HALF_WIDTH - 1.8) / (sigma / HALF_WIDTH))
+    assert 0.88 < rms(found) < 1.12
+
+
+def test_where_grains_are_is_everywhere_unless_blocks_tell():
+    even = np.full(40, 0.3)
+    assert filled_part(even, np.zeros(40), np.ones(40), np.ones(40)) == pytest.approx(1.0)
+    noise = np.random.default_rng(9).normal(0, 0.3, 40)
+    assert filled_part(noise, np.full(40, 0.09), np.ones(40), np.ones(40)) == 1.0
 
 
 def test_shot_noise_alone_has_no_grains():
