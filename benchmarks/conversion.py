@@ -57,7 +57,8 @@ def film(seed: int, **overrides: float) -> Film:
     scenario = load("fef2_conversion", **overrides)
     scene = new_scene(scenario, seed)
     shares = np.concatenate([np.zeros(BEFORE), np.linspace(0, 1, CHANGING), np.ones(AFTER)])
-    fronts = shares * scenario.cell.film_thickness_m
+    new_m, whole_m = scenario.cell.front_start_m, scenario.cell.film_thickness_m
+    fronts = new_m + shares * (whole_m - new_m)
     truth = [scene.truth(f)["conversion"] for f in fronts]
     level = np.array([float(scene.expected(f, (0.0, 0.0)).mean()) for f in fronts])
     return Film(
@@ -144,9 +145,9 @@ def speed() -> None:
     overrides = {"height": float(SIDE), "width": float(SIDE), "grain_m": 12e-9}
     scenario = load("fef2_conversion", **overrides)
     scene = new_scene(scenario, 1)
-    whole = scenario.cell.film_thickness_m
+    new_m, whole_m = scenario.cell.front_start_m, scenario.cell.film_thickness_m
     frames = [
-        scene.frame(i, share * whole, (0.02 * i, 0.01 * i)).astype(np.uint16)
+        scene.frame(i, new_m + share * (whole_m - new_m), (0.02 * i, 0.01 * i)).astype(np.uint16)
         for i, share in enumerate(np.concatenate([np.zeros(10), np.linspace(0, 1, TIMED)]))
     ]
     settings = SceneSettings(

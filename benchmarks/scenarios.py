@@ -8,7 +8,8 @@ at the frames' times; the drift; the ionic charge; the times of frames. Printed 
 the part that is valid, rms and largest error, the mean of the claimed sigmas, error over
 sigma (rms), and what of the error is one constant (`offset`, in sigmas): an edge that is placed
 once, or the first frame, is an error that all rows share. Drift counts from its own mean, by
-its sigmas, and so does a profile's place in the field.
+its sigmas, and so does a profile's place in the field; a conversion counts between both looks,
+its first and its last frames, as no image tells what had converted before.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from correlate.trackers.conversion import LOOK_FRAMES
 from runner import Experiment, run
 from session import Session
 from session.truth import read_truth
@@ -31,6 +33,7 @@ from session.truth import read_truth
 EXAMPLES = Path(__file__).parents[1] / "examples"
 IN_COUNTS = ("drop", "gradient")  # in truth; a track tells them by `per_count`
 IN_THE_FIELD = ("profile", "position")  # the stage stood somewhere when the first frame came
+BETWEEN_LOOKS = ("conversion", "converted_fraction")
 Table = dict[str, NDArray[Any]]
 
 
@@ -92,8 +95,13 @@ def tracks(session: Session, truth: dict[str, Table]) -> Iterator[Compared | Non
             expected = at(table.columns["t_ns"], true, column)
             if column in IN_COUNTS:
                 expected = expected * table.attributes.get("per_count", 1.0)
-            if (table.attributes.get("tracker"), column) == IN_THE_FIELD:
+            kind = table.attributes.get("tracker"), column
+            if kind == IN_THE_FIELD:
                 found = found - mean(found - expected, sigma)
+            if kind == BETWEEN_LOOKS:
+                looks = expected[where]
+                before, after = np.nanmean(looks[:LOOK_FRAMES]), np.nanmean(looks[-LOOK_FRAMES:])
+                expected = (expected - before) / (after - before)
             yield compare(f"{name}.{column}", "", found, sigma, expected)
     for camera in session.cameras:
         if f"drift/{camera}" in truth and session.has(f"drift/{camera}"):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from correlate.grain_band import Banded
 from correlate.grain_change import GrainChange, GrainsSeen
 from correlate.looks import Look, Noise
+from correlate.lost_area import area_of
 
 Float = NDArray[np.float64]
 MIN_SIGMAS = 6.0  # of the whole change, against noise
@@ -40,27 +41,35 @@ class Converted:
         The fraction, by each of two witnesses that share no noise.
     grains
         What grains tell of each block; None where they tell nothing.
+    lost
+        Of both sigmas, what both have in common: a part of the area is not in the frame.
     """
 
     by_level: Fraction
     by_grains: Fraction
     grains: GrainsSeen | None = None
+    lost: float = 0.0
 
     @property
     def together(self) -> Fraction:
         """The weighted mean of both witnesses."""
-        known = [w for w in (self.by_level, self.by_grains) if math.isfinite(w.sigma)]
+        both = ((w.value, self._own(w)) for w in (self.by_level, self.by_grains))
+        known = [(value, own) for value, own in both if math.isfinite(own)]
         if not known:
             return Fraction()
-        weight = sum(1 / w.sigma**2 for w in known)
-        value = sum(w.value / w.sigma**2 for w in known) / weight
-        return Fraction(value=value, sigma=1 / math.sqrt(weight))
+        weight = sum(1 / own for _, own in known)
+        value = sum(value / own for value, own in known) / weight
+        return Fraction(value=value, sigma=math.sqrt(1 / weight + self.lost**2))
+
+    def _own(self, one: Fraction) -> float:
+        """Return the variance of one witness that the other does not share."""
+        return one.sigma**2 - self.lost**2
 
     @property
     def apart_sigmas(self) -> float:
         """How far both witnesses are apart, in sigmas; NaN where there is but one."""
         away = self.by_level.value - self.by_grains.value
-        return away / math.hypot(self.by_level.sigma, self.by_grains.sigma)
+        return away / math.sqrt(self._own(self.by_level) + self._own(self.by_grains))
 
 
 def disagreement(seen: Sequence[Converted]) -> float:
@@ -124,6 +133,7 @@ class WholeChange:
             by_level=self._by_level(seen, number, grains),
             by_grains=Fraction(value=grains.fraction, sigma=grains.sigma),
             grains=grains,
+            lost=grains.lost,
         )
 
     def _by_level(self, seen: Banded, number: int, grains: GrainsSeen | None) -> Fraction:
@@ -133,19 +143,27 @@ class WholeChange:
         if not self.level_tells or size < MIN_BLOCKS:
             return Fraction()
         before, after = self._before, self._after
-        weight = self._pixels[whole] / self._pixels[whole].sum()
-        step = float(weight @ (after.seen.level - before.seen.level)[whole])
-        value = float(weight @ (seen.level - before.seen.level)[whole]) / step
-        now, start, end = (
-            float(weight**2 @ self._noise.of_level(one)[whole]) * self._noise.flicker
-            for one in (seen, before.seen, after.seen)
-        )
-        rest = 1 - value
-        shared = 2 * rest * before.share_of(number) + 2 * value * after.share_of(number)
+        area = area_of(self._pixels, seen.pixels, whole, ~whole)
+        weight = area.weight
+        steps = (after.seen.level - before.seen.level)[whole]
+        gone = (seen.level - before.seen.level)[whole]
+        step = float(weight @ steps)
+        value = float(weight @ gone) / step
+        noises = [self._noise.of_level(one)[whole] for one in (seen, before.seen, after.seen)]
+        now, start, end = (float(weight**2 @ one) * self._noise.flicker for one in noises)
+        rest, in_before, in_after = 1 - value, before.share_of(number), after.share_of(number)
+        shared = 2 * rest * in_before + 2 * value * in_after
         variance = (
             now * (1 - shared) + value**2 * end / after.count + rest**2 * start / before.count
         )
-        # Without grains to tell, places may be either before or after.
-        unlike = max(value * rest, 0.0) if grains is None else grains.unlike
-        chance = self._uneven * unlike / size
-        return Fraction(value=value, sigma=math.sqrt(max(variance, 0.0) / step**2 + chance))
+        if grains is not None:
+            unlike, lost = grains.unlike, grains.lost
+        else:
+            # Without grains to tell, places may be either before or after.
+            unlike = max(value * rest, 0.0)
+            in_a_look = in_before + in_after > 0
+            lost = 0.0 if in_a_look else area.sigma(gone / step, noises[0] / step**2)
+        chance = self._uneven * unlike * float(weight @ weight)
+        return Fraction(
+            value=value, sigma=math.hypot(math.sqrt(max(variance, 0.0) / step**2 + chance), lost)
+        )

@@ -18,6 +18,7 @@ WIDE = 2.0  # of the grains' sigma: what is wider is no grain
 BLOCK_GRAINS = 9.0  # sigmas of grains on a block's side, at least
 MIN_BLOCK_PX = 16
 MOST = 0.5  # of a block, that must be in a frame
+RIM_PX = 8  # at the borders, of which the mean says how unlike they are
 
 
 Box = tuple[slice, slice]
@@ -153,7 +154,7 @@ class GrainBand:
 
     def modes(self, pixels: NDArray[np.generic], shift: Shift) -> Modes:
         """Return the modes of a frame, turned to where it stands on the reference."""
-        modes: Modes = np.asarray(fft.rfft2(np.asarray(pixels, np.float32)), dtype=np.complex64)
+        modes: Modes = np.asarray(fft.rfft2(_closed(pixels)), dtype=np.complex64)
         modes *= np.exp(np.complex64(-2j * np.pi * shift.dy_px) * self._fy)[:, None]
         modes *= np.exp(np.complex64(-2j * np.pi * shift.dx_px) * self._fx)[None, :]
         return modes
@@ -221,6 +222,25 @@ def both(one: Box, other: Box) -> Box:
         for a, b in zip(one, other, strict=True)
     )
     return rows, columns
+
+
+def _closed(pixels: NDArray[np.generic]) -> Image:
+    """Return a frame less the ramps by which its opposite borders differ.
+
+    To a Fourier transform they are neighbours: with a front in the field, the step between
+    both phases there would be as fine as grains. A ramp itself is not.
+    """
+    image = np.array(pixels, dtype=np.float32)
+    for axis in (0, 1):
+        n = image.shape[axis]
+        rim = min(RIM_PX, n)
+        first, last = (
+            np.take(image, part, axis).mean(dtype=np.float64)
+            for part in (np.arange(rim), np.arange(n - rim, n))
+        )
+        ramp = ((np.arange(n) + 0.5) / n - 0.5).astype(np.float32) * np.float32(last - first)
+        image -= ramp[:, None] if axis == 0 else ramp
+    return image
 
 
 def _box(shape: tuple[int, int], shift: Shift) -> Box:

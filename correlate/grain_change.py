@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from correlate.grain_band import Banded, GrainBand, both
 from correlate.looks import Look, Noise
+from correlate.lost_area import area_of
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -31,6 +32,8 @@ class GrainsSeen:
         at all, 0 where all of them are on their way.
     unlike
         Mean square by which places are not converted as the field is in the mean.
+    lost
+        Of the sigma, by what is not in the frame: any witness has it.
     """
 
     fraction: float
@@ -39,6 +42,7 @@ class GrainsSeen:
     share_sigma: Float
     patchwork: float
     unlike: float
+    lost: float
 
 
 class GrainChange:
@@ -63,10 +67,15 @@ class GrainChange:
         self._box = both(before.seen.box, after.seen.box)
         self._power = band.mean_product(self._change, self._change, self._box) - own
         there = before.seen.whole & after.seen.whole
-        middle = float(np.median(self._power[there])) if np.any(there) else 0.0
-        alone = math.sqrt(2 * float(np.mean(own**2)) / band.noise_modes / self._change.size)
-        stands = middle > MIN_SIGMAS * alone
+        stands, middle = False, 0.0
+        if np.any(there):
+            middle = float(np.median(self._power[there]))
+            square = float(np.mean(own[there] ** 2))
+            alone = math.sqrt(2 * square / band.noise_modes / self._change.size)
+            stands = middle > MIN_SIGMAS * alone
         self.used = there & (self._power > LEAST_POWER * middle) & stands
+        # What has no grains to come is no part of what converts.
+        self._field = self.used | ~there
         told = self._power[self.used]
         self._uneven = float(np.var(told) / np.mean(told) ** 2) if len(told) else math.nan
 
@@ -83,8 +92,8 @@ class GrainChange:
         use = self.used & seen.whole
         if int(use.sum()) < MIN_BLOCKS:
             return None
-        weight = self._band.blocks.pixels[use]
-        weight = weight / weight.sum()
+        area = area_of(self._band.blocks.pixels, seen.pixels, use, self._field & ~use)
+        weight = area.weight
         power, noise = self._power[use], self._noises(seen, number, use)
         away, box = seen.fine - self._before.seen.fine, both(seen.box, self._box)
         n = self._band.blocks.inside(box)[use]
@@ -100,10 +109,16 @@ class GrainChange:
         own = variance * self._band.block_share
         # Unbiased, where the shares themselves are noisy.
         mixed = patchwork * max(float(weight @ (share - share**2 + own)), 0.0)
-        fraction = float(weight @ share)
-        between = max(float(weight @ ((share - fraction) ** 2 - own)), 0.0)
+        mean = float(weight @ share)
+        between = max(float(weight @ ((share - mean) ** 2 - own)), 0.0)
+        # Noise in what is divided by makes a quotient too large, unless both share it.
+        excess = 4 * (share * noise.looks - slope * noise.shared)
+        fraction = mean - float(weight @ (excess / (power * n * self._band.grain_modes)))
         part = min(max(fraction, 0.0), 1.0)
         bent = (1 - patchwork) * (math.sqrt(part) - part) ** 2
+        # What a look lacks is, by it, as what is beside.
+        in_a_look = noise.in_before + noise.in_after > 0
+        lost = 0.0 if in_a_look else area.sigma(share, own, patchwork)
         common = self._noise.in_band_error * float(np.mean(noise.frame / power))
         # In a part of a block's area there is not the same part of its grains.
         variance = variance + self._uneven * mixed
@@ -111,11 +126,12 @@ class GrainChange:
         shares[use], sigmas[use] = share, np.sqrt(own + self._uneven * mixed)
         return GrainsSeen(
             fraction=fraction,
-            sigma=math.hypot(math.sqrt(float(weight**2 @ variance)), common),
+            sigma=math.hypot(math.sqrt(float(weight**2 @ variance)), common, lost),
             shares=shares,
             share_sigma=sigmas,
             patchwork=patchwork,
             unlike=between + mixed + bent,
+            lost=lost,
         )
 
     def _noises(self, seen: Banded, number: int, use: Mask) -> "_Noises":
@@ -142,6 +158,11 @@ class _Noises:
     def frame(self) -> Float:
         """Of the frame less the look before."""
         return np.asarray(self.now * (1 - 2 * self.in_before) + self.start)
+
+    @property
+    def looks(self) -> Float:
+        """Of the whole change."""
+        return np.asarray(self.start + self.end)
 
     @property
     def shared(self) -> Float:

@@ -24,6 +24,11 @@ class GrainRings:
     ----------
     shape
         Height and width.
+
+    Attributes
+    ----------
+    weight
+        How much each pixel tells, shape (height, width).
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -32,6 +37,7 @@ class GrainRings:
         fy, fx = fft.fftfreq(height), fft.rfftfreq(width)
         q2 = fy[:, None] ** 2 + fx[None, :] ** 2
         window = np.outer(_taper(height), _taper(width))
+        self.weight: Float = window**2
         self._share = (window / window.sum()).astype(np.float32)
         # What the window widens a spectrum by, along either axis, in the mean.
         self._widened = float(np.mean([_spread(_taper(n)) for n in shape]))
@@ -70,9 +76,9 @@ class GrainRings:
         total = np.bincount(self._ring, power * self._weight, RINGS + 1)[FIRST_RING:RINGS]
         return self._at, total[self._full] / self._count, self._modes
 
-    def scale(self, modes: NDArray[np.complex64]) -> tuple[float, float]:
+    def scale(self, modes: NDArray[np.complex64], filled: float = 1.0) -> tuple[float, float]:
         """Return the scale of grains in px and its sigma, see `grain_scale`."""
-        found, sigma = grain_scale(*self.powers(modes))
+        found, sigma = grain_scale(*self.powers(modes), filled)
         wider = 2 * (2 * math.pi * found / HALF_WIDTH) ** 2 * self._widened
         if not wider < MOST_WIDENED:
             return math.nan, math.nan
@@ -91,7 +97,26 @@ def _taper(n: int) -> Float:
     return np.where(at < edge, 0.5 - 0.5 * np.cos(np.pi * (at + 0.5) / edge), 1.0)
 
 
-def grain_scale(at: Float, power: Float, modes: Float) -> tuple[float, float]:
+def filled_part(share: Float, variance: Float, weight: Float, square: Float) -> float:
+    """Return in what part of a field grains are, as told by blocks; 1 where that is not known.
+
+    Parameters
+    ----------
+    share, variance
+        Of all grains, that are in a block, and of its noise, shape (n,).
+    weight, square
+        Sums of `GrainRings.weight` and of its square in blocks, shape (n,).
+    """
+    whole = float(weight.sum())
+    mean = float(weight @ share) / whole
+    own = math.sqrt(float(weight**2 @ variance)) / whole
+    mean_square = float(square @ (share**2 - variance)) / float(square.sum())
+    if mean < MIN_SIGMAS * own or mean_square <= 0:
+        return 1.0
+    return min(mean**2 / mean_square, 1.0)
+
+
+def grain_scale(at: Float, power: Float, modes: Float, filled: float = 1.0) -> tuple[float, float]:
     """Return the scale of grains in px, and its sigma; NaN where they do not stand out.
 
     Whittle's likelihood of ``W + A exp(-(2 pi q s)^2)``: W is counting noise and s the grains'
@@ -101,22 +126,27 @@ def grain_scale(at: Float, power: Float, modes: Float) -> tuple[float, float]:
     ----------
     at, power, modes
         Of rings, by `GrainRings`.
+    filled
+        Part of the field in which grains are: fewer of them scatter more.
     """
     white = float(np.mean(power[at > 0.4]))
     low = float(np.mean(power[at < 0.1])) - white
     best: tuple[float, float, float] = (math.nan, math.nan, -math.inf)
     for start in STARTS_PX:
-        found = _climb(at, power, modes, np.array([max(low, 1e-9 * white), start, white]))
+        begin = np.array([max(low, 1e-9 * white), start, white])
+        found = _climb(at, power, modes, begin, filled)
         if found[2] > best[2]:
             best = found
     return best[0] * HALF_WIDTH, best[1] * HALF_WIDTH
 
 
-def _climb(at: Float, power: Float, modes: Float, p: Float) -> tuple[float, float, float]:
+def _climb(
+    at: Float, power: Float, modes: Float, p: Float, filled: float
+) -> tuple[float, float, float]:
     """Return the grains' sigma, its own sigma, and the likelihood."""
     nothing = math.nan, math.nan, -math.inf
     q2 = (2 * np.pi * at) ** 2
-    covariance, model = np.full((3, 3), np.nan), power
+    covariance, model, slope = np.full((3, 3), np.nan), power, np.zeros((3, len(at)))
     for _ in range(STEPS):
         bell = np.exp(-q2 * p[1] ** 2)
         model = p[2] + p[0] * bell
@@ -136,7 +166,12 @@ def _climb(at: Float, power: Float, modes: Float, p: Float) -> tuple[float, floa
         p = p + step
         if abs(step[1]) < 1e-3 * math.sqrt(covariance[1, 1]):
             break
+    stands = p[0] >= MIN_SIGMAS * math.sqrt(covariance[0, 0])
+    # What grains in a part of the field scatter beyond those that are everywhere.
+    more = (p[0] * np.exp(-q2 * p[1] ** 2)) ** 2 * (1 / filled - 1)
+    pulled = covariance @ slope / model**2
+    covariance = covariance + (pulled * modes * more) @ pulled.T
     sigma = math.sqrt(covariance[1, 1])
-    if p[0] < MIN_SIGMAS * math.sqrt(covariance[0, 0]) or not 0 < sigma < p[1]:
+    if not stands or not 0 < sigma < p[1]:
         return nothing
     return float(p[1]), sigma, -float(np.sum(modes * (np.log(model) + power / model)))

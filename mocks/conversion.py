@@ -17,13 +17,17 @@ class ConversionScene(Scene):
     """A film that fills the field.
 
     The variance of the texture grows with the converted fraction, as of grains that are
-    independent of each other.
+    independent of each other. A new film is pristine, and the front comes in at the left of
+    the area that is in the first frame, wherever the stage stands by then: that area is what
+    the fraction is of.
     """
 
     def __init__(self, scenario: "Scenario", parameters: ConversionParameters, seed: int) -> None:
         super().__init__(scenario, seed)
         self._parameters = parameters
-        self._whole_m = scenario.cell.film_thickness_m
+        self._new_m = scenario.cell.front_start_m
+        self._room_m = scenario.cell.film_thickness_m - self._new_m
+        self._first_px: float | None = None  # where the specimen stood in the first frame
         # A Gaussian of sigma s has an autocorrelation of sigma 2**0.5 s.
         size_px = parameters.grain_m / self.camera.pixel_size_m / (4 * np.log(2) ** 0.5)
         noise = np.random.default_rng([seed, 7]).standard_normal(self.shape)
@@ -32,7 +36,9 @@ class ConversionScene(Scene):
     def transmission(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
         """Return the share of beam that each pixel lets through, shape (height, width)."""
         p = self._parameters
-        x = np.arange(self.shape[1], dtype=np.float64) - drift_px[0]
+        if self._first_px is None:
+            self._first_px = drift_px[0]
+        x = np.arange(self.shape[1], dtype=np.float64) - (drift_px[0] - self._first_px)
         done = self._converted(front_m, x)
         mean = p.pristine_transmission + done * (p.converted_transmission - p.pristine_transmission)
         texture = 1 + p.pristine_texture * self.grains.moved(*drift_px)
@@ -40,7 +46,7 @@ class ConversionScene(Scene):
         return np.asarray(mean * np.maximum(texture, 0.05))
 
     def truth(self, front_m: float) -> Truth:
-        """Return the converted fraction of the field, and the grain scale."""
+        """Return the converted fraction of the area in the first frame, and the grain scale."""
         done = self._converted(front_m, np.arange(self.shape[1], dtype=np.float64))
         return {
             "conversion": {
@@ -51,7 +57,8 @@ class ConversionScene(Scene):
 
     def _converted(self, front_m: float, x: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the local converted fraction in columns."""
-        p, share = self._parameters, min(max(front_m / self._whole_m, 0.0), 1.0)
+        p, moved = self._parameters, (front_m - self._new_m) / self._room_m
+        share = min(max(moved, 0.0), 1.0)
         if p.by_front < 0.5:
             return np.full(x.shape, share)
         width_px = p.front_width_m / self.camera.pixel_size_m

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from correlate.converted import Converted, Fraction, WholeChange, disagreement
 from correlate.drift import Shift
 from correlate.grain_band import GrainBand, Modes
-from correlate.grain_change import GrainChange
+from correlate.grain_change import GrainChange, GrainsSeen
 from correlate.looks import Look, Noise, noise_in_band, noise_of, shot_gain
 from correlate.pattern_of_change import Pattern, pattern_of
 from correlate.steady import SteadyEstimator
-from correlate.texture import HALF_WIDTH, GrainRings
+from correlate.texture import HALF_WIDTH, GrainRings, filled_part
 from correlate.trackers.drift import drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
 
@@ -190,7 +190,8 @@ class LiveConversion:
 
     def _take(self, band: GrainBand, *, grains: bool) -> None:
         """Look at the first frames between the frequencies of a band."""
-        self._band = band
+        self._band, weight = band, self._rings.weight
+        self._ring_weights = band.blocks.total(weight), band.blocks.total(weight**2)
         seen = [band.seen(f.pixels, f.shift, band.modes(f.pixels, f.shift)) for f in self._first]
         gain = shot_gain([f.pixels for f in self._first], band.blocks)
         levels = [float(np.asarray(f.pixels, dtype=np.float64).mean()) for f in self._first]
@@ -198,6 +199,15 @@ class LiveConversion:
         if grains:
             self.noise = noise_in_band(self.noise, seen, band)
         self.before, self._before_modes = self._look(self._first)
+
+    def _filled(self, grains: GrainsSeen | None) -> float:
+        """Return in what part of the field grains have come."""
+        if grains is None:
+            return 1.0
+        used = np.isfinite(grains.shares)
+        variance = grains.share_sigma[used] ** 2
+        weight, square = (one[used] for one in self._ring_weights)
+        return filled_part(grains.shares[used], variance, weight, square)
 
     def _look(self, frames: Sequence[_Frame]) -> tuple[Look, Modes]:
         return look_of(
@@ -286,7 +296,7 @@ class LiveConversion:
             shift=shift,
             seen=found,
             level_change=(now / start - 1, math.sqrt(max(variance, 0.0))),
-            grain_px=self._rings.scale(modes - self._before_modes),
+            grain_px=self._rings.scale(modes - self._before_modes, self._filled(grains)),
             pattern=Pattern() if grains is None else pattern_of(grains.shares, grains.share_sigma),
             reason=reason,
         )

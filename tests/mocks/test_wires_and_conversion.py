@@ -46,10 +46,26 @@ def test_a_reacted_wire_of_tin_oxide_is_longer_and_wider():
 @pytest.mark.parametrize("by_front", [0.0, 1.0])
 def test_a_film_converts_from_nothing_to_all(by_front):
     scene, whole_m, new, full = ends("fef2_conversion", "conversion", by_front=by_front)
+    new_m = load("fef2_conversion").cell.front_start_m
+    assert scene.truth(new_m) == {"conversion": new}
     assert new["converted_fraction"] == pytest.approx(0.0, abs=1e-4)
     assert full["converted_fraction"] == pytest.approx(1.0, abs=1e-4)
-    half = scene.truth(0.5 * whole_m)["conversion"]["converted_fraction"]
+    half = scene.truth(0.5 * (new_m + whole_m))["conversion"]["converted_fraction"]
     assert half == pytest.approx(0.5, abs=0.01)
     seen = scene.transmission(whole_m, (0.0, 0.0))
     assert seen.mean() == pytest.approx(0.52, abs=0.01)
     assert np.std(seen / seen.mean()) == pytest.approx(0.15, abs=0.02)
+
+
+def test_a_film_s_fraction_is_of_the_area_in_the_first_frame_wherever_the_stage_stands():
+    bare = {"grain_ratio": 0.0, "pristine_texture": 0.0}
+    scenario = load("fef2_conversion", **bare)
+    scene, cell = new_scene(scenario, 1), scenario.cell
+    stands = (-15.0, 4.0)
+    before = scene.transmission(cell.front_start_m, stands)
+    half = scene.transmission(0.5 * cell.film_thickness_m, stands)
+    drifted = scene.transmission(0.5 * cell.film_thickness_m, (-12.0, 4.0))
+    true = scene.truth(0.5 * cell.film_thickness_m)["conversion"]["converted_fraction"]
+    assert (half - before).mean() / (0.52 - 0.60) == pytest.approx(true, abs=1e-4)
+    # The specimen moves with the stage from there on.
+    np.testing.assert_allclose(drifted[:, 3:], half[:, :-3])
