@@ -38,7 +38,8 @@ MIN_SIGNIFICANCE = 6.0  # of a peak among all places, in sigmas of noise
 MOST_BYTES = 2**27  # of frames that are kept for a window that must move further
 PATTERN_FRAMES = 8  # after the first, from which the fixed pattern is learned
 BINS_PX = (4, 2, 1)
-BIN_LOSS = 0.02  # of the information, that may lie beyond a binned image's modes
+REACH_LOSS = 0.02  # of the information, that may lie beyond the modes that are looked at
+BIN_LOSS = 0.06  # that a larger bin may cost
 SPARE = 1.5  # a longer reference tells of higher modes, too
 SURE_SIGMAS = 6.0  # the same where the highest mode is asked for
 MIN_BINNED_SIDE = 96
@@ -295,7 +296,10 @@ class DriftEstimator:
         )
 
     def _choose(self, pixels: NDArray[np.generic]) -> tuple[int, float]:
-        """Return the largest bin whose modes hold what the scene has to tell, and how far."""
+        """Return the largest bin that loses little of what the scene has to tell, and how far.
+
+        Lost are the modes beyond a bin's reach, and contrast to the bin's own width.
+        """
         possible = self._bins
         finest = min(2, possible[0]) if len(possible) > 1 else possible[0]
         self._set(frame_sums(pixels, finest).image(finest), finest, math.inf, 0.0)
@@ -303,26 +307,31 @@ class DriftEstimator:
         weighing = self._weighing()
         noise = weighing.powers(self._noise, reference.level, reference)
         scene = weighing.scene(reference, SURE_SIGMAS)
-        told: list[NDArray[np.float64]] = []
-        heights: list[NDArray[np.float64]] = []
-        for power, n, fy, fx in zip(
-            scene,
-            noise,
-            (m.fy[:, None], 0 * m.fx, m.fy_along),
-            (m.fx[None, :], m.fx, 0 * m.fy_along),
-            strict=True,
-        ):
-            told.append(np.ravel(power**2 / (n * (2 * power + n)) * (fx**2 + fy**2)))
-            heights.append(np.ravel(np.maximum(np.abs(fy), fx)))
-        height, information = np.concatenate(heights), np.concatenate(told)
+        places = (m.fy[:, None], m.fx[None, :]), (0.0, m.fx), (m.fy_along, 0.0)
+
+        def told(bin_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+            heights, information = [], []
+            for power, n, (fy, fx) in zip(scene, noise, places, strict=True):
+                left = power * np.square(_binned(fy, fx, bin_px) / _binned(fy, fx, finest))
+                height = np.maximum(np.abs(fy), fx) + np.zeros(power.shape)
+                each = left**2 / (n * (2 * left + n)) * (np.square(fx) + np.square(fy))
+                heights.append(height.ravel())
+                information.append(np.ravel(each))
+            return np.concatenate(heights), np.concatenate(information)
+
+        height, information = told(finest)
         total = float(information.sum())
         if total <= 0:
             return finest, math.inf
         order = np.argsort(height)
         share = np.cumsum(information[order]) / total
-        needed = float(height[order][np.searchsorted(share, 1 - BIN_LOSS)])
-        bin_px = next((b for b in possible if needed * b <= REACH), finest)
-        return bin_px, SPARE * needed
+        needed = float(height[order][np.searchsorted(share, 1 - REACH_LOSS)])
+
+        def loses_little(bin_px: int) -> bool:
+            height, information = told(bin_px)
+            return float(information[height * bin_px <= REACH].sum()) >= (1 - BIN_LOSS) * total
+
+        return next((b for b in possible if loses_little(b)), finest), SPARE * needed
 
     def _set(self, image: Power, bin_px: int, highest: float, margin_px: float) -> None:
         self._modes = Modes(self._shape, bin_px, margin_px, self._band, highest)
@@ -532,6 +541,13 @@ class DriftEstimator:
         peak = float(near[row, column]) * 2 * scale
         significance = peak / math.sqrt(noise) if noise > 0 else 0.0
         return float(x[column]) * pitch_x, float(y[row]) * pitch_y, significance
+
+
+def _binned(
+    fy: NDArray[np.float64] | float, fx: NDArray[np.float64] | float, bin_px: int
+) -> NDArray[np.float64]:
+    """Return what is left of a wave's contrast in sums over squares."""
+    return np.asarray(np.sinc(np.multiply(fy, bin_px)) * np.sinc(np.multiply(fx, bin_px)))
 
 
 def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:

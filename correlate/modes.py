@@ -9,15 +9,13 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft, ndimage
+from scipy import fft
 
 from correlate.sensor import Parts
 from correlate.window import Band, taper, without_band
 
 REACH = 0.4  # cycles per binned pixel: beyond, the bins' own shape is in the way
 REACH_UNBINNED = 0.25
-SMOOTH_SHARE = 1 / 24  # of the modes of a side, over which a scene's power is averaged
-SMOOTH_MODES = 1.5, 6.0  # at least and at most
 SOFT_PX = 10.0
 TAU = 2 * math.pi
 Block = NDArray[np.complexfloating]
@@ -203,34 +201,6 @@ class Modes:
         found = fft.irfft2(half, s=(grid_y, grid_x))
         return found, self._n[0] * b / grid_y, self._n[1] * b / grid_x
 
-    def scene(self, powers: Powers, noise: Powers, sigmas: float) -> Powers:
-        """Return the power of the scene, where it stands out.
-
-        Parameters
-        ----------
-        powers
-            Of each mode, less that of noise and pattern.
-        noise
-            Power that scatters each mode.
-        sigmas
-            Of that scatter, above which a power is no longer noise.
-        """
-        s_y, s_x = (_smoothing(n) for n in (self.count_y, self.count_x))
-        rest, columns, rows = powers
-        mean = (
-            ndimage.gaussian_filter(rest, (s_y, s_x), mode="nearest"),
-            ndimage.gaussian_filter1d(columns, s_x, mode="nearest"),
-            ndimage.gaussian_filter1d(rows, s_y, mode="nearest"),
-        )
-        # The mean of powers under a Gaussian of s modes scatters by 1 / sqrt(2 sqrt(pi) s).
-        in_x, in_y = (1 / math.sqrt(2 * math.sqrt(math.pi) * s) for s in (s_x, s_y))
-        least = sigmas * in_x * in_y, sigmas * in_x, sigmas * in_y
-        found = [
-            np.where(m > np.float32(limit) * n, m, np.float32(0))
-            for m, limit, n in zip(mean, least, noise, strict=True)
-        ]
-        return found[0], found[1], found[2]
-
 
 def _slope(profile: Power) -> Power:
     """Return the central difference; 0 at both ends, where the window is closed."""
@@ -244,7 +214,3 @@ def _mean_level(level: Power, pull: Power) -> float:
     """Return the mean of a level, weighted by the squares of a pull; 1 where nothing pulls."""
     total = float(np.sum(pull**2))
     return float(np.sum(level * pull**2)) / total if total > 0 else 1.0
-
-
-def _smoothing(count: int) -> float:
-    return min(max(count * SMOOTH_SHARE, SMOOTH_MODES[0]), SMOOTH_MODES[1])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from correlate.mode_groups import ModeGroups
 from correlate.modes import Modes, Power, Powers, Spectrum
+from correlate.scene_power import scene_power
 from correlate.sensor import Parts
 from correlate.witnesses import inverse
 
@@ -154,7 +155,7 @@ class Weighing:
     def scene(self, reference: Reference, sigmas: float = SEEN_SIGMAS) -> Powers:
         """Return the power of the scene in each mode, smooth, as the reference tells it."""
         powers, scatter = self._of_scene(reference)
-        return self._modes.scene(powers, scatter, sigmas)
+        return scene_power(powers, scatter, sigmas)
 
     def _of_scene(self, reference: Reference) -> tuple[Powers, Powers]:
         """Return the power of each mode less that of noise and pattern, and those."""
