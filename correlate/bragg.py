@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Floats = NDArray[np.float64]
 WINDOW_PX = 32
@@ -17,6 +18,7 @@ STRIDE_PX = 8
 RING_RATIO = 0.06  # of the spacing, to both sides, that is looked at
 FALSE_ALARM = 1e-4  # of a window without a lattice
 FINE = 2.5  # frequencies looked at in one resolution of the window
+WHOLE = 0.7  # of the power of the strongest windows, in one that is full of lattice
 AT_ONCE = 512  # windows
 
 
@@ -133,18 +135,6 @@ class Ring:
         """Return the sum of the squared window."""
         return float(np.sum(self._w2**2))
 
-    @property
-    def frequency_gain(self) -> float:
-        """Return the variance of a frequency, times its squared signal-to-noise ratio.
-
-        For a coefficient of amplitude a in noise of mean square n the variance is this times
-        ``n / a^2``, for each axis, in cycles per px.
-        """
-        moment = float(np.sum(self._w2**2 * self._u**2))
-        slope = float(np.sum(self._w2 * self._u**2))
-        whole = float(self._w2.sum())
-        return moment * whole**2 / (8 * math.pi**2 * slope**2 * self.noise_gain)
-
     def look(self, pixels: NDArray[np.generic], y0: int, x0: int) -> Windows:
         """Look at all windows of a frame on a grid that begins at a place."""
         image = np.asarray(pixels, dtype=np.float32)
@@ -170,7 +160,7 @@ class Ring:
         )
 
     def background(self, windows: Windows) -> float:
-        """Return how much more than counts alone the ring scatters, away from peaks."""
+        """Return how much more than counts alone the ring scatters, away from a lattice."""
         k = windows.best.ravel()
         power = np.abs(windows.coefficients.reshape(len(k), -1)) ** 2
         away = np.hypot(
@@ -178,7 +168,18 @@ class Ring:
         )
         clear = away > 2.5 / self.window_px
         share = power / windows.noise.reshape(-1, 1)
-        return float(np.median(share[clear]) / math.log(2)) if np.any(clear) else 1.0
+        if not np.any(clear):
+            return 1.0
+        found = float(np.median(share[clear])) / math.log(2)
+        # Where there is no lattice, the largest of noise is a part of it; a window with an edge
+        # of a lattice shows that at all frequencies.
+        seen = windows.seen(found)
+        none = np.ones(seen.shape, dtype=bool)
+        if seen.any():
+            none = ndimage.distance_transform_edt(~seen) > self.window_px / STRIDE_PX
+            seen &= windows.power > WHOLE * np.percentile(windows.power[seen], 90)
+        sure = (clear & seen.reshape(-1, 1)) | none.reshape(-1, 1)
+        return float(np.median(share[sure])) / math.log(2) if np.any(sure) else found
 
     def overlap(self) -> Floats:
         """Return how the noise of neighbouring windows goes together, by their distance."""

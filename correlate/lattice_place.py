@@ -2,7 +2,7 @@
 
 Fringes repeat: half of them are as well registered one spacing further, and they vanish with
 the crystal. The field stays in its place by what else is seen; its fringes then only say how
-well the frame lies within one spacing.
+the frame lies within one spacing, as long as that agrees.
 """
 
 import math
@@ -15,7 +15,7 @@ from scipy import fft
 from correlate.drift import DriftEstimator, Shift
 
 WITHOUT_RATIO = 0.15  # of the spacing's frequency, to both sides, that is taken out
-ASTRAY_RATIO = 0.5  # of a spacing, by which fringes are not believed
+ASTRAY_SIGMAS = 3.0  # by which fringes are not believed
 CRAMPED_SIGMA_RATIO = 1 / math.sqrt(3)  # of what is evenly spread to both sides
 
 
@@ -63,7 +63,7 @@ class PlaceFinder:
     def __init__(
         self, shape: tuple[int, int], spacing_px: float, reach_px: float, reference_frames: int
     ) -> None:
-        self._spacing_px, self._reach_px = spacing_px, reach_px
+        self._reach_px = reach_px
         self._with = DriftEstimator(shape, reference_frames=reference_frames)
         self._without = DriftEstimator(shape, reference_frames=reference_frames)
         k = np.hypot(fft.fftfreq(shape[0])[:, None], fft.rfftfreq(shape[1])[None, :])
@@ -82,12 +82,7 @@ class PlaceFinder:
         if rough.valid:
             self._with.go_on_from((rough.dx_px, rough.dy_px))
         fringed = self._with.update(pixels)
-        astray = rough.valid and not (
-            fringed.valid
-            and math.hypot(fringed.dx_px - rough.dx_px, fringed.dy_px - rough.dy_px)
-            < ASTRAY_RATIO * self._spacing_px
-        )
-        shift = rough if astray else fringed
+        shift = fringed if not rough.valid or _agree(rough, fringed) else rough
         told = rough if rough.valid else fringed
         doubt = CRAMPED_SIGMA_RATIO * self._reach_px
         if told.valid:
@@ -99,3 +94,9 @@ class PlaceFinder:
             sigma_x_px=told.sigma_x_px if told.valid else doubt,
             sigma_y_px=told.sigma_y_px if told.valid else doubt,
         )
+
+
+def _agree(a: Shift, b: Shift) -> bool:
+    x = (a.dx_px - b.dx_px) / math.hypot(a.sigma_x_px, b.sigma_x_px)
+    y = (a.dy_px - b.dy_px) / math.hypot(a.sigma_y_px, b.sigma_y_px)
+    return math.hypot(x, y) < ASTRAY_SIGMAS  # not where one is not valid: NaN

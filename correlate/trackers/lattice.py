@@ -240,16 +240,16 @@ class LiveLattice:
         if reason := why_unusable(pixels):
             return LatticeReading(shift=no_shift(reason), reason=reason)
         place = self._finder.update(pixels)
-        down, right = (
-            min(max(round(v), -PAD_PX), PAD_PX) for v in (place.y_px, place.x_px)
-        )
+        down, right = (min(max(round(v), -PAD_PX), PAD_PX) for v in (place.y_px, place.x_px))
         y0, x0 = PAD_PX + down, PAD_PX + right
         height, width = self._settings.shape
         part = pixels[: y0 + height - 2 * PAD_PX, : x0 + width - 2 * PAD_PX]
         sight = look(self._ring, part, y0, x0)
         full = self._model.amplitude * float(pixels.sum(dtype=np.float64)) / pixels.size
         share = sight.strength / full
-        area = area_of(share, alike(sight, ALIKE / self._ring.window_px), self._ring.window_px)
+        side = self._ring.window_px
+        scatter = 0.5 * sight.noise / full**2
+        area = area_of(share, scatter, alike(sight, ALIKE / side), side)
         off_x, off_y = place.x_px - right, place.y_px - down
         gained_x, gained_y = area.gained_px
         variances = (
@@ -324,9 +324,7 @@ class LiveLattice:
         turns = weight * np.cos(2 * (angle - mean)) / (abs(twice) * size)
         across = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * turns[:, None]
         sigma, turn_sigma = (
-            math.sqrt(
-                self._variance(pixels, sight, at, found, sight.peaks.pulls(which, asked))
-            )
+            math.sqrt(self._variance(pixels, sight, at, found, sight.peaks.pulls(which, asked)))
             for asked in (along, across)
         )
         return replace(
