@@ -19,6 +19,7 @@ RING_RATIO = 0.06  # of the spacing, to both sides, that is looked at
 FALSE_ALARM = 1e-4  # of a window without a lattice
 FINE = 2.5  # frequencies looked at in one resolution of the window
 WHOLE = 0.7  # of the power of the strongest windows, in one that is full of lattice
+NEWTON_STEPS = 4
 AT_ONCE = 512  # windows
 
 
@@ -86,7 +87,9 @@ class Peaks:
         moved = -np.linalg.solve(self.bend[which], asked[:, :, None])[:, :, 0]
         scale = -4j * np.pi / np.abs(z) ** 2
         own = -np.sum(moved * lever, axis=1)
-        return scale[:, None] * np.stack([own, z * moved[:, 0], z * moved[:, 1]], axis=1)
+        return np.asarray(
+            scale[:, None] * np.stack([own, z * moved[:, 0], z * moved[:, 1]], axis=1)
+        )
 
 
 class Ring:
@@ -303,35 +306,41 @@ class Ring:
         k
             Index of the frequency nearest to each peak, shape (n,).
         """
-        kx, ky = self.kx[k].copy(), self.ky[k].copy()
-        stack = self._stack(pixels, y0, x0, at)
-        u, step = self._u, 1 / (FINE * self.window_px)
-        for _ in range(4):
-            ex = np.exp(-2j * np.pi * kx[:, None] * u)
-            ey = np.exp(-2j * np.pi * ky[:, None] * u)
-            waves = np.stack([ex, ex * u, ex * u * u], axis=2).astype(np.complex64)
-            rows, rows_u, rows_uu = np.moveaxis(np.matmul(stack, waves), 2, 0)
-            z = np.einsum("ny,ny->n", rows, ey)
-            zx, zxx = (np.einsum("ny,ny->n", part, ey) for part in (rows_u, rows_uu))
-            zy, zyy = (np.einsum("ny,ny->n", rows, ey * f) for f in (u, u * u))
-            zxy = np.einsum("ny,ny->n", rows_u, ey * u)
-            power = np.maximum(np.abs(z) ** 2, 1e-12)
-            # Newton on the power of each peak.
-            gx, gy = (4 * np.pi * np.imag(np.conj(z) * d) / power for d in (zx, zy))
-            scale = 8 * np.pi**2 / power
-            hxx = scale * (np.abs(zx) ** 2 - np.real(np.conj(z) * zxx))
-            hyy = scale * (np.abs(zy) ** 2 - np.real(np.conj(z) * zyy))
-            hxy = scale * (np.real(np.conj(zx) * zy) - np.real(np.conj(z) * zxy))
-            flat = hxx * hyy - hxy**2
-            top = (hxx < 0) & (flat > 0)
+        frequency = np.stack([self.kx[k], self.ky[k]], axis=1)
+        stack, step = self._stack(pixels, y0, x0, at), 1 / (FINE * self.window_px)
+        found, slope = self._near(stack, frequency)
+        for _ in range(NEWTON_STEPS):
+            (xx, xy), (_, yy) = np.moveaxis(found.bend, 0, 2)
+            flat = xx * yy - xy**2
+            top = (xx < 0) & (flat > 0)
             with np.errstate(invalid="ignore", divide="ignore"):
-                mx = np.where(top, -(hyy * gx - hxy * gy) / flat, 0.0)
-                my = np.where(top, -(hxx * gy - hxy * gx) / flat, 0.0)
-            kx += np.clip(mx, -step, step)
-            ky += np.clip(my, -step, step)
+                mx = np.where(top, -(yy * slope[:, 0] - xy * slope[:, 1]) / flat, 0.0)
+                my = np.where(top, -(xx * slope[:, 1] - xy * slope[:, 0]) / flat, 0.0)
+            frequency = frequency + np.clip(np.stack([mx, my], axis=1), -step, step)
+            found, slope = self._near(stack, frequency)
+        return found
+
+    def _near(self, stack: NDArray[np.float32], frequency: Floats) -> tuple[Peaks, Floats]:
+        """Return what some tapered windows tell at a frequency, and the slope of their power.
+
+        The slope is by the frequency, over the power, shape (n, 2).
+        """
+        u = self._u
+        ex = np.exp(-2j * np.pi * frequency[:, :1] * u)
+        ey = np.exp(-2j * np.pi * frequency[:, 1:] * u)
+        waves = np.stack([ex, ex * u, ex * u * u], axis=2).astype(np.complex64)
+        rows, rows_u, rows_uu = np.moveaxis(np.matmul(stack, waves), 2, 0)
+        z = np.einsum("ny,ny->n", rows, ey)
+        zx, zxx = (np.einsum("ny,ny->n", part, ey) for part in (rows_u, rows_uu))
+        zy, zyy = (np.einsum("ny,ny->n", rows, ey * f) for f in (u, u * u))
+        zxy = np.einsum("ny,ny->n", rows_u, ey * u)
+        power = np.maximum(np.abs(z) ** 2, 1e-12)
+        lever = np.stack([zx, zy], axis=1)
+        slope = 4 * np.pi * np.imag(np.conj(z)[:, None] * lever) / power[:, None]
+        xx = np.abs(zx) ** 2 - np.real(np.conj(z) * zxx)
+        yy = np.abs(zy) ** 2 - np.real(np.conj(z) * zyy)
+        xy = np.real(np.conj(zx) * zy) - np.real(np.conj(z) * zxy)
+        bend = 8 * np.pi**2 * np.stack([xx, xy, xy, yy], axis=1) / power[:, None]
         return Peaks(
-            frequency=np.stack([kx, ky], axis=1),
-            value=np.asarray(z, np.complex128),
-            lever=np.stack([zx, zy], axis=1).astype(np.complex128),
-            bend=np.stack([hxx, hxy, hxy, hyy], axis=1).reshape(-1, 2, 2).astype(np.float64),
-        )
+            frequency=frequency, value=z, lever=lever, bend=bend.reshape(-1, 2, 2)
+        ), np.asarray(slope)

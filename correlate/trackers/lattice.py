@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from correlate.bragg import STRIDE_PX, WINDOW_PX, Ring
 from correlate.drift import Shift, no_shift, why_unusable
-from correlate.lattice_area import SOFT, Area, area_of
-from correlate.lattice_place import Place, PlaceFinder
+from correlate.lattice_area import Area, area_of
+from correlate.lattice_place import PlaceFinder
 from correlate.lattice_sight import Sight, look
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
