@@ -15,7 +15,9 @@ from scipy import fft
 from correlate.drift import DriftEstimator, Shift
 
 WITHOUT_RATIO = 0.15  # of the spacing's frequency, to both sides, that is taken out
-ASTRAY_SIGMAS = 3.0  # by which fringes are not believed
+# By which fringes are not believed: less may be what a specimen that changes does to either, and
+# frames told by one or the other in turn would scatter by it.
+ASTRAY_SIGMAS = 6.0
 CRAMPED_SIGMA_RATIO = 1 / math.sqrt(3)  # of what is evenly spread to both sides
 
 
