@@ -67,9 +67,13 @@ def windows() -> None:
             image = rng.poisson(dose * (1 + AMPLITUDE * np.cos(2 * np.pi * phase)))
             seen = ring.look(image, 0, 0)
             found = ring.peaks(image, 0, 0, np.zeros((1, 2), np.intp), seen.best.ravel())
-            error = float(np.hypot(*found[0])) - 1 / SPACING_PX
+            k = found.frequency[0]
+            error = float(np.hypot(*k)) - 1 / SPACING_PX
             ours.append(error / bound)
-            pulls.append(error / np.sqrt(ring.frequency_gain * seen.noise / seen.power).item())
+            one = np.zeros(1, np.intp)
+            pull = found.pulls(one, (k / np.hypot(*k))[None])
+            moved = ring.pull(image.shape, (0, 0), np.zeros((1, 2), np.intp), k[None], pull)
+            pulls.append(error / np.sqrt(np.sum(image * moved**2)))
             peer.append((plain(image, SPACING_PX) - 1 / SPACING_PX) / bound)
         a, b, c = (float(np.sqrt(np.mean(np.square(v)))) for v in (ours, pulls, peer))
         print(f"{dose:5d}{a:12.2f}{b:7.2f}{c:15.2f}")

@@ -18,6 +18,9 @@ STRIDE_PX = 8
 RING_RATIO = 0.06  # of the spacing, to both sides, that is looked at
 FALSE_ALARM = 1e-4  # of a window without a lattice
 FINE = 2.5  # frequencies looked at in one resolution of the window
+WHOLE = 0.7  # of the power of the strongest windows, in one that is full of lattice
+NEWTON_STEPS = 4
+AT_ONCE = 512  # windows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,47 @@ class Windows:
         tries = max(self.coefficients.shape[2] / FINE**2, 1.0)
         limit = background * math.log(tries / FALSE_ALARM)
         return np.asarray(self.power > self.noise * limit)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peaks:
+    """What is known at the tops of the power of n windows.
+
+    Parameters
+    ----------
+    frequency
+        (kx, ky) in cycles per px, shape (n, 2).
+    value
+        Fourier coefficient, shape (n,).
+    lever
+        The same of the window times its coordinates (x, y), shape (n, 2).
+    bend
+        Second derivatives of the power by the frequency, over the power, shape (n, 2, 2).
+    """
+
+    frequency: Floats
+    value: NDArray[np.complex128]
+    lever: NDArray[np.complex128]
+    bend: Floats
+
+    def pulls(self, which: NDArray[np.intp], asked: Floats) -> NDArray[np.complex128]:
+        """Return how pixels pull at a sum of frequencies, for `Ring.pull`.
+
+        Parameters
+        ----------
+        which
+            Windows that take part, shape (m,).
+        asked
+            What the sum takes of each one's kx and ky, shape (m, 2).
+        """
+        z, lever = np.conj(self.value[which]), np.conj(self.lever[which])
+        # A top moves by the slope that noise adds, over the bend.
+        moved = -np.linalg.solve(self.bend[which], asked[:, :, None])[:, :, 0]
+        scale = -4j * np.pi / np.abs(z) ** 2
+        own = -np.sum(moved * lever, axis=1)
+        return np.asarray(
+            scale[:, None] * np.stack([own, z * moved[:, 0], z * moved[:, 1]], axis=1)
+        )
 
 
 class Ring:
@@ -94,18 +138,6 @@ class Ring:
         """Return the sum of the squared window."""
         return float(np.sum(self._w2**2))
 
-    @property
-    def frequency_gain(self) -> float:
-        """Return the variance of a frequency, times its squared signal-to-noise ratio.
-
-        For a coefficient of amplitude a in noise of mean square n the variance is this times
-        ``n / a^2``, for each axis, in cycles per px.
-        """
-        moment = float(np.sum(self._w2**2 * self._u**2))
-        slope = float(np.sum(self._w2 * self._u**2))
-        whole = float(self._w2.sum())
-        return moment * whole**2 / (8 * math.pi**2 * slope**2 * self.noise_gain)
-
     def look(self, pixels: NDArray[np.generic], y0: int, x0: int) -> Windows:
         """Look at all windows of a frame on a grid that begins at a place."""
         image = np.asarray(pixels, dtype=np.float32)
@@ -131,7 +163,7 @@ class Ring:
         )
 
     def background(self, windows: Windows) -> float:
-        """Return how much more than counts alone the ring scatters, away from peaks."""
+        """Return how much more than counts alone the ring scatters, away from a lattice."""
         k = windows.best.ravel()
         power = np.abs(windows.coefficients.reshape(len(k), -1)) ** 2
         away = np.hypot(
@@ -139,48 +171,97 @@ class Ring:
         )
         clear = away > 2.5 / self.window_px
         share = power / windows.noise.reshape(-1, 1)
-        return float(np.median(share[clear]) / math.log(2)) if np.any(clear) else 1.0
+        if not np.any(clear):
+            return 1.0
+        found = float(np.median(share[clear])) / math.log(2)
+        # Where there is no lattice, the largest of noise is a part of it; a window with an edge
+        # of a lattice shows that at all frequencies.
+        seen = windows.seen(found)
+        none = np.ones(seen.shape, dtype=bool)
+        if seen.any():
+            none = ndimage.distance_transform_edt(~seen) > self.window_px / STRIDE_PX
+            seen &= windows.power > WHOLE * np.percentile(windows.power[seen], 90)
+        sure = (clear & seen.reshape(-1, 1)) | none.reshape(-1, 1)
+        return float(np.median(share[sure])) / math.log(2) if np.any(sure) else found
 
     def overlap(self) -> Floats:
         """Return how the noise of neighbouring windows goes together, by their distance."""
-        own, _ = self._correlations()
-        return np.outer(own, own)
+        line, _ = self._alike()
+        line = np.concatenate([line[:0:-1], line])
+        return np.outer(line, line)
 
-    def frequency_variance(self, weighted: Floats, direction_rad: Floats) -> float:
-        """Return the variance of a weighted mean of frequencies, along given directions.
+    def frequency_noise(self, offset: NDArray[np.intp], ratio: Floats) -> Floats:
+        """Return what the power of windows gains by the noise of a frequency, over theirs.
 
-        Windows that overlap err against each other: what moves the phase at the end of one
-        moves it at the beginning of the next.
+        At its own peak a window has the noise that drew the peak to itself; at that of a
+        window far away it loses what a frequency beside the right one loses.
 
         Parameters
         ----------
-        weighted
-            Sigma of each window's frequency times its weight, 0 for those that take no
-            part, shape (rows, columns).
-        direction_rad
-            Of each window's frequency that counts.
+        offset
+            Rows and columns from the window whose peak was taken, shape (n, 2).
+        ratio
+            Power, over that window's, shape (n,).
         """
-        own, bent = self._correlations()
-        along_x, along_y = weighted * np.cos(direction_rad), weighted * np.sin(direction_rad)
-        return sum(
-            float(np.sum(part * ndimage.correlate(part, kernel, mode="constant")))
-            for part, kernel in (
-                (along_x, np.outer(own, bent)),
-                (along_y, np.outer(bent, own)),
-            )
-        )
+        own, bent = (np.append(line, 0.0) for line in self._alike())
+        y, x = np.minimum(np.abs(offset), len(own) - 1).T
+        together = 0.5 * (own[y] * bent[x] + bent[y] * own[x])
+        # Two axes of u^2, under the squared window against under the window.
+        moment = self._w2**2 @ self._u**2 / np.sum(self._w2**2, axis=1)
+        slope = self._w2 @ self._u**2 / np.sum(self._w2, axis=1)
+        gain = float(moment[self.window_px // 2] / slope[self.window_px // 2])
+        return np.asarray(gain * (2 * together * np.sqrt(ratio) - ratio))
 
-    def _correlations(self) -> tuple[Floats, Floats]:
-        """Return the noise correlations of the window, and of it times its coordinate."""
-        reach = self.window_px // STRIDE_PX - 1
+    def _alike(self) -> tuple[Floats, Floats]:
+        """Return how noise goes together by distance: of the window, and times its coordinate."""
         found = []
         for shape in (self._hann, self._hann * self._u):
-            line = [
-                float(shape[lag:] @ shape[: self.window_px - lag])
-                for lag in np.abs(np.arange(-reach, reach + 1)) * STRIDE_PX
-            ]
-            found.append(np.array(line) / float(shape @ shape))
+            lags = range(0, self.window_px, STRIDE_PX)
+            line = [float(shape[lag:] @ shape[: self.window_px - lag]) for lag in lags]
+            found.append(np.array(line) / line[0])
         return found[0], found[1]
+
+    def pull(
+        self,
+        shape: tuple[int, int],
+        corner: tuple[int, int],
+        at: NDArray[np.intp],
+        frequency: Floats,
+        pulls: NDArray[np.complex128],
+    ) -> Floats:
+        """Return by how much a count in each pixel moves a sum over windows.
+
+        What windows share, and what of them a lattice fills, is in it: summed with the
+        variance of each pixel, its square is the variance of the sum.
+
+        Parameters
+        ----------
+        shape
+            Of the frame.
+        corner
+            Row and column where the grid of windows begins.
+        at
+            Rows and columns of windows, shape (n, 2).
+        frequency
+            Of each, shape (n, 2).
+        pulls
+            By which the window's wave counts in the sum, alone and times x and y: shape
+            (n, 3), of which the real part is taken.
+        """
+        image, side = np.zeros(shape), self.window_px
+        w2 = self._w2.astype(np.float32)
+        for first in range(0, len(at), AT_ONCE):
+            some = slice(first, first + AT_ONCE)
+            ex = np.exp(-2j * np.pi * frequency[some, :1] * self._u)
+            ey = np.exp(-2j * np.pi * frequency[some, 1:] * self._u)
+            own, by_x, by_y = (part[:, None] for part in pulls[some].T)
+            left = np.stack([ey * (own + by_y * self._u), ey * by_x], axis=2)
+            right = np.stack([ex, ex * self._u], axis=1)
+            patches = np.matmul(left.astype(np.complex64), right.astype(np.complex64)).real * w2
+            for (row, column), patch in zip(at[some].tolist(), patches, strict=True):
+                y, x = corner[0] + STRIDE_PX * row, corner[1] + STRIDE_PX * column
+                image[y : y + side, x : x + side] += patch
+        return image
 
     def coefficients(
         self,
@@ -215,8 +296,8 @@ class Ring:
         x0: int,
         at: NDArray[np.intp],
         k: NDArray[np.intp],
-    ) -> Floats:
-        """Return the frequency (kx, ky) of the peak in some windows, shape (n, 2).
+    ) -> Peaks:
+        """Return the peak in some windows.
 
         Parameters
         ----------
@@ -225,75 +306,41 @@ class Ring:
         k
             Index of the frequency nearest to each peak, shape (n,).
         """
-        kx, ky = self.kx[k].copy(), self.ky[k].copy()
-        stack = self._stack(pixels, y0, x0, at)
-        u, step = self._u, 1 / (FINE * self.window_px)
-        for _ in range(4):
-            ex = np.exp(-2j * np.pi * kx[:, None] * u)
-            ey = np.exp(-2j * np.pi * ky[:, None] * u)
-            waves = np.stack([ex, ex * u, ex * u * u], axis=2).astype(np.complex64)
-            rows, rows_u, rows_uu = np.moveaxis(np.matmul(stack, waves), 2, 0)
-            z = np.einsum("ny,ny->n", rows, ey)
-            zx, zxx = (np.einsum("ny,ny->n", part, ey) for part in (rows_u, rows_uu))
-            zy, zyy = (np.einsum("ny,ny->n", rows, ey * f) for f in (u, u * u))
-            zxy = np.einsum("ny,ny->n", rows_u, ey * u)
-            power = np.maximum(np.abs(z) ** 2, 1e-12)
-            # Newton on the power of each peak.
-            gx, gy = (4 * np.pi * np.imag(np.conj(z) * d) / power for d in (zx, zy))
-            scale = 8 * np.pi**2 / power
-            hxx = scale * (np.abs(zx) ** 2 - np.real(np.conj(z) * zxx))
-            hyy = scale * (np.abs(zy) ** 2 - np.real(np.conj(z) * zyy))
-            hxy = scale * (np.real(np.conj(zx) * zy) - np.real(np.conj(z) * zxy))
-            flat = hxx * hyy - hxy**2
-            top = (hxx < 0) & (flat > 0)
+        frequency = np.stack([self.kx[k], self.ky[k]], axis=1)
+        stack, step = self._stack(pixels, y0, x0, at), 1 / (FINE * self.window_px)
+        found, slope = self._near(stack, frequency)
+        for _ in range(NEWTON_STEPS):
+            (xx, xy), (_, yy) = np.moveaxis(found.bend, 0, 2)
+            flat = xx * yy - xy**2
+            top = (xx < 0) & (flat > 0)
             with np.errstate(invalid="ignore", divide="ignore"):
-                mx = np.where(top, -(hyy * gx - hxy * gy) / flat, 0.0)
-                my = np.where(top, -(hxx * gy - hxy * gx) / flat, 0.0)
-            kx += np.clip(mx, -step, step)
-            ky += np.clip(my, -step, step)
-        return np.stack([kx, ky], axis=1)
+                mx = np.where(top, -(yy * slope[:, 0] - xy * slope[:, 1]) / flat, 0.0)
+                my = np.where(top, -(xx * slope[:, 1] - xy * slope[:, 0]) / flat, 0.0)
+            frequency = frequency + np.clip(np.stack([mx, my], axis=1), -step, step)
+            found, slope = self._near(stack, frequency)
+        return found
 
+    def _near(self, stack: NDArray[np.float32], frequency: Floats) -> tuple[Peaks, Floats]:
+        """Return what some tapered windows tell at a frequency, and the slope of their power.
 
-def nearest(seen: NDArray[np.bool_], reach: float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the windows near some, and which of those is the nearest to each.
-
-    Parameters
-    ----------
-    seen
-        Which windows, shape (rows, columns).
-    reach
-        Farthest distance, in windows.
-
-    Returns
-    -------
-    at, which
-        Rows and columns, shape (n, 2), and the number of the nearest among those that are
-        seen, in the order of `numpy.argwhere`, shape (n,).
-    """
-    if not np.any(seen):
-        return np.zeros((0, 2), np.intp), np.zeros(0, np.intp)
-    distance, index = ndimage.distance_transform_edt(~seen, return_indices=True)
-    number = np.cumsum(seen.ravel()).reshape(seen.shape) - 1
-    at = np.argwhere(distance <= reach)
-    row, column = (part[at[:, 0], at[:, 1]] for part in index)
-    return at, number[row, column]
-
-
-def turning(inside: NDArray[np.bool_]) -> float:
-    """Return by how many full turns the edges of some windows bend, outwards counted positive.
-
-    An island turns once, a hole once back, a strip from side to side not at all: the Euler
-    number, less what the sides of the field cut off.
-    """
-    if not np.any(inside):
-        return 0.0
-    whole = np.ones((3, 3), dtype=bool)
-    parts = int(np.asarray(ndimage.label(inside)[1]))
-    # Gaps at the side of the field are no holes.
-    labels = np.asarray(ndimage.label(~inside, structure=whole)[0])
-    rim = np.concatenate([labels[0], labels[1:, -1], labels[-1, -2::-1], labels[-2:0:-1, 0]])
-    holes = len(np.setdiff1d(np.unique(labels), np.append(np.unique(rim), 0)))
-    cut = rim == 0
-    runs = int(np.count_nonzero(cut & ~np.roll(cut, 1)))
-    corners = int(np.sum(inside[[0, 0, -1, -1], [0, -1, 0, -1]]))
-    return parts - holes - 0.5 * runs - 0.25 * corners
+        The slope is by the frequency, over the power, shape (n, 2).
+        """
+        u = self._u
+        ex = np.exp(-2j * np.pi * frequency[:, :1] * u)
+        ey = np.exp(-2j * np.pi * frequency[:, 1:] * u)
+        waves = np.stack([ex, ex * u, ex * u * u], axis=2).astype(np.complex64)
+        rows, rows_u, rows_uu = np.moveaxis(np.matmul(stack, waves), 2, 0)
+        z = np.einsum("ny,ny->n", rows, ey)
+        zx, zxx = (np.einsum("ny,ny->n", part, ey) for part in (rows_u, rows_uu))
+        zy, zyy = (np.einsum("ny,ny->n", rows, ey * f) for f in (u, u * u))
+        zxy = np.einsum("ny,ny->n", rows_u, ey * u)
+        power = np.maximum(np.abs(z) ** 2, 1e-12)
+        lever = np.stack([zx, zy], axis=1)
+        slope = 4 * np.pi * np.imag(np.conj(z)[:, None] * lever) / power[:, None]
+        xx = np.abs(zx) ** 2 - np.real(np.conj(z) * zxx)
+        yy = np.abs(zy) ** 2 - np.real(np.conj(z) * zyy)
+        xy = np.real(np.conj(zx) * zy) - np.real(np.conj(z) * zxy)
+        bend = 8 * np.pi**2 * np.stack([xx, xy, xy, yy], axis=1) / power[:, None]
+        return Peaks(
+            frequency=frequency, value=z, lever=lever, bend=bend.reshape(-1, 2, 2)
+        ), np.asarray(slope)

@@ -307,7 +307,8 @@ class DriftEstimator:
         weighing = self._weighing()
         noise = weighing.powers(self._noise, reference.level, reference)
         scene = weighing.scene(reference, SURE_SIGMAS)
-        places = (m.fy[:, None], m.fx[None, :]), (0.0, m.fx), (m.fy_along, 0.0)
+        none = np.zeros(1)
+        places = (m.fy[:, None], m.fx[None, :]), (none, m.fx), (m.fy_along, none)
 
         def told(bin_px: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             heights, information = [], []
@@ -544,10 +545,10 @@ class DriftEstimator:
 
 
 def _binned(
-    fy: NDArray[np.float64] | float, fx: NDArray[np.float64] | float, bin_px: int
+    fy: NDArray[np.float64], fx: NDArray[np.float64], bin_px: int
 ) -> NDArray[np.float64]:
     """Return what is left of a wave's contrast in sums over squares."""
-    return np.asarray(np.sinc(np.multiply(fy, bin_px)) * np.sinc(np.multiply(fx, bin_px)))
+    return np.asarray(np.sinc(fy * bin_px) * np.sinc(fx * bin_px))
 
 
 def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:

@@ -43,6 +43,7 @@ class FringesScene(Scene):
         super().__init__(scenario, seed)
         self._fringes = fringes
         self._new_m = scenario.cell.front_start_m
+        self._first_px: tuple[float, float] | None = None
         rng = np.random.default_rng([seed, GRAIN_SEED])
         height, width = self.shape
         many = 10 if isinstance(fringes, GrainsParameters) and fringes.carbonate else 3
@@ -58,6 +59,12 @@ class FringesScene(Scene):
         p = self._fringes
         assert isinstance(p, DamagedParameters)  # noqa: S101 - narrows the type
         return np.asarray(self._life * p.damage_dose_e_m2 > self.dose_e_m2, dtype=np.float64)
+
+    def _crystal(self, drift_px: tuple[float, float], soft_px: float = 0.0) -> NDArray[np.float64]:
+        """Return what is crystalline of each pixel of a frame, shape (height, width)."""
+        crystal = ndimage.gaussian_filter(self._alive()[self._domain], soft_px)
+        moved = ndimage.shift(crystal, drift_px[::-1], order=1, mode="nearest")
+        return np.asarray(moved, dtype=np.float64)
 
     def _waves(
         self, x: NDArray[np.float64], y: NDArray[np.float64], spacing_m: float, turn: float
@@ -77,6 +84,7 @@ class FringesScene(Scene):
     def transmission(self, front_m: float, drift_px: tuple[float, float]) -> NDArray[np.float64]:
         """Return the share of beam that each pixel lets through, shape (height, width)."""
         dx, dy = drift_px
+        self._first_px = self._first_px or drift_px
         p = self._fringes
         y, x = np.indices(self.shape, dtype=np.float64)
         x, y = x - dx, y - dy
@@ -91,9 +99,7 @@ class FringesScene(Scene):
             level = 0.9 + (AMORPHOUS_LEVEL - 0.9) * inside
             return np.asarray((level + AMORPHOUS_LEVEL * waves) * speckle)
         if isinstance(p, DamagedParameters):
-            crystal = ndimage.gaussian_filter(self._alive()[self._domain], EDGE_PX)
-            crystal = ndimage.shift(crystal, (dy, dx), order=1, mode="nearest")
-            waves = crystal * self._waves(x, y, spacing_m, p.direction_rad)
+            waves = self._crystal(drift_px, EDGE_PX) * self._waves(x, y, spacing_m, p.direction_rad)
         else:
             waves = np.zeros(self.shape)
             for (cx, cy, radius), turn in zip(self.grains_px, self._turns, strict=True):
@@ -102,7 +108,10 @@ class FringesScene(Scene):
         return np.asarray(AMORPHOUS_LEVEL * speckle * (1 + waves))
 
     def truth(self, front_m: float) -> Truth:
-        """Return what is crystalline: its area or share of the field (less a rim), its spacing."""
+        """Return what is crystalline: its area or share of the field (less a rim), its spacing.
+
+        The field is that of the first frame: where the stage stood before, none can tell.
+        """
         p, size_m = self._fringes, self.camera.pixel_size_m
         spacing_m = p.spacing_m * (1 + p.strained_per_m * (front_m - self._new_m))
         found = {"spacing": spacing_m}
@@ -110,8 +119,8 @@ class FringesScene(Scene):
             begin, end = self.layer_px(front_m)
             found |= {"thickness": (end - begin) * size_m, "orientation": p.direction_rad}
         elif isinstance(p, DamagedParameters):
-            middle = self._domain[RIM_PX:-RIM_PX, RIM_PX:-RIM_PX]
-            found["crystalline_fraction"] = float(np.mean(self._alive()[middle]))
+            middle = self._crystal(self._first_px or (0.0, 0.0))[RIM_PX:-RIM_PX, RIM_PX:-RIM_PX]
+            found["crystalline_fraction"] = float(np.mean(middle))
         else:
             area_px = math.pi * sum(radius**2 for _, _, radius in self.grains_px)
             found["area"] = area_px * size_m**2

@@ -14,24 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from correlate.bragg import STRIDE_PX, WINDOW_PX, Ring, nearest, turning
-from correlate.drift import DriftEstimator, Shift, why_unusable
+from correlate.bragg import STRIDE_PX, WINDOW_PX, Ring
+from correlate.drift import Shift, no_shift, why_unusable
+from correlate.lattice_area import Area, area_of
+from correlate.lattice_place import PlaceFinder
+from correlate.lattice_sight import Sight, look
 from correlate.trackers.drift import LONG_REFERENCE, drift_columns
 from correlate.trackers.protocol import CannotTrack, Frames, Option, SceneSettings, Track
 
 LI_110_M = 2.48e-10  # of metallic lithium, a = 0.351 nm
 FIRST_FRAMES, EVERY_FRAME = 8, 12  # looked at live, and of a whole recording
 PAD_PX = 8  # of the field on each side, for windows that follow the specimen
-SOFT = 0.25, 0.75  # shares of the full amplitude between which the edge of a lattice lies
-SURE = 0.5  # of the power of the strongest windows
-LEVER = 3.0
 INNER = 0.92  # of the full amplitude, where spacing and direction are measured
-# What is lost of the area of an island, whatever its size, as a share of the window's square:
-# a window's average moves an edge inwards by its curvature, which adds up to one turn.
-LOST_RATIO, LOST_SIGMA_RATIO = 0.1, 0.012
-CORNER_RATIO = 0.25  # of the window: so far from the next, an edge errs by itself
-EDGE_DEPTH = 0.27  # of the window, over which an edge is soft
-EDGE_PX = 0.45  # by which such a piece of an edge is off, with what lies between windows
+ALIKE = 0.5  # of a window's resolution, within which two frequencies are of one crystal
+SPREAD = 0.01  # of the amplitude from place to place, before any is seen
 Floats = NDArray[np.float64]
 OPTIONS = {
     "spacing": Option(kind="length", default=LI_110_M, about="of the lattice that is looked for"),
@@ -69,9 +65,21 @@ class LatticeReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatticeModel:
-    """What was learned: the coefficient of a window full of lattice, by the mean count."""
+    """What was learned of windows that are full of lattice.
+
+    Parameters
+    ----------
+    amplitude, amplitude_sigma
+        Mean Fourier coefficient, by the mean count of a frame.
+    spread
+        By how much of itself the coefficient differs from place to place.
+    spacing_px
+        That was told.
+    """
 
     amplitude: float
+    amplitude_sigma: float
+    spread: float
     spacing_px: float
 
 
@@ -139,31 +147,67 @@ class LatticeTracker:
         return live
 
     def _learn(self, frames: Frames, most: int = 2 * EVERY_FRAME) -> LatticeModel:
-        inner: list[Floats] = []
-        every: list[Floats] = []
+        inner, top = Means(), Means()
         usable = 0
         for pixels in itertools.islice(frames(), most):
             mean = float(pixels.sum(dtype=np.float64)) / pixels.size
             if not mean > 0 or not np.isfinite(mean):
                 continue
             usable += 1
-            share, seen, _, _ = look(self._ring, pixels, PAD_PX, PAD_PX)
-            share = share / mean
-            if np.any(seen):
-                half = share > 0.5 * np.percentile(share[seen], 90)
-                every.append(share[half])
-                inner.append(share[ndimage.binary_erosion(half, iterations=2)])
-        found = np.concatenate(inner) if inner else np.zeros(0)
-        if len(found) == 0 and every:
-            top = np.concatenate(every)
-            found = top[top >= np.percentile(top, 75)]
-        if len(found) == 0:
+            sight = look(self._ring, pixels, PAD_PX, PAD_PX)
+            share = sight.strength / mean
+            if np.any(sight.seen):
+                half = share > 0.5 * np.percentile(share[sight.seen], 90)
+                noise = sight.noise / (2 * mean**2)
+                inner.add(share, noise, ndimage.binary_erosion(half, iterations=2))
+                top.add(share, noise, share >= np.percentile(share[half], 75))
+        found = inner if inner.any() else top
+        if not found.any():
             raise CannotTrack(
                 f"no lattice of {self._settings.number('spacing', OPTIONS) * 1e10:.2f} angstrom "
                 f"stands out in the {usable} frames that were looked at; check spacing and "
                 "pixel size"
             )
-        return LatticeModel(amplitude=float(np.median(found)), spacing_px=self._ring.spacing_px)
+        amplitude, sigma, spread = found.told(self._ring.overlap())
+        return LatticeModel(
+            amplitude=amplitude,
+            amplitude_sigma=sigma,
+            spread=spread,
+            spacing_px=self._ring.spacing_px,
+        )
+
+
+class Means:
+    """Means of what some windows tell, over frames."""
+
+    def __init__(self) -> None:
+        self._sum: Floats = np.zeros((1, 1))
+        self._noise: Floats = np.zeros((1, 1))
+        self._count: Floats = np.zeros((1, 1))
+
+    def add(self, values: Floats, variances: Floats, where: NDArray[np.bool_]) -> None:
+        """Add the windows of one frame that count, shape (rows, columns)."""
+        self._sum = self._sum + np.where(where, values, 0.0)
+        self._noise = self._noise + np.where(where, variances, 0.0)
+        self._count = self._count + where
+
+    def any(self) -> bool:
+        """Tell whether any window counted."""
+        return bool(self._count.any())
+
+    def told(self, overlap: Floats) -> tuple[float, float, float]:
+        """Return mean, its sigma, and by how much of itself the truth differs by window."""
+        where = self._count > 0
+        each = self._sum[where] / self._count[where]
+        mean, n = float(each.mean()), len(each)
+        # Windows that overlap tell the same: so many of them are as good as one.
+        alone = float(np.sum(ndimage.correlate(where * 1.0, overlap, mode="constant")[where]))
+        free = n**2 / alone - 1
+        # One window's worth is foreseen, for lattices that show hardly more.
+        squares = (float(np.var(each / mean)) * (free + 1) + SPREAD**2) / (free + 1)
+        noise = float(np.mean(self._noise[where] / self._count[where] ** 2)) / mean**2
+        squares = max(squares, noise)
+        return mean, mean * math.sqrt(squares / (free + 1)), math.sqrt(squares - noise)
 
 
 class LiveLattice:
@@ -172,10 +216,9 @@ class LiveLattice:
     def __init__(self, settings: SceneSettings, ring: Ring, model: LatticeModel) -> None:
         self._settings, self._ring, self._model = settings, ring, model
         try:
-            self._estimator = DriftEstimator(settings.shape, reference_frames=LONG_REFERENCE)
+            self._finder = PlaceFinder(settings.shape, ring.spacing_px, PAD_PX, LONG_REFERENCE)
         except ValueError as error:
             raise CannotTrack(str(error)) from error
-        self._at = 0, 0
         self._overlap = ring.overlap()
 
     def track(self, frames: Frames) -> Track:
@@ -187,125 +230,122 @@ class LiveLattice:
         """Look for the lattice in a frame.
 
         A frame that cannot be registered is looked at all the same, where the one before
-        was: what is seen does not hang on it.
+        was, and its sigma holds what may have come into the field.
 
         Parameters
         ----------
         pixels
             Counts or grey levels, shape (height, width).
         """
-        shift = self._estimator.update(pixels)
-        if not shift.valid and why_unusable(pixels):
-            return LatticeReading(shift=shift, reason=shift.reason)
-        if shift.valid:
-            self._at = -round(shift.dy_px), -round(shift.dx_px)
-        down, right = (min(max(v, -PAD_PX), PAD_PX) for v in self._at)
+        if reason := why_unusable(pixels):
+            return LatticeReading(shift=no_shift(reason), reason=reason)
+        place = self._finder.update(pixels)
+        down, right = (min(max(round(v), -PAD_PX), PAD_PX) for v in (place.y_px, place.x_px))
         y0, x0 = PAD_PX + down, PAD_PX + right
         height, width = self._settings.shape
         part = pixels[: y0 + height - 2 * PAD_PX, : x0 + width - 2 * PAD_PX]
-        strength, _, noise, peaks = look(self._ring, part, y0, x0)
+        sight = look(self._ring, part, y0, x0)
         full = self._model.amplitude * float(pixels.sum(dtype=np.float64)) / pixels.size
-        share = strength / full
-        low, high = SOFT
-        # Of the windows at the edge alone: the others are sure.
-        edge = (share > low) & (share < high)
-        each = edge * np.sqrt(noise / 2) / full / (high - low)
-        variance = float(np.sum(each * ndimage.correlate(each, self._overlap, mode="constant")))
-        cell, window2 = float(STRIDE_PX**2), float(self._ring.window_px**2)
-        turns = turning(share > 0.5)
-        length_px = np.count_nonzero(edge) * cell / (EDGE_DEPTH * self._ring.window_px)
-        pieces = length_px / (CORNER_RATIO * self._ring.window_px)
-        unseen = EDGE_PX * length_px / math.sqrt(max(pieces, 1.0))
-        islands = ndimage.label(share > 0.5)[1] + ndimage.label(share <= 0.5)[1]
-        lost = LOST_SIGMA_RATIO * window2 * math.sqrt(islands)
-        area = cell * float(np.clip((share - low) / (high - low), 0.0, 1.0).sum())
+        share = sight.strength / full
+        side = self._ring.window_px
+        scatter = 0.5 * sight.noise / full**2
+        area = area_of(share, scatter, alike(sight, ALIKE / side), side)
+        off_x, off_y = place.x_px - right, place.y_px - down
+        gained_x, gained_y = area.gained_px
+        variances = (
+            self._counted(part, sight, area.slope_px, full),
+            self._uneven(area, share),
+            (float(np.sum(area.slope_px * share)) * self._relative_sigma()) ** 2,
+            area.shape_sigma_px**2,
+            (gained_x * place.sigma_x_px) ** 2 + (gained_y * place.sigma_y_px) ** 2,
+        )
         reading = LatticeReading(
-            shift=shift,
-            area_px=max(area + LOST_RATIO * window2 * turns, 0.0),
-            area_sigma_px=math.sqrt(cell**2 * max(variance, 0.0) + unseen**2 + lost**2),
+            shift=place.shift,
+            area_px=max(area.area_px + off_x * gained_x + off_y * gained_y, 0.0),
+            area_sigma_px=math.sqrt(sum(variances)),
             field_px=(share.shape[0] * STRIDE_PX, share.shape[1] * STRIDE_PX),
         )
-        inner = np.isfinite(peaks[..., 0]) & (share > INNER)
-        return (
-            self._measured(reading, inner, share, noise / full**2, peaks)
-            if inner.any()
-            else reading
-        )
+        return self._measured(reading, part, sight, share)
+
+    def _relative_sigma(self) -> float:
+        return self._model.amplitude_sigma / self._model.amplitude
+
+    def _counted(
+        self, pixels: NDArray[np.generic], sight: Sight, slope_px: Floats, full: float
+    ) -> float:
+        """Return the variance of the area by counts."""
+        some = (slope_px != 0) & np.isfinite(sight.value)
+        value = sight.value[some]
+        # Near noise a root errs no more than what it is the root of.
+        size = np.maximum(sight.strength[some], 0.5 * np.abs(value))
+        pulls = np.zeros((len(value), 3), np.complex128)
+        pulls[:, 0] = slope_px[some] * np.conj(value) / size / full
+        return self._variance(pixels, sight, np.argwhere(some), sight.frequency[some], pulls)
+
+    def _uneven(self, area: Area, share: Floats) -> float:
+        """Return the variance of the area by what the amplitude differs from place to place."""
+        each = area.slope_px * self._model.spread * np.sqrt(np.clip(share, 0.0, 1.0))
+        return float(np.sum(each * ndimage.correlate(each, self._overlap, mode="constant")))
+
+    def _variance(
+        self,
+        pixels: NDArray[np.generic],
+        sight: Sight,
+        at: NDArray[np.intp],
+        frequency: Floats,
+        pulls: NDArray[np.complex128],
+    ) -> float:
+        shape = pixels.shape[0], pixels.shape[1]
+        pull = self._ring.pull(shape, sight.corner, at, frequency, pulls)
+        counts = np.maximum(np.asarray(pixels, dtype=np.float64), 0.0)
+        return sight.background * float(np.sum(counts * pull**2))
 
     def _measured(
         self,
         reading: LatticeReading,
-        inner: NDArray[np.bool_],
+        pixels: NDArray[np.generic],
+        sight: Sight,
         share: Floats,
-        noise: Floats,
-        peaks: Floats,
     ) -> LatticeReading:
         """Add spacing and direction, from the windows inside of the lattice."""
-        kx, ky = peaks[inner].T
+        inner = (sight.number >= 0) & (share > INNER)
+        if sight.peaks is None or not inner.any():
+            return reading
+        which, at = sight.number[inner], np.argwhere(inner)
+        found = sight.peaks.frequency[which]
         power = share[inner] ** 2
         weight = power / power.sum()
-        twice = complex(np.sum(weight * np.exp(2j * np.arctan2(ky, kx))))
-        angle = 0.5 * math.atan2(twice.imag, twice.real)
-        frequency = float(weight @ np.hypot(kx, ky))
-        each, direction = np.zeros(noise.shape), np.zeros(noise.shape)
-        direction[inner] = np.arctan2(ky, kx)
-        # What a window lacks is far from its middle, where it would tell most.
-        lever = np.clip(1 - LEVER * (1 - share[inner]), 0.5, 1.0)
-        each[inner] = weight * np.sqrt(self._ring.frequency_gain * noise[inner] / power) / lever
-        along, across = (
-            math.sqrt(max(self._ring.frequency_variance(each, turn), 0.0))
-            for turn in (direction, direction + math.pi / 2)
+        size = np.hypot(found[:, 0], found[:, 1])
+        angle = np.arctan2(found[:, 1], found[:, 0])
+        twice = complex(np.sum(weight * np.exp(2j * angle)))
+        mean = 0.5 * math.atan2(twice.imag, twice.real)
+        frequency = float(weight @ size)
+        along = np.stack([np.cos(angle), np.sin(angle)], axis=1) * weight[:, None]
+        turns = weight * np.cos(2 * (angle - mean)) / (abs(twice) * size)
+        across = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * turns[:, None]
+        sigma, turn_sigma = (
+            math.sqrt(self._variance(pixels, sight, at, found, sight.peaks.pulls(which, asked)))
+            for asked in (along, across)
         )
         return replace(
             reading,
             spacing_px=1 / frequency,
-            spacing_sigma_px=along / frequency**2,
-            orientation_rad=angle,
-            orientation_sigma_rad=across / frequency,
+            spacing_sigma_px=sigma / frequency**2,
+            orientation_rad=mean,
+            orientation_sigma_rad=turn_sigma,
         )
 
 
-def look(
-    ring: Ring, pixels: NDArray[np.generic], y0: int, x0: int
-) -> tuple[Floats, NDArray[np.bool_], Floats, Floats]:
-    """Look for a lattice in a frame.
+def alike(sight: Sight, within: float) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return whether a window and the next see the same crystal: to the right, and below."""
 
-    Returns
-    -------
-    strength
-        Root of the squared Fourier coefficient of each window less its noise, at the
-        frequency of the nearest window that shows a lattice; 0 far from all of them.
-    seen
-        Which windows show one by themselves.
-    noise
-        Mean squared coefficient of noise.
-    peaks
-        Frequency (kx, ky) in the windows that show one, NaN elsewhere.
-    """
-    windows = ring.look(pixels, y0, x0)
-    background = ring.background(windows)
-    noise, seen = windows.noise * background, windows.seen(background)
-    strength, peaks = np.zeros(seen.shape), np.full((*seen.shape, 2), math.nan)
-    reach = ring.window_px / STRIDE_PX
-    sure = (
-        seen & (windows.power > SURE * np.percentile(windows.power[seen], 90))
-        if seen.any()
-        else seen
-    )
-    # A window that shows a part of a lattice takes the frequency from one that is full of it:
-    # its own would be where noise adds most.
-    alone = seen & (ndimage.distance_transform_edt(~sure) > reach) if sure.any() else seen
-    sources = sure | alone
-    at, which = nearest(sources, reach)
-    if len(at):
-        found = ring.peaks(pixels, y0, x0, np.argwhere(sources), windows.best[sources])
-        peaks[sources] = found
-        values = ring.coefficients(pixels, y0, x0, at, found[which])
-        # At a peak that was fitted in a window, its noise counts twice: two unknowns more.
-        times = 1.0 + sources[at[:, 0], at[:, 1]]
-        own = np.abs(values) ** 2 - times * noise[at[:, 0], at[:, 1]]
-        strength[at[:, 0], at[:, 1]] = np.sqrt(np.maximum(own, 0.0))
-    return strength, seen, noise, peaks
+    def same(a: Floats, b: Floats) -> NDArray[np.bool_]:
+        # A wave and its mirror image are the same fringes.
+        either = [np.hypot(d[..., 0], d[..., 1]) for d in (a - b, a + b)]
+        return np.asarray(np.minimum(*either) < within)
+
+    k = sight.frequency
+    return same(k[:, 1:], k[:, :-1]), same(k[1:], k[:-1])
 
 
 def lattice_track(
