@@ -5,6 +5,7 @@ large it is, is measured in each frame alone.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -44,6 +45,8 @@ from correlate.two_classes import (
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
 LOST_FRAMES = 5
+CLEAR_SIGMAS = 5.0  # of noise, in half of the step between classes
+SETTLED_FRAMES = 8  # after which a mean of the last frames shows what has come until then
 SEEN_SIGNIFICANCE, NEW_SIGNIFICANCE = 4.0, 6.0  # of an end that is followed, and of another
 MISFIT_SIGMAS = 5.0
 JUMP_SIGMAS, JUMP_PX, BLURS = 8.0, 6.0, 3.0
@@ -93,6 +96,7 @@ class GrowthFollower:
     _region: Region = field(init=False)
     _contrasts: tuple[Contrast, Contrast] = field(init=False)
     _split: Split | None = field(default=None, init=False)
+    _untold: deque[tuple[int, Split]] = field(default_factory=deque, init=False)
     _around: Floats = field(init=False)
     _weak: float = field(default=0.0, init=False)
     _layer_px: float = field(default=0.0, init=False)
@@ -188,7 +192,8 @@ class GrowthFollower:
     def _remember(self, pixels: NDArray[np.generic], at: Placed, level: float) -> None:
         """Let a frame add to the mean of the last ones."""
         speed = max((abs(f.speed_px) for f in self.ends), default=0.0)
-        memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), MEMORY_FRAMES), 4 * MEMORY_FRAMES)
+        fewest = MEMORY_FRAMES if self._split is None else self._fewest_frames(level)
+        memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), fewest), 4 * MEMORY_FRAMES)
         blurred = any(f.blur_px > SHARP_PX for f in self.ends)
         if self._lost and not blurred:
             memory = FEW_FRAMES  # it may have gone on meanwhile
@@ -203,6 +208,21 @@ class GrowthFollower:
         part = self._recent[rows, columns]
         part *= 1 - share
         part += (share / level) * seen.astype(np.float64)
+
+    def _fewest_frames(self, level: float) -> float:
+        """Return how many frames tell both classes apart, in a mean with a decaying memory.
+
+        A mean of M such frames has the variance of one over ``2 M - 1``, and one that is smoothed
+        that of its pixels over ``4 pi`` times the square of the smoothing.
+        """
+        if self._split is None:
+            return MEMORY_FRAMES
+        strong, weak = self._split.levels
+        counts = level * float(np.median(self.gap.level[::8, ::8]))
+        noise = self._excess / counts / (4 * math.pi * SMOOTH_PX**2)
+        half = 0.5 * min(strong - weak, weak)
+        needed = 0.5 * (1 + CLEAR_SIGMAS**2 * noise / half**2)
+        return min(max(needed, FEW_FRAMES), MEMORY_FRAMES)
 
     def _renew(self) -> None:
         """Look for the object anew in the mean of the last frames."""
@@ -260,7 +280,9 @@ class GrowthFollower:
             return None
         found = two_levels(smooth, standing_out(excess, before))
         strong, weak = (contrast.value for contrast in self._contrasts)
-        return (strong, weak) if found is None and strong > weak > 0 else found
+        if strong > weak > 0:
+            return strong, weak
+        return found if found is not None or self._split is None else self._split.levels
 
     def _filled(self, excess: Floats, whole: Mask, weak: float, crop: Crop) -> Floats:
         """Return what stands out with the weaker class all around.
@@ -332,8 +354,10 @@ class GrowthFollower:
             levels=levels,
             soft_px=self._soft_px,
         )
+        while self._untold and self._frames - self._untold[0][0] >= SETTLED_FRAMES:
+            self._untold.popleft()[1].followed_by(self._split, self._contrasts)
         if before is not None:
-            before.followed_by(self._split, self._contrasts)
+            self._untold.append((self._frames, before))
             both = np.zeros((2, *self._object.shape), dtype=bool)
             both[0][crop], both[1][crop] = strong, whole & ~strong
             self._split.unseen_px = before.changed_px(*both)
