@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
+from correlate.end_in_layer import Layer
 from correlate.free_ends import Followed, looked_at_again, lowered, matched, on_their_shafts
 from correlate.gap import HALF, Gap, outline, standing_out
 from correlate.growth_reading import (
@@ -56,6 +57,7 @@ FEWEST_PX = 5.0  # on each side of an end that can be fitted
 # much, and of one that tells little.
 SHARP_PX, FOLLOW_SHARP, FOLLOW_BLURRED = 1.0, (0.8, 0.4), (0.4, 0.1)
 SEARCH_PX, FEW_FRAMES = 24.0, 4.0  # reach for an end that is not followed yet, and memory then
+FEWEST_FRAMES = 2.0
 CANDIDATES = 8  # ends that are fitted in each frame, the foremost ones
 MEMORY_FRAMES = 8.0
 START_SHARE = 1 / 3  # of the first frames, that are remembered to begin with
@@ -98,7 +100,7 @@ class GrowthFollower:
     _split: Split | None = field(default=None, init=False)
     _untold: deque[tuple[int, Split]] = field(default_factory=deque, init=False)
     _around: Floats = field(init=False)
-    _weak: float = field(default=0.0, init=False)
+    _layer: Layer | None = field(default=None, init=False)
     _layer_px: float = field(default=0.0, init=False)
     _cut: bool = field(default=False, init=False)
     _frames: int = field(default=0, init=False)
@@ -195,8 +197,8 @@ class GrowthFollower:
         fewest = MEMORY_FRAMES if self._split is None else self._fewest_frames(level)
         memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), fewest), 4 * MEMORY_FRAMES)
         blurred = any(f.blur_px > SHARP_PX for f in self.ends)
-        if self._lost and not blurred:
-            memory = FEW_FRAMES  # it may have gone on meanwhile
+        if self._lost and (not blurred or self._split is not None):
+            memory = FEW_FRAMES if self._split is None else fewest  # it may have gone on meanwhile
         share = 1 / min(self._frames + self.gap.frames * START_SHARE, memory)
         height, width = self._recent.shape
         rows = slice(max(-at.down, 0), min(height, pixels.shape[0] - at.down))
@@ -222,7 +224,7 @@ class GrowthFollower:
         noise = self._excess / counts / (4 * math.pi * SMOOTH_PX**2)
         half = 0.5 * min(strong - weak, weak)
         needed = 0.5 * (1 + CLEAR_SIGMAS**2 * noise / half**2)
-        return min(max(needed, FEW_FRAMES), MEMORY_FRAMES)
+        return min(max(needed, FEWEST_FRAMES), MEMORY_FRAMES)
 
     def _renew(self) -> None:
         """Look for the object anew in the mean of the last frames."""
@@ -239,7 +241,7 @@ class GrowthFollower:
         if levels is not None:
             mask = strong_part(smooth, whole, levels)
             self._layer_px = layer_px(whole, mask)
-            excess = self._filled(excess, whole, levels[1], crop)
+            excess = self._filled(excess, whole, levels, crop)
         if self._lost >= LOST_FRAMES:
             self.ends = []  # where they were thought to be is no hint any more
         sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
@@ -284,16 +286,20 @@ class GrowthFollower:
             return strong, weak
         return found if found is not None or self._split is None else self._split.levels
 
-    def _filled(self, excess: Floats, whole: Mask, weak: float, crop: Crop) -> Floats:
+    def _filled(
+        self, excess: Floats, whole: Mask, levels: tuple[float, float], crop: Crop
+    ) -> Floats:
         """Return what stands out with the weaker class all around.
 
         Over a level that is the same everywhere, the shape of the stronger one is that of
         something that stands alone.
         """
-        cover = softened(whole, self._soft_px)
+        cover, (strong, weak) = softened(whole, self._soft_px), levels
         self._around[:] = 0.0
         self._around[crop] = self.rises * weak * cover
-        self._weak = self.rises * weak
+        self._layer = Layer(
+            strong=self.rises * strong, weak=self.rises * weak, thick_px=self._layer_px
+        )
         return excess + weak * (1 - cover)
 
     def _set_region(
@@ -419,27 +425,20 @@ class GrowthFollower:
             )
         counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
         shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
-        if self._weak:
-            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
-            near = self._weak * wide.cover(s, t, expected + self._layer_px)
-            around = self._around[some.rows, some.columns]
-            shade *= 1 + np.where(np.abs(near) > np.abs(around), near, around)
-        fit = fit_end(
-            axis,
-            s,
-            t,
-            counts,
-            level * np.maximum(shade, 1e-6),
-            expected,
-            rises=self.rises,
-            reach_px=reach,
-        )
+        shade = level * np.maximum(shade, 1e-6)
+        start, near = expected, reach
+        if self._layer is not None:
+            before = self._around[some.rows, some.columns]
+            start = self._layer.likely_end(axis, s, t, counts, shade, before, expected, reach)
+            shade = shade * (1 + self._layer.around(axis, s, t, start, before))
+            near = JUMP_PX + BLURS * followed.blur_px
+        fit = fit_end(axis, s, t, counts, shade, start, rises=self.rises, reach_px=near)
         noise = self._excess * (1 + level / gap.frames)
         hidden = gap.unknown[some.rows, some.columns]
         by_texture = gap.by_texture(some.rows, some.columns, np.where(hidden, fit.weight, 0.0))
         own = math.sqrt(fit.sigma_px**2 * noise + by_texture)
         # Texture that is not known makes steps of its own.
-        unknown = gap.texture * float(shade.mean()) * level * float(hidden.mean())
+        unknown = gap.texture * float(shade.mean()) * float(hidden.mean())
         least = SEEN_SIGNIFICANCE if followed.seen else NEW_SIGNIFICANCE
         if fit.significance < least * math.sqrt(noise + unknown):
             return GrowthReading(shift=shift, reason=UNSEEN)
