@@ -163,7 +163,17 @@ class GrowthFollower:
             told = self._split.measure(pixels, at, beam, self._contrasts, sigmas, learns=learns)
         if told is not None:
             return told
-        return self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
+        found = self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
+        if found is None or self._split is None:
+            return found
+        # Two are seen whose contrasts are not known yet: it may all be of either one.
+        strong, weak = self._split.levels
+        spread = found.area_px * self.contrast.value * (1 / weak - 1 / strong) / math.sqrt(12)
+        return replace(
+            found,
+            sigma_px=math.hypot(found.sigma_px, spread),
+            shared_sigma_px=math.hypot(found.shared_sigma_px, spread),
+        )
 
     # --- where it is -----------------------------------------------------------------------
 

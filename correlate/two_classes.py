@@ -207,7 +207,9 @@ class Split:
             self._is_behind = (depth(~self.behind) < depth(~rest))[where]
         # An end that comes on leaves what is behind it where it is; what an end leaves is told
         # by the next look.
-        parts = zip((self.strong, weak & ~self.moving), (self.strong, weak), self.levels, strict=True)
+        parts = zip(
+            (self.strong, weak & ~self.moving), (self.strong, weak), self.levels, strict=True
+        )
         deep = [self._deep_of(stays, part, level) for stays, part, level in parts]
         background = region.background
         shape = background.gap.background.shape
