@@ -47,7 +47,7 @@ RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
 LOST_FRAMES = 5
 CLEAR_SIGMAS = 5.0  # of noise, in half of the step between classes
-SETTLED_FRAMES = 8  # after which a mean of the last frames shows what has come until then
+SETTLED_FRAMES = 4  # after which a mean of the last frames shows a part of what has come until then
 SEEN_SIGNIFICANCE, NEW_SIGNIFICANCE = 4.0, 6.0  # of an end that is followed, and of another
 MISFIT_SIGMAS = 5.0
 JUMP_SIGMAS, JUMP_PX, BLURS = 8.0, 6.0, 3.0
@@ -199,7 +199,10 @@ class GrowthFollower:
 
     def _is_due(self) -> bool:
         waited = self._frames - self._renewed
-        return waited >= RENEW_FRAMES or (self._travelled > RENEW_PX and waited >= 2)
+        # The sooner it is looked at again, the sooner both contrasts are known.
+        untold = self._split is not None and any(math.isnan(c.value) for c in self._contrasts)
+        longest = SETTLED_FRAMES if untold else RENEW_FRAMES
+        return waited >= longest or (self._travelled > RENEW_PX and waited >= 2)
 
     def _remember(self, pixels: NDArray[np.generic], at: Placed, level: float) -> None:
         """Let a frame add to the mean of the last ones."""
