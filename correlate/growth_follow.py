@@ -50,6 +50,7 @@ CLEAR_SIGMAS = 5.0  # of noise, in half of the step between classes
 SETTLED_FRAMES = 4  # after which a mean of the last frames shows a part of what has come until then
 SEEN_SIGNIFICANCE, NEW_SIGNIFICANCE = 4.0, 6.0  # of an end that is followed, and of another
 MISFIT_SIGMAS = 5.0
+AGREE_SIGMAS, AGREE_PX = 3.0, 1.5  # by which two ways to find an end may differ
 JUMP_SIGMAS, JUMP_PX, BLURS = 8.0, 6.0, 3.0
 REACH_PX = 24.0  # of the shaft behind its end, and of the background before it
 FEWEST_PX = 5.0  # on each side of an end that can be fitted
@@ -466,6 +467,10 @@ class GrowthFollower:
             return GrowthReading(shift=shift, reason=GOES_ON)
         if abs(fit.end_px - expected) > max(JUMP_SIGMAS * own, 1.2 * reach):
             return GrowthReading(shift=shift, reason=JUMPED)
+        if self._layer is not None and abs(start - fit.end_px) > max(AGREE_SIGMAS * own, AGREE_PX):
+            # With levels of its own the fit has found another edge than with those that are known.
+            followed.place_px = start
+            return GrowthReading(shift=shift, reason=ODD)
         if not followed.seen:
             followed.place_px, followed.seen = expected, True
             expected = fit.end_px
