@@ -408,7 +408,7 @@ class GrowthFollower:
             self._renewed = -RENEW_FRAMES  # look for it everywhere, now
         return reading
 
-    def _fit(  # noqa: PLR0911, PLR0912, PLR0915 - one answer for each way to miss it
+    def _fit(  # noqa: C901, PLR0911, PLR0915 - one answer for each way to miss it
         self,
         pixels: NDArray[np.generic],
         at: Placed,
