@@ -544,9 +544,7 @@ class DriftEstimator:
         return float(x[column]) * pitch_x, float(y[row]) * pitch_y, significance
 
 
-def _binned(
-    fy: NDArray[np.float64], fx: NDArray[np.float64], bin_px: int
-) -> NDArray[np.float64]:
+def _binned(fy: NDArray[np.float64], fx: NDArray[np.float64], bin_px: int) -> NDArray[np.float64]:
     """Return what is left of a wave's contrast in sums over squares."""
     return np.asarray(np.sinc(fy * bin_px) * np.sinc(fx * bin_px))
 

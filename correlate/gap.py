@@ -21,6 +21,7 @@ SIDE_SHARE = 0.45  # of the width, in which the edge of an electrode is looked f
 EDGE_REACH_PX = 8.0
 EDGE_STEP = 0.06  # least change of brightness at an electrode's edge, of the mean
 FIRST_WIDTH_PX = 2.0
+ODD_SIGMAS, FEWEST_BARE = 4.0, 4  # of a stretch's brightness beside an edge; stretches
 CLEAR_WIDTHS, CLEAR_PX = 2.0, 1.5  # of an edge, that its softness reaches
 LEAST_GAP_PX = 40
 BLOCK_PX = 8
@@ -121,6 +122,7 @@ def find_edge(mean: Floats, *, right: bool) -> Edge:
     near = np.abs(x - found.position_px) < 3 * EDGE_REACH_PX
     if near.sum() < 8:
         return Edge()
+    lines = lines[_bare(lines, near & ((x < found.position_px) == right))]
     fits = fit_edges(
         x[near],
         lines[:, near] * each,
@@ -144,6 +146,22 @@ def find_edge(mean: Floats, *, right: bool) -> Edge:
         sigma_px=float(at.std(ddof=1)) / math.sqrt(n) * math.sqrt((n - 1) / (n - 3)),
         width_px=float(np.median(width_px)),
     )
+
+
+def _bare(lines: Floats, beside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the stretches of an edge out of which nothing grows: the end of it draws a fit.
+
+    Parameters
+    ----------
+    lines
+        Of each stretch, shape (stretches, columns).
+    beside
+        Columns of the gap that are near the edge.
+    """
+    level = lines[:, beside].mean(axis=1)
+    middle, spread = robust_spread(level)
+    bare = np.abs(level - middle) <= ODD_SIGMAS * spread
+    return bare if bare.sum() >= FEWEST_BARE else np.ones(len(lines), dtype=bool)
 
 
 def columns_between(root: Edge, target: Edge, width: int) -> tuple[int, int]:

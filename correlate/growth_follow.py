@@ -5,6 +5,7 @@ large it is, is measured in each frame alone.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from scipy import ndimage
 
 from correlate.deposit import AreaReading, Background, Contrast, Crop, Placed, Region, placed
 from correlate.drift import Shift
+from correlate.end_in_layer import Layer
 from correlate.free_ends import Followed, looked_at_again, lowered, matched, on_their_shafts
 from correlate.gap import HALF, Gap, outline, standing_out
 from correlate.growth_reading import (
@@ -44,8 +46,11 @@ from correlate.two_classes import (
 RENEW_FRAMES = 8  # after which shape and region are looked for anew
 RENEW_PX = 3.0  # or when an end has come so far
 LOST_FRAMES = 5
+CLEAR_SIGMAS = 5.0  # of noise, in half of the step between classes
+SETTLED_FRAMES = 4  # after which a mean of the last frames shows a part of what has come until then
 SEEN_SIGNIFICANCE, NEW_SIGNIFICANCE = 4.0, 6.0  # of an end that is followed, and of another
 MISFIT_SIGMAS = 5.0
+AGREE_SIGMAS, AGREE_PX = 3.0, 1.5  # by which two ways to find an end may differ
 JUMP_SIGMAS, JUMP_PX, BLURS = 8.0, 6.0, 3.0
 REACH_PX = 24.0  # of the shaft behind its end, and of the background before it
 FEWEST_PX = 5.0  # on each side of an end that can be fitted
@@ -53,6 +58,7 @@ FEWEST_PX = 5.0  # on each side of an end that can be fitted
 # much, and of one that tells little.
 SHARP_PX, FOLLOW_SHARP, FOLLOW_BLURRED = 1.0, (0.8, 0.4), (0.4, 0.1)
 SEARCH_PX, FEW_FRAMES = 24.0, 4.0  # reach for an end that is not followed yet, and memory then
+FEWEST_FRAMES = 2.0
 CANDIDATES = 8  # ends that are fitted in each frame, the foremost ones
 MEMORY_FRAMES = 8.0
 START_SHARE = 1 / 3  # of the first frames, that are remembered to begin with
@@ -93,8 +99,9 @@ class GrowthFollower:
     _region: Region = field(init=False)
     _contrasts: tuple[Contrast, Contrast] = field(init=False)
     _split: Split | None = field(default=None, init=False)
+    _untold: deque[tuple[int, Split]] = field(default_factory=deque, init=False)
     _around: Floats = field(init=False)
-    _weak: float = field(default=0.0, init=False)
+    _layer: Layer | None = field(default=None, init=False)
     _layer_px: float = field(default=0.0, init=False)
     _cut: bool = field(default=False, init=False)
     _frames: int = field(default=0, init=False)
@@ -157,7 +164,17 @@ class GrowthFollower:
             told = self._split.measure(pixels, at, beam, self._contrasts, sigmas, learns=learns)
         if told is not None:
             return told
-        return self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
+        found = self._region.measure(pixels, at, beam, self.contrast, sigmas, learns=learns)
+        if found is None or self._split is None:
+            return found
+        # Two are seen whose contrasts are not known yet: it may all be of either one.
+        strong, weak = self._split.levels
+        spread = found.area_px * self.contrast.value * (1 / weak - 1 / strong) / math.sqrt(12)
+        return replace(
+            found,
+            sigma_px=math.hypot(found.sigma_px, spread),
+            shared_sigma_px=math.hypot(found.shared_sigma_px, spread),
+        )
 
     # --- where it is -----------------------------------------------------------------------
 
@@ -183,15 +200,19 @@ class GrowthFollower:
 
     def _is_due(self) -> bool:
         waited = self._frames - self._renewed
-        return waited >= RENEW_FRAMES or (self._travelled > RENEW_PX and waited >= 2)
+        # The sooner it is looked at again, the sooner both contrasts are known.
+        untold = self._split is not None and any(math.isnan(c.value) for c in self._contrasts)
+        longest = SETTLED_FRAMES if untold else RENEW_FRAMES
+        return waited >= longest or (self._travelled > RENEW_PX and waited >= 2)
 
     def _remember(self, pixels: NDArray[np.generic], at: Placed, level: float) -> None:
         """Let a frame add to the mean of the last ones."""
         speed = max((abs(f.speed_px) for f in self.ends), default=0.0)
-        memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), MEMORY_FRAMES), 4 * MEMORY_FRAMES)
+        fewest = MEMORY_FRAMES if self._split is None else self._fewest_frames(level)
+        memory = min(max(FASTEST_BLUR_PX / max(speed, 1e-3), fewest), 4 * MEMORY_FRAMES)
         blurred = any(f.blur_px > SHARP_PX for f in self.ends)
-        if self._lost and not blurred:
-            memory = FEW_FRAMES  # it may have gone on meanwhile
+        if self._lost and (not blurred or self._split is not None):
+            memory = FEW_FRAMES if self._split is None else fewest  # it may have gone on meanwhile
         share = 1 / min(self._frames + self.gap.frames * START_SHARE, memory)
         height, width = self._recent.shape
         rows = slice(max(-at.down, 0), min(height, pixels.shape[0] - at.down))
@@ -203,6 +224,21 @@ class GrowthFollower:
         part = self._recent[rows, columns]
         part *= 1 - share
         part += (share / level) * seen.astype(np.float64)
+
+    def _fewest_frames(self, level: float) -> float:
+        """Return how many frames tell both classes apart, in a mean with a decaying memory.
+
+        A mean of M such frames has the variance of one over ``2 M - 1``, and one that is smoothed
+        that of its pixels over ``4 pi`` times the square of the smoothing.
+        """
+        if self._split is None:
+            return MEMORY_FRAMES
+        strong, weak = self._split.levels
+        counts = level * float(np.median(self.gap.level[::8, ::8]))
+        noise = self._excess / counts / (4 * math.pi * SMOOTH_PX**2)
+        half = 0.5 * min(strong - weak, weak)
+        needed = 0.5 * (1 + CLEAR_SIGMAS**2 * noise / half**2)
+        return min(max(needed, FEWEST_FRAMES), MEMORY_FRAMES)
 
     def _renew(self) -> None:
         """Look for the object anew in the mean of the last frames."""
@@ -219,7 +255,7 @@ class GrowthFollower:
         if levels is not None:
             mask = strong_part(smooth, whole, levels)
             self._layer_px = layer_px(whole, mask)
-            excess = self._filled(excess, whole, levels[1], crop)
+            excess = self._filled(excess, whole, levels, crop)
         if self._lost >= LOST_FRAMES:
             self.ends = []  # where they were thought to be is no hint any more
         sure = [f.end.axis for f in self.ends if math.isfinite(f.end.axis.radius_sigma_px)]
@@ -260,18 +296,24 @@ class GrowthFollower:
             return None
         found = two_levels(smooth, standing_out(excess, before))
         strong, weak = (contrast.value for contrast in self._contrasts)
-        return (strong, weak) if found is None and strong > weak > 0 else found
+        if strong > weak > 0:
+            return strong, weak
+        return found if found is not None or self._split is None else self._split.levels
 
-    def _filled(self, excess: Floats, whole: Mask, weak: float, crop: Crop) -> Floats:
+    def _filled(
+        self, excess: Floats, whole: Mask, levels: tuple[float, float], crop: Crop
+    ) -> Floats:
         """Return what stands out with the weaker class all around.
 
         Over a level that is the same everywhere, the shape of the stronger one is that of
         something that stands alone.
         """
-        cover = softened(whole, self._soft_px)
+        cover, (strong, weak) = softened(whole, self._soft_px), levels
         self._around[:] = 0.0
         self._around[crop] = self.rises * weak * cover
-        self._weak = self.rises * weak
+        self._layer = Layer(
+            strong=self.rises * strong, weak=self.rises * weak, thick_px=self._layer_px
+        )
         return excess + weak * (1 - cover)
 
     def _set_region(
@@ -332,8 +374,10 @@ class GrowthFollower:
             levels=levels,
             soft_px=self._soft_px,
         )
+        while self._untold and self._frames - self._untold[0][0] >= SETTLED_FRAMES:
+            self._untold.popleft()[1].followed_by(self._split, self._contrasts)
         if before is not None:
-            before.followed_by(self._split, self._contrasts)
+            self._untold.append((self._frames, before))
             both = np.zeros((2, *self._object.shape), dtype=bool)
             both[0][crop], both[1][crop] = strong, whole & ~strong
             self._split.unseen_px = before.changed_px(*both)
@@ -364,7 +408,7 @@ class GrowthFollower:
             self._renewed = -RENEW_FRAMES  # look for it everywhere, now
         return reading
 
-    def _fit(  # noqa: PLR0911, PLR0915 - one answer for each way to miss it
+    def _fit(  # noqa: C901, PLR0911, PLR0915 - one answer for each way to miss it
         self,
         pixels: NDArray[np.generic],
         at: Placed,
@@ -395,27 +439,20 @@ class GrowthFollower:
             )
         counts = np.asarray(pixels[rows[inside], columns[inside]], dtype=np.float64)
         shade = some.background + at.rest_y_px * some.down + at.rest_x_px * some.right
-        if self._weak:
-            wide = replace(axis, radius_px=axis.radius_px + self._layer_px)
-            near = self._weak * wide.cover(s, t, expected + self._layer_px)
-            around = self._around[some.rows, some.columns]
-            shade *= 1 + np.where(np.abs(near) > np.abs(around), near, around)
-        fit = fit_end(
-            axis,
-            s,
-            t,
-            counts,
-            level * np.maximum(shade, 1e-6),
-            expected,
-            rises=self.rises,
-            reach_px=reach,
-        )
+        shade = level * np.maximum(shade, 1e-6)
+        start, near = expected, reach
+        if self._layer is not None:
+            before = self._around[some.rows, some.columns]
+            start = self._layer.likely_end(axis, s, t, counts, shade, before, expected, reach)
+            shade = shade * (1 + self._layer.around(axis, s, t, start, before))
+            near = JUMP_PX + BLURS * followed.blur_px
+        fit = fit_end(axis, s, t, counts, shade, start, rises=self.rises, reach_px=near)
         noise = self._excess * (1 + level / gap.frames)
         hidden = gap.unknown[some.rows, some.columns]
         by_texture = gap.by_texture(some.rows, some.columns, np.where(hidden, fit.weight, 0.0))
         own = math.sqrt(fit.sigma_px**2 * noise + by_texture)
         # Texture that is not known makes steps of its own.
-        unknown = gap.texture * float(shade.mean()) * level * float(hidden.mean())
+        unknown = gap.texture * float(shade.mean()) * float(hidden.mean())
         least = SEEN_SIGNIFICANCE if followed.seen else NEW_SIGNIFICANCE
         if fit.significance < least * math.sqrt(noise + unknown):
             return GrowthReading(shift=shift, reason=UNSEEN)
@@ -430,6 +467,10 @@ class GrowthFollower:
             return GrowthReading(shift=shift, reason=GOES_ON)
         if abs(fit.end_px - expected) > max(JUMP_SIGMAS * own, 1.2 * reach):
             return GrowthReading(shift=shift, reason=JUMPED)
+        if self._layer is not None and abs(start - fit.end_px) > max(AGREE_SIGMAS * own, AGREE_PX):
+            # With levels of its own the fit has found another edge than with those that are known.
+            followed.place_px = start
+            return GrowthReading(shift=shift, reason=ODD)
         if not followed.seen:
             followed.place_px, followed.seen = expected, True
             expected = fit.end_px

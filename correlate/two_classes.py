@@ -205,8 +205,12 @@ class Split:
         if np.any(self.behind):
             rest = self.strong & ~self.behind
             self._is_behind = (depth(~self.behind) < depth(~rest))[where]
-        parts = zip((self.strong, weak), self.levels, strict=True)
-        deep = [self._deep_of(part, level) for part, level in parts]
+        # An end that comes on leaves what is behind it where it is; what an end leaves is told
+        # by the next look.
+        parts = zip(
+            (self.strong, weak & ~self.moving), (self.strong, weak), self.levels, strict=True
+        )
+        deep = [self._deep_of(stays, part, level) for stays, part, level in parts]
         background = region.background
         shape = background.gap.background.shape
         self.deep_masks = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
@@ -245,7 +249,7 @@ class Split:
         beside[rows, columns] &= ~self.region.where
         return abs(float(came) - float(gone)), float(np.count_nonzero(beside))
 
-    def _deep_of(self, part: Mask, level: float) -> Mask:
+    def _deep_of(self, stays: Mask, part: Mask, level: float) -> Mask:
         """Return where a class is seen alone and stays meanwhile.
 
         What has come or gone within the mean of the last frames has another level there.
@@ -253,7 +257,7 @@ class Split:
         inside, soft = depth(part), self.soft_px
         limit = min(DEEP_WIDTHS * soft, 0.7 * float(np.max(inside, initial=0.0)))
         near = np.abs(self.smooth - level) < SETTLED_SHARE * (self.levels[0] - self.levels[1])
-        deep = (inside > max(limit, LEAST_DEEP_WIDTHS * soft)) & near & ~self.moving
+        deep = (inside > max(limit, LEAST_DEEP_WIDTHS * soft)) & near & stays
         deep[:, :2] = False
         return deep if deep.sum() >= FEWEST_DEEP else np.zeros_like(part)
 

@@ -54,6 +54,14 @@ def test_two_classes_are_told_in_most_frames(tracks):
             np.testing.assert_array_equal(np.isfinite(track.columns[name]), told)
 
 
+def test_before_two_classes_are_told_the_area_is_as_doubtful_as_that(tracks, films):
+    for track, seen in zip(tracks, films, strict=True):
+        untold = track.columns["classes"] == 1
+        error = (track.columns["area"] - seen.truth["area"])[untold]
+        assert np.any(untold)
+        assert rms(error / track.columns["area_sigma"][untold]) < 1
+
+
 @pytest.mark.parametrize("name", ["strong_area", "weak_area", "area", "length"])
 def test_errors_of_both_are_as_large_as_their_sigmas_say(tracks, films, name):
     pulls = []
@@ -170,7 +178,7 @@ def gap_of(frames):
     )
 
 
-def split_of(gap, strong, both, smooth):
+def split_of(gap, strong, both, smooth, moving=None):
     nothing = np.zeros(SHAPE, dtype=bool)
     region = Region(
         background=Background(gap),
@@ -185,7 +193,7 @@ def split_of(gap, strong, both, smooth):
         region=region,
         mask=both,
         strong=strong,
-        moving=nothing,
+        moving=nothing if moving is None else moving,
         behind=nothing,
         smooth=smooth,
         levels=(STRONG, WEAK),
@@ -223,6 +231,16 @@ def test_areas_err_by_their_sigmas_and_not_by_where_the_boundary_was_thought_to_
     for name, found in pulls.items():
         assert 0.75 < rms(found) < 1.25, name
         assert abs(np.mean(found)) < 0.5, name
+
+
+def test_a_contrast_is_told_behind_an_end_and_not_where_it_may_come():
+    strong, both = covers()
+    moving = np.ones(SHAPE, dtype=bool)
+    split = split_of(gap_of(24), strong > 0.5, both > 0.5, smoothed(image(strong, both)), moving)
+    inner, outer = split.deep_masks
+    assert np.any(inner)
+    assert np.all(strong[inner] > 0.99)
+    assert not np.any(outer)
 
 
 def test_parts_that_are_fainter_than_their_class_have_not_come_loose():
