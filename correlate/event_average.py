@@ -5,15 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
+from correlate.autoregression import fit_memory
 from correlate.enough import NotEnoughData
-from correlate.surrogate import Surrogate, surrogates
+from correlate.surrogate import BLOCK_VALUES, Surrogate, phase_randomised, surrogates
 
 Floats = NDArray[np.float64]
 _Average = Callable[[Floats], Floats]
 
 MIN_EVENTS = 3
 LEVEL = 0.95
+MIN_TRIED, MAX_TRIED = 50, 100  # series, by which is told what an average takes out of one
+LEAST_KEPT = 0.1  # of a variance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +114,9 @@ def event_average(
         return _mean(off, np.isfinite(off), axis=-2)
 
     mean = average(series)
-    rest = _rest(series, inside, sign, mean[before:]) * np.sqrt(len(inside) / (len(inside) - 1))
+    rest = _rest(series, inside, sign, mean[before:])
     spread, factor, _ = _band(rest, average, mean, rng, count, Surrogate.PHASE)
+    spread = spread / _kept(rest, inside, sign, average, before, rng)
     bands = [_band(series, average, mean, rng, count, kind) for kind in Surrogate]
     chance = np.max([s * f for s, f, _ in bands], axis=0)
     return EventAverage(
@@ -143,6 +148,33 @@ def _rest(series: Floats, events: NDArray[np.int_], signs: Floats, mean: Floats)
     return rest
 
 
+def _kept(
+    rest: Floats,
+    events: NDArray[np.int_],
+    signs: Floats,
+    average: _Average,
+    before: int,
+    rng: np.random.Generator,
+) -> float:
+    """Return what is left of an average's spread where averages were taken out of a series.
+
+    With the average goes its noise, and of events at even distances all that repeats with
+    them, which is what the average of other noise would hold. Tried with noise of the same
+    memory, whose spectrum has no such gaps.
+    """
+    n, rows = len(rest), int(np.clip(BLOCK_VALUES // len(rest), MIN_TRIED, MAX_TRIED))
+    response = np.abs(fft.rfft(np.concatenate([[1.0], -fit_memory(rest)]), n))
+    drawn = fft.irfft(fft.rfft(rng.standard_normal((rows, n))) / response, n)
+    drawn[:, ~np.isfinite(rest)] = np.nan
+    own = average(drawn)
+    again = [
+        average(phase_randomised(_rest(row, events, signs, mean[before:]), 1, rng))[0]
+        for row, mean in zip(drawn, own, strict=True)
+    ]
+    ratio = np.nanmean(np.square(again)[:, before:]) / np.nanmean(np.square(own)[:, before:])
+    return float(np.sqrt(np.clip(ratio, LEAST_KEPT, 1.0)))
+
+
 def _band(  # one private step of one function
     series: Floats,
     average: _Average,
@@ -158,4 +190,4 @@ def _band(  # one private step of one function
     largest = np.nanmax(np.abs(drawn) / unit, axis=1)
     far = float(np.nanmax(np.abs(mean) / unit))
     p = (1 + int((largest >= far).sum())) / (1 + count)
-    return spread, float(np.quantile(largest, LEVEL)), p
+    return spread, float(np.quantile(largest, LEVEL, method="higher")), p

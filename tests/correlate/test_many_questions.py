@@ -90,6 +90,18 @@ def test_an_average_over_events_has_a_band_that_holds_the_truth(switched):
     assert average(series, at).p > found.p  # rises and falls cancel
 
 
+def test_the_band_of_many_even_events_holds_what_their_average_took_out_of_the_noise():
+    at = np.linspace(20, 560, 12).astype(int)
+    errors, halves = [], []
+    for seed in range(40):
+        noise = ar1(np.random.default_rng([seed, 12]), 600, 0.9)
+        found = average(noise, at, after=30, count=99)
+        errors.append(found.mean[20:])
+        halves.append((found.high - found.low)[20:] / 2)
+    # A band of 30 offsets at once is some 2.8 sigma wide.
+    assert 2.4 < np.mean(halves) / np.sqrt(np.mean(np.square(errors))) < 3.4
+
+
 def test_gaps_in_events_are_left_out(switched):
     _, series, at, signs, _ = switched
     holed = series.copy()
