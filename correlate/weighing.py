@@ -131,16 +131,18 @@ class Weighing:
         plain = groups.information(smooth).sum(axis=0)
         scattered = groups.information(smooth, uneven).sum(axis=0)
         raw, scatter = self._raw(reference, weights, noise)
+        values = groups.total(raw)
         raw, scatter = self._raw(reference, weights, noise)
+        values = groups.total(raw)
         pattern = self.powers(self._shared, level, reference)
         return Weights(
             weight=weights,
-            expected=2 * sum(float(np.sum(part, dtype=np.float64)) for part in smooth),
+            expected=max(float(values.sum()), 0.0),
             pattern=times_powers(weights, pattern),
             bright=bright,
             information=groups.information(raw),
             scatter=groups.information(scatter, uneven),
-            values=groups.total(raw),
+            values=values,
             covariance_px2=_covariance(plain, scattered),
             level=level,
             count=reference.count,

@@ -152,7 +152,9 @@ class Weighed:
         )
 
     def mean_px(self, scores: Floats) -> Floats:
-        """Return the shift that all tell."""
+        """Return the shift that all tell; 0 where they tell nothing."""
+        if not np.all(np.isfinite(self.covariance_px2)):
+            return np.zeros(2)
         return np.asarray(self.covariance_px2 @ np.einsum("gij,gj->i", self.weight, scores))
 
 
@@ -350,7 +352,11 @@ def _alone(apart: Floats, noise: Floats, told: Floats, spread: Floats, doubt_px2
     weight = told.transpose(0, 2, 1) @ inverse(noise + doubt_px2[:, None, None] * spread)
     information, pull = weight @ told, weight @ apart[:, :, None]
     others = inverse(information.sum(axis=0) - information)
+    # One that is alone contradicts nobody.
+    alone = ~np.all(np.isfinite(others), axis=(1, 2))
+    others[alone] = 0.0
     away = apart - (told @ (others @ (pull.sum(axis=0) - pull)))[:, :, 0]
+    away[alone] = 0.0
     inverted = inverse(noise + told @ others @ told.transpose(0, 2, 1))
     distance = np.einsum("gi,gij,gj->g", away, inverted, away)
     each = np.einsum("gij,gji->g", inverted, spread)

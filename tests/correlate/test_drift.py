@@ -160,6 +160,17 @@ def test_a_scene_that_fades_tells_less_of_the_shift_and_the_sigma_knows():
     assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.25
 
 
+@pytest.mark.parametrize("grain_px", [2.0, 20.0])
+def test_quality_is_1_for_a_scene_that_has_only_drifted(grain_px):
+    # Of coarse grains all power is at the end of the modes.
+    rng = np.random.default_rng(3)
+    grains = ndimage.gaussian_filter(rng.standard_normal((256, 256)), grain_px, mode="wrap")
+    mean = 50 * (1 + 0.2 * grains / grains.std())
+    estimator = DriftEstimator((256, 256))
+    found = [estimator.update(rng.poisson(np.roll(mean, k, axis=1))) for k in range(4)]
+    assert all(0.85 < s.quality < 1.15 for s in found[1:])
+
+
 def test_a_moving_front_is_no_drift_once_its_band_is_left_out():
     scenario = load("lco_lipon_li", dose_rate_e_m2_s=3e20)
     scene = LayersScene(scenario, 3)

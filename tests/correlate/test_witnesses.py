@@ -165,6 +165,17 @@ def test_where_nothing_tells_the_covariance_is_not_finite():
     assert not np.all(np.isfinite(found.covariance_px2))
 
 
+def test_one_that_is_alone_contradicts_nobody():
+    rng = np.random.default_rng(12)
+    plain = witnesses(rng)
+    values = np.where(np.arange(COUNT) == 4, plain.values, 0.0)
+    known = Witnesses.of(plain.told, 0 * plain.told, plain.told, values, 0.0)
+    away = np.full((COUNT, 2), 3.0)
+    found = listen(known, rng, 20, away)[-1]
+    assert np.all(found.memory.doubt_px2 == 0)
+    assert found.step_px == pytest.approx(3.0, abs=5 * np.sqrt(np.max(found.covariance_px2)))
+
+
 def test_a_memory_goes_over_to_other_weights():
     rng = np.random.default_rng(9)
     known = witnesses(rng)
