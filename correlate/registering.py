@@ -22,6 +22,7 @@ from correlate.trackers.protocol import Frames
 # further from the frame before than this, or nowhere, it is followed from that frame:
 # fringes look alike a spacing apart, and plain layers stand out from no noise everywhere.
 CONTINUED_PX = 1.5
+SURE_SIGMAS = 3.0  # of a shift that asks for a window with more room
 ACQUAINTED_FRAMES = 8  # of a block, looked at beforehand: what moves in them was still before
 UINT32_MAX = 2**32 - 1
 Line = NDArray[np.uint32] | NDArray[np.float64]
@@ -84,7 +85,7 @@ def _go_on(
             after = estimator.frozen()
             after.go_on_from(last)
             seen = _one_block(frames, _Look(after, with_lines), len(found.shifts))
-        far = max((max(abs(s.dx_px), abs(s.dy_px)) for s in seen.shifts if s.valid), default=0.0)
+        far = max((_surely_moved_px(s) for s in seen.shifts if s.valid), default=0.0)
         if estimator.is_too_narrow_for(far):
             return far
         found.shifts.extend(seen.shifts)
@@ -128,6 +129,13 @@ def _line(sums: FrameSums) -> Line:
     if sums.rows.dtype.kind in "bu" and line.max() <= UINT32_MAX:
         return line.astype(np.uint32)
     return line
+
+
+def _surely_moved_px(shift: Shift) -> float:
+    """Return how far a frame stands at least: of many, one is further by noise alone."""
+    x = abs(shift.dx_px) - SURE_SIGMAS * shift.sigma_x_px
+    y = abs(shift.dy_px) - SURE_SIGMAS * shift.sigma_y_px
+    return max(x, y, 0.0)
 
 
 def _continues(shift: Shift, last: tuple[float, float]) -> bool:
