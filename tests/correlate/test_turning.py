@@ -38,7 +38,7 @@ def movie(seed, *, turn_rad, grows):
 @pytest.mark.no_cover  # the same lines many times over, which other tests cover
 def test_rotation_and_magnification_are_true():
     pulls = []
-    for seed in range(3):
+    for seed in range(9):
         frames, turn, grows = movie(seed, turn_rad=4e-3, grows=-2e-3)
         track = DriftTracker(SceneSettings(shape=(SIDE, SIDE))).track(lambda f=frames: f)
         found = track.columns
@@ -49,7 +49,7 @@ def test_rotation_and_magnification_are_true():
         for name, true in (("rotation", turn), ("magnification", grows)):
             pulls.append(((found[name] - true) / found[f"{name}_sigma"])[seen])
         assert track.attributes["last_rotation"] == found["rotation"][-1]
-    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.15
+    assert 0.88 < np.sqrt(np.mean(np.square(pulls))) < 1.15
 
 
 def test_small_frames_have_no_tiles():
