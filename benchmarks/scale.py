@@ -7,7 +7,8 @@ Stacks of 10 000, 30 000 and 100 000 frames of a film with a moving front on a d
 specimen, Poisson counts, stored as a session. 512 different noises are used in turn, each
 laid on the frame's own mean, so that making the stack takes less than tracking it. Every
 stack is tracked by this process alone; the longest also by one and by two workers of a Dask
-cluster on this computer, and by two processes. Memory is the largest sum of the resident
+cluster on this computer, which are started as `docs/large-stacks.md` says, and by two
+processes. Memory is the largest sum of the resident
 memory of this process and all its children, read twice a second; the stack is in none of it.
 Results must be the same to the last bit, or the benchmark ends with an error.
 """
@@ -38,6 +39,11 @@ from session.writer import SessionWriter
 PIXEL_M, RATE_HZ, NOISES, BLOCK_FRAMES = 1e-9, 400.0, 512, 256
 SERIES = (10_000, 30_000, 100_000)
 LIMIT_GIB, SPEED_UP = 2.0, 1.7
+WORKERS_KEEP = {
+    "MALLOC_TRIM_THRESHOLD_": "200000000",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 def frames(count: int, side: int) -> Iterator[NDArray[np.uint8]]:
@@ -147,9 +153,11 @@ def written(path: Path) -> bytes:
 @contextmanager
 def dask_team(workers: int) -> Iterator[Team]:
     """Start Dask workers on this computer."""
+    import dask  # noqa: PLC0415 - optional
     from distributed import LocalCluster  # noqa: PLC0415 - optional
 
     with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": WORKERS_KEEP}),
         LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster,
         open_team(cluster=cluster.scheduler_address) as team,
     ):

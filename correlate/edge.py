@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from correlate.edge_search import PIXEL_VARIANCE, search_steps
+
 fast_climb: Any
 try:
     from correlate.edge_fast import climb as fast_climb
@@ -25,7 +27,6 @@ CONVERGED_SIGMAS = 0.02  # a step this small changes nothing that could be seen
 SETTLED_SIGMAS = 0.1  # a last step beyond is none that settles
 BROAD = 0.5  # of the width: a sigma beyond is no longer that of a parabola
 MIN_WIDTH_PX = 0.2
-PIXEL_VARIANCE = 1 / 12  # of a pixel's own square
 FloatArray = NDArray[np.float64]
 
 
@@ -143,20 +144,24 @@ def fit_edges(
     reach_px
         With it, places up to this far from ``start_px`` are looked at.
     """
-    shade = np.ones(len(x)) if texture is None else texture
     searched = start_px is None or reach_px is not None
-    given = np.broadcast_to(float_array(np.nan if start_px is None else start_px), len(counts))
+    given = np.empty(len(counts))
+    given[:] = np.nan if start_px is None else start_px
+    # Of one layout: what is compiled is compiled once.
+    lines = (
+        np.ascontiguousarray(x, dtype=np.float64),
+        np.ascontiguousarray(counts, dtype=np.float64),
+        np.ones(len(x)) if texture is None else np.ascontiguousarray(texture, dtype=np.float64),
+    )
     within = (given, math.inf if reach_px is None or start_px is None else reach_px)
-    place, significance, spread = _search(x, counts, shade, width_px, sign, within)
-    start = place if searched else given
-    fits = _score(x, counts, shade, start, width_px, free_width, significance)
+    place, significance, mean, sigma = search_steps(*lines, width_px, sign, within)
+    fits = _score(*lines, place if searched else given, width_px, free_width, significance)
     # Where a line says so little that its likelihood is no parabola, the mean of the
     # likelihood errs less than its top, and its spread is the honest sigma.
     wide = BROAD * math.sqrt(width_px**2 + PIXEL_VARIANCE)
     broad = ~((fits.sigma_px < wide) & fits.converged)
     if not searched or not np.any(broad):
         return fits
-    mean, sigma = spread
     position, sigma_px = fits.position_px.copy(), fits.sigma_px.copy()
     position[broad], sigma_px[broad] = mean[broad], sigma[broad]
     return EdgeFits(
@@ -177,45 +182,8 @@ def float_array(value: float | FloatArray) -> FloatArray:
     return np.atleast_1d(np.asarray(value, dtype=np.float64))
 
 
-def _search(
-    x: NDArray[np.floating],
-    counts: FloatArray,
-    shade: FloatArray,
-    width_px: float,
-    sign: int,
-    within: tuple[FloatArray, float],
-) -> tuple[FloatArray, FloatArray, tuple[FloatArray, FloatArray]]:
-    """Return the most likely place of a step, its significance, and mean and spread.
-
-    For levels that are unknown and a line whose variance is that of its mean level, the
-    logarithm of the likelihood is ``z^2 / 2`` with z the significance of a step there.
-    """
-    width = math.sqrt(width_px**2 + PIXEL_VARIANCE)
-    pitch = min(width / 2, 1.0)
-    edge = min(2 * width, (x[-1] - x[0]) / 4)
-    grid = np.arange(x[0] + edge, x[-1] - edge + pitch, pitch)
-    if math.isfinite(within[1]):
-        nearest = np.min(np.abs(grid[None, :] - within[0][:, None]), axis=0)
-        grid = grid[nearest <= max(within[1] + pitch / 2, float(nearest.min()))]
-    shape = 0.5 * (1 + special.erf((x[None, :] - grid[:, None]) / (math.sqrt(2) * width)))
-    shape -= (shape @ shade / shade.sum())[:, None]
-    power = np.maximum(shape**2 @ shade, 1e-300)
-    level = np.maximum(counts.sum(axis=1) / shade.sum(), 1e-12)
-    z = (counts @ shape.T) / np.sqrt(level[:, None] * power[None, :])
-    signed = np.abs(z) if sign == 0 else np.maximum(sign * z, 0.0)
-    if math.isfinite(within[1]):
-        signed[np.abs(grid[None, :] - within[0][:, None]) > within[1] + pitch / 2] = 0.0
-    best = np.argmax(signed, axis=1)
-    top = signed[np.arange(len(counts)), best]
-    likelihood = np.exp(0.5 * (signed**2 - top[:, None] ** 2))
-    likelihood /= likelihood.sum(axis=1, keepdims=True)
-    mean = likelihood @ grid
-    spread = np.sqrt(np.maximum(likelihood @ grid**2 - mean**2, 0.0) + pitch**2 / 12)
-    return grid[best], top, (mean, spread)
-
-
 def _score(
-    x: NDArray[np.floating],
+    x: FloatArray,
     counts: FloatArray,
     shade: FloatArray,
     start: FloatArray,
@@ -224,15 +192,12 @@ def _score(
     significance: FloatArray,
 ) -> EdgeFits:
     """Climb to the top of the likelihood of each line, compiled where that is there."""
-    low, high = _levels(x, counts / shade, start)
     steps = WIDTH_STEPS if free_width else STEPS
     limits = np.array(
         [free_width, steps, PIXEL_VARIANCE, SETTLED_SIGMAS, CONVERGED_SIGMAS, MIN_WIDTH_PX], float
     )
-    # Of one layout: what is compiled is compiled once.
-    at, seen, grain = (np.ascontiguousarray(a, dtype=np.float64) for a in (x, counts, shade))
     chosen = climb if fast_climb is None else fast_climb
-    top = chosen(at, seen, grain, np.array(start), width_px, np.stack([low, high]), limits)
+    top = chosen(x, counts, shade, start, width_px, limits)
     position, width, low, high, sigma, width_sigma, chi2, settled = top
     inside = (position > x[0]) & (position < x[-1]) & np.isfinite(sigma) & (sigma > 0)
     return EdgeFits(
@@ -254,7 +219,6 @@ def climb(
     shade: FloatArray,
     start: FloatArray,
     width_px: float,
-    levels: FloatArray,
     limits: FloatArray,
 ) -> FloatArray:
     """Climb to the top of the likelihood of each line by Fisher scoring.
@@ -263,8 +227,8 @@ def climb(
     ----------
     x, counts, shade
         Positions, lines, and the specimen's brightness, as for `fit_edges`.
-    start, width_px, levels
-        Where to begin: places, width, and levels on both sides, shape (2, n_lines).
+    start, width_px
+        Where to begin: places, shape (n_lines,), and width.
     limits
         1 where the width is fitted, steps at most, variance of a pixel's square, shares of
         the sigma that are settled and converged, the least width.
@@ -278,7 +242,7 @@ def climb(
     free_width, steps, _, settled_at, converged_at, least_px = limits.tolist()
     n = 4 if free_width else 3
     top = np.zeros((8, len(counts)))
-    top[0], top[1], top[2:4], top[4] = start, width_px, levels, np.inf
+    top[0], top[1], top[2:4], top[4] = start, width_px, _levels(x, counts / shade, start), np.inf
     todo = np.arange(len(counts))  # the lines that have not converged
     for _ in range(int(steps)):
         position, width, low, high = top[:4, todo]
@@ -351,11 +315,9 @@ def _within(value: FloatArray, low: FloatArray | float, high: FloatArray | float
     return np.asarray(np.minimum(np.maximum(value, low), high))
 
 
-def _levels(
-    x: NDArray[np.floating], lines: FloatArray, position: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return the means on both sides of a place in each line."""
-    left = (x[None, :] < position[:, None]).astype(np.float64)
-    count = np.clip(left.sum(axis=1), 1, len(x) - 1)
+def _levels(x: FloatArray, lines: FloatArray, position: FloatArray) -> FloatArray:
+    """Return the means on both sides of a place in each line, shape (2, n_lines)."""
+    left = x[None, :] < position[:, None]
+    count = _within(left.sum(axis=1), 1, len(x) - 1)
     on_left = np.sum(left * lines, axis=1)
-    return on_left / count, (lines.sum(axis=1) - on_left) / (len(x) - count)
+    return np.stack([on_left / count, (lines.sum(axis=1) - on_left) / (len(x) - count)])

@@ -22,7 +22,6 @@ def climb(
     shade: Float,
     start: Float,
     width_px: float,
-    levels: Float,
     limits: Float,
 ) -> Float:
     """Climb to the top of the likelihood of each line; see `correlate.edge.climb`."""
@@ -30,7 +29,8 @@ def climb(
     top = np.zeros((8, len(counts)))
     fisher, inverse, score, change = np.empty((n, n)), np.empty((n, n)), np.empty(n), np.empty(n)
     for k in range(len(counts)):
-        at = np.array([start[k], width_px, levels[0, k], levels[1, k]])
+        low, high = _levels(x, counts[k], shade, start[k])
+        at = np.array([start[k], width_px, low, high])
         sigma, settled = np.inf, False
         for _ in range(int(limits[1])):
             _information(x, counts[k], shade, at, limits[2], fisher, score)
@@ -47,6 +47,20 @@ def climb(
         top[6, k] = _misfit(x, counts[k], shade, at, limits[2]) / max(len(x) - n, 1)
         top[7, k] = settled
     return top
+
+
+@njit(cache=True)
+def _levels(x: Float, line: Float, shade: Float, position: float) -> tuple[float, float]:
+    """Return the means on both sides of a place."""
+    count, left, right = 0, 0.0, 0.0
+    for i in range(len(x)):
+        if x[i] < position:
+            count += 1
+            left += line[i] / shade[i]
+        else:
+            right += line[i] / shade[i]
+    count = min(max(count, 1), len(x) - 1)
+    return left / count, right / (len(x) - count)
 
 
 @njit(cache=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, optimize, sparse, special
 from scipy.sparse import csgraph
 
-from correlate.edge import PIXEL_VARIANCE
+from correlate.edge_search import PIXEL_VARIANCE
 from correlate.kinematics import memory_factor
 from correlate.segmentation import EIGHT, Mask, robust_spread
 from correlate.shaft import Axis

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, special
 
-from correlate.edge import PIXEL_VARIANCE
 from correlate.edge_model import MIN_LEVEL, EdgeModel
+from correlate.edge_search import PIXEL_VARIANCE
 from correlate.inner_level import end_basis, level_basis, unevenness
 from correlate.outline import Outline
 from correlate.outline_pixels import grouped

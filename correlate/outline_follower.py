@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from correlate.edge import PIXEL_VARIANCE
+from correlate.edge_search import PIXEL_VARIANCE
 from correlate.first_outline import first_outline
 from correlate.object_shape import Shape, shape_of
 from correlate.outline_fit import Look, OutlineFit, fit_outline

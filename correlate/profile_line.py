@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from correlate.edge import PIXEL_VARIANCE, fit_edges
+from correlate.edge import fit_edges
+from correlate.edge_search import PIXEL_VARIANCE
 
 Floats = NDArray[np.float64]
 FEWEST_PX = 16  # of a line that a step with four unknowns can be fitted to

@@ -7,8 +7,9 @@ learned, a block of frames needs nothing of the others but where the last one st
 import copy
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,35 @@ class Registered:
 
     shifts: list[Shift] = field(default_factory=list)
     lines: list[Line] = field(default_factory=list)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Go to another process as few arrays: so many objects take long to send."""
+        numbers = [
+            (s.dx_px, s.dy_px, s.sigma_x_px, s.sigma_y_px, s.quality, s.valid) for s in self.shifts
+        ]
+        reasons = {k: s.reason for k, s in enumerate(self.shifts) if s.reason}
+        kinds = {(line.dtype, line.shape) for line in self.lines}
+        lines = np.array(self.lines) if len(kinds) == 1 else self.lines
+        return _unpacked, (np.array(numbers, np.float64), reasons, lines)
+
+
+def _unpacked(
+    numbers: NDArray[np.float64], reasons: Mapping[int, str], lines: Iterable[Line]
+) -> Registered:
+    """Return what was packed."""
+    shifts = [
+        Shift(
+            dx_px=dx,
+            dy_px=dy,
+            sigma_x_px=sigma_x,
+            sigma_y_px=sigma_y,
+            quality=quality,
+            valid=bool(valid),
+            reason=reasons.get(k, ""),
+        )
+        for k, (dx, dy, sigma_x, sigma_y, quality, valid) in enumerate(numbers.tolist())
+    ]
+    return Registered(shifts=shifts, lines=list(lines))
 
 
 def register(

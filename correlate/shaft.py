@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from correlate.edge import BROAD, PIXEL_VARIANCE, fit_edges
+from correlate.edge import BROAD, fit_edges
+from correlate.edge_search import PIXEL_VARIANCE
 
 STEPS, WHOLE_STEPS = 24, 8
 CONVERGED_SIGMAS = 0.02

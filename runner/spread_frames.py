@@ -19,7 +19,7 @@ from session.frames import FrameStack
 CHUNK_BYTES = 64 * 2**20  # of frames in memory at a time, in each process
 CHUNK_FRAMES = 32  # at most
 TASK_BYTES = 64 * 2**20  # of frames that a worker is asked to look at at once, where small
-TASKS_EACH = 4  # at least, so that no worker waits long for the others at the end
+TASKS_EACH = 2  # of what is left, so that no worker waits long for the others at the end
 
 
 class SessionFrames:
@@ -50,19 +50,25 @@ class SessionFrames:
                 yield look_of(first)(_read(self._stack, first, last))
             return
         blocks = list(islice(self._ranges(start), most))
-        each = self._blocks_in_task(len(blocks))
         tasks = (
             (self._source, part, [look_of(first) for first, _ in part])
-            for part in (blocks[k : k + each] for k in range(0, len(blocks), each))
+            for part in self._parts(blocks)
         )
         for found in self._team.in_order(look_at, tasks):
             yield from found
 
-    def _blocks_in_task(self, count: int) -> int:
-        """Return how many blocks a worker takes at once: opening the file takes time, too."""
+    def _parts(self, blocks: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+        """Yield the blocks that a worker takes at once.
+
+        Several, as opening the file takes time, too; ever fewer towards the end.
+        """
         block_bytes = BLOCK_FRAMES * self._stack.nbytes // max(len(self._stack), 1)
         enough = math.ceil(TASK_BYTES / max(block_bytes, 1))
-        return max(1, min(enough, count // (TASKS_EACH * self._team.size)))
+        start = 0
+        while rest := len(blocks) - start:
+            each = max(1, min(enough, rest // (TASKS_EACH * self._team.size)))
+            yield blocks[start : start + each]
+            start += each
 
     def some(self, numbers: Sequence[int]) -> Iterator[NDArray[np.generic]]:
         """Read frames of these numbers."""

@@ -97,11 +97,8 @@ class FrontTracker:
             readings.extend(reading for reading, _ in block)
             return _Shapes(learned.model, np.array([_told(*p) for p in block]))
 
-        shapes = (s for block in in_blocks(frames, shapes_of) for s in block)
-        readings = [
-            replace(r, shape=_shape(s)) for r, s in zip(readings, list(shapes), strict=True)
-        ]
-        return front_track(readings, learned.model, self._settings)
+        shapes = np.concatenate(list(in_blocks(frames, shapes_of)))
+        return front_track(readings, shapes, learned.model, self._settings)
 
     def begin(self, frames: Frames) -> "LiveFront":
         """Learn from first frames, and return what follows the front from there on.
@@ -184,13 +181,7 @@ class _Shapes:
             if math.isfinite(position):
                 follower = FrontFollower(self.model, place)
                 sums = frame_sums(pixels, SUMMED_ROWS_PX)
-                found = follower.shape(sums, (position, significance), dx)
-                shape[:] = (
-                    found.width_px,
-                    found.width_sigma_px,
-                    found.roughness_px,
-                    found.roughness_sigma_px,
-                )
+                shape[:] = _row(follower.shape(sums, (position, significance), dx))
         return shapes
 
 
@@ -230,7 +221,8 @@ class LiveFront:
         readings = [self.update(pixels) for pixels in frames()]
         if self._begun is None:
             self._begun = next((r for r in readings if r.fit is not None), None)
-        return front_track(readings, self._model, self._settings, begun=self._begun)
+        shapes = np.array([_row(r.shape) for r in readings]).reshape(-1, 4)
+        return front_track(readings, shapes, self._model, self._settings, begun=self._begun)
 
     def update(self, pixels: NDArray[np.generic], *, with_shape: bool = True) -> FrontReading:
         """Register a frame and fit the front in it.
@@ -259,6 +251,7 @@ class LiveFront:
 
 def front_track(
     readings: Sequence[FrontReading],
+    shapes: NDArray[np.float64],
     model: FrontModel,
     settings: SceneSettings,
     *,
@@ -268,6 +261,8 @@ def front_track(
 
     Parameters
     ----------
+    shapes
+        Width, its sigma, roughness and its sigma in each frame, in px; shape (n_frames, 4).
     begun
         From which the area is swept; by default the first in which the front was found.
     """
@@ -290,10 +285,10 @@ def front_track(
     metres = {
         "position": film.interface_px - x_px,
         "position_sigma": np.hypot(x_sigma_px, film.interface_sigma_px),
-        "width": np.array([r.shape.width_px for r in readings]),
-        "width_sigma": np.array([r.shape.width_sigma_px for r in readings]),
-        "roughness": np.array([r.shape.roughness_px for r in readings]),
-        "roughness_sigma": np.array([r.shape.roughness_sigma_px for r in readings]),
+        "width": shapes[:, 0],
+        "width_sigma": shapes[:, 1],
+        "roughness": shapes[:, 2],
+        "roughness_sigma": shapes[:, 3],
     }
     areas = {
         "area_swept": swept_px * size_m * height_m,
@@ -338,14 +333,8 @@ def _told(reading: FrontReading, place_px: float) -> tuple[float, float, float, 
     return place_px, dx_px, fit.position_px, fit.significance
 
 
-def _shape(row: NDArray[np.float64]) -> FrontShape:
-    width, width_sigma, roughness, roughness_sigma = row.tolist()
-    return FrontShape(
-        width_px=width,
-        width_sigma_px=width_sigma,
-        roughness_px=roughness,
-        roughness_sigma_px=roughness_sigma,
-    )
+def _row(shape: FrontShape) -> tuple[float, float, float, float]:
+    return shape.width_px, shape.width_sigma_px, shape.roughness_px, shape.roughness_sigma_px
 
 
 def _counts(line: Line) -> NDArray[np.float64]:
