@@ -1,8 +1,8 @@
 """Where the specimen stands in a frame that shows a lattice.
 
-Fringes repeat: half of them are as well registered one spacing further, and they vanish with
-the crystal. The field stays in its place by what else is seen; its fringes then only say how
-the frame lies within one spacing, as long as that agrees.
+Fringes repeat: half of them are as well registered one spacing further. They vanish with the
+crystal, and move where it is strained or grows. So the field stays in its place by what else
+is seen; its fringes are asked only where nothing else can be registered.
 """
 
 import math
@@ -15,9 +15,6 @@ from scipy import fft
 from correlate.drift import DriftEstimator, Shift
 
 WITHOUT_RATIO = 0.15  # of the spacing's frequency, to both sides, that is taken out
-# By which fringes are not believed: less may be what a specimen that changes does to either, and
-# frames told by one or the other in turn would scatter by it.
-ASTRAY_SIGMAS = 6.0
 CRAMPED_SIGMA_RATIO = 1 / math.sqrt(3)  # of what is evenly spread to both sides
 
 
@@ -80,25 +77,18 @@ class PlaceFinder:
         """
         image = np.asarray(pixels, dtype=np.float32)
         plain = np.where(self._kept, fft.rfft2(image), 0)
-        rough = self._without.update(fft.irfft2(plain, s=image.shape))
-        if rough.valid:
-            self._with.go_on_from((rough.dx_px, rough.dy_px))
-        fringed = self._with.update(pixels)
-        shift = fringed if not rough.valid or _agree(rough, fringed) else rough
-        told = rough if rough.valid else fringed
+        told = self._without.update(fft.irfft2(plain, s=image.shape))
+        if not (told.valid and self._with.has_learned):
+            self._with.go_on_from((-self._last[0], -self._last[1]))
+            fringed = self._with.update(pixels)
+            told = told if told.valid else fringed
         doubt = CRAMPED_SIGMA_RATIO * self._reach_px
         if told.valid:
             self._last = -told.dx_px, -told.dy_px
         return Place(
-            shift=shift,
+            shift=told,
             x_px=self._last[0],
             y_px=self._last[1],
             sigma_x_px=told.sigma_x_px if told.valid else doubt,
             sigma_y_px=told.sigma_y_px if told.valid else doubt,
         )
-
-
-def _agree(a: Shift, b: Shift) -> bool:
-    x = (a.dx_px - b.dx_px) / math.hypot(a.sigma_x_px, b.sigma_x_px)
-    y = (a.dy_px - b.dy_px) / math.hypot(a.sigma_y_px, b.sigma_y_px)
-    return math.hypot(x, y) < ASTRAY_SIGMAS  # not where one is not valid: NaN
