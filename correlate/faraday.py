@@ -1,5 +1,6 @@
 """Boundary motion and volume against ionic charge: Faraday balances."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,9 @@ class FaradayBalance:
         ``1 / (F * concentration step * area)`` from the cell's geometry; NaN if unknown.
     ratio, ratio_sigma
         Measured over expected.
+    ratio_sigma_images, ratio_sigma_charge, ratio_sigma_depth
+        What the sigma is made of: places of the front, the scale of the charge, and the depth
+        of the area along the beam; the last is NaN, and not counted, where it is unknown.
     n
         Rows used.
     """
@@ -29,6 +33,9 @@ class FaradayBalance:
     expected_m_C: float
     ratio: float
     ratio_sigma: float
+    ratio_sigma_images: float
+    ratio_sigma_charge: float
+    ratio_sigma_depth: float
     n: int
 
 
@@ -39,6 +46,7 @@ def faraday_balance(
     *,
     charge_scale_sigma: float,
     expected_m_C: float,
+    depth_scale_sigma: float = math.nan,
 ) -> FaradayBalance:
     """Regress a front's position on the ionic charge.
 
@@ -50,6 +58,8 @@ def faraday_balance(
         Relative standard uncertainty of the charge, common to all rows.
     expected_m_C
         From the geometry.
+    depth_scale_sigma
+        Relative standard uncertainty of the area's depth along the beam; NaN if unknown.
 
     Raises
     ------
@@ -60,13 +70,18 @@ def faraday_balance(
     if int(good.sum()) < 3:
         raise ValueError(f"{int(good.sum())} frames with charge and front are too few")
     line = weighted_line(charge_C[good], position_m[good], position_sigma_m[good])
-    sigma = float(np.hypot(line.slope_sigma, line.slope * charge_scale_sigma))
+    ratio = line.slope / expected_m_C
+    images = abs(line.slope_sigma / expected_m_C)
+    charge, depth = abs(ratio) * charge_scale_sigma, abs(ratio) * depth_scale_sigma
     return FaradayBalance(
         slope_m_C=line.slope,
-        slope_sigma_m_C=sigma,
+        slope_sigma_m_C=math.hypot(line.slope_sigma, line.slope * charge_scale_sigma),
         expected_m_C=expected_m_C,
-        ratio=line.slope / expected_m_C,
-        ratio_sigma=abs(sigma / expected_m_C),
+        ratio=ratio,
+        ratio_sigma=math.hypot(images, charge, 0.0 if math.isnan(depth) else depth),
+        ratio_sigma_images=images,
+        ratio_sigma_charge=charge,
+        ratio_sigma_depth=depth,
         n=int(good.sum()),
     )
 

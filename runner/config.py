@@ -56,6 +56,8 @@ class CellTable(Table):
         Of the area that the current crosses.
     depth
         Of that area, along the beam.
+    depth_sigma
+        Its standard uncertainty, which is that of the charge by which a front moves, too.
     working
         The electrode that is looked at.
     window
@@ -77,6 +79,7 @@ class CellTable(Table):
     stack: str
     width: Length
     depth: Length
+    depth_sigma: Length | None = None
     working: WorkingTable
     window: list[Voltage]
     mass: Mass | None = None

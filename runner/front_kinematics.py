@@ -102,6 +102,7 @@ def front_balance(
             sigma,
             charge_scale_sigma=float(scale),
             expected_m_C=1.0 / experiment.cell.charge_per_m_C,
+            depth_scale_sigma=experiment.cell.depth_sigma_m / experiment.cell.depth_m,
         )
     except ValueError:
         return None

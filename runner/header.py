@@ -75,6 +75,7 @@ def _sample(experiment: Experiment) -> dict[str, AttributeValue]:
     return {
         "width_m": cell.width_m,
         "depth_m": cell.depth_m,
+        "depth_sigma_m": cell.depth_sigma_m,
         "area_m2": cell.area_m2,
         "working_material": cell.working_material,
         "working_thickness_m": cell.working_thickness_m,

@@ -1,6 +1,7 @@
 """What goes with what, in a report: tests with their surrogates, and balances with the charge."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from runner.report_numbers import axis_unit, largest, number, numbers, value_text
 from runner.volumes import PREFIX as VOLUME_PREFIX
 from session.reader import Session
+from session.records import AttributeValue
 from session.tables import Table
 
 SWITCHING = "_switching"
@@ -104,7 +106,8 @@ def balances_content(session: Session) -> list[dict[str, Any]]:
             "name": name,
             "what": f"{track}: {'volume' if power == 3 else 'area' if power == 2 else 'position'}"
             " against ionic charge",
-            "ratio": value_text(float(str(known["ratio"])), float(str(known["ratio_sigma"])), "1"),
+            "ratio": value_text(float(str(known["ratio"])), float(str(known["ratio_sigma"])), "1")
+            + _not_counted(known),
             "slope": _per_nC(value, sigma, power),
             "expected": "" if expected is None else _per_nC(expected, math.nan, power),
             "n": number(known.get("n")),
@@ -112,6 +115,13 @@ def balances_content(session: Session) -> list[dict[str, Any]]:
         points = _points(session.table(f"correlation/{name}"), unit, value, expected)
         found.append(about | points)
     return found
+
+
+def _not_counted(known: Mapping[str, AttributeValue]) -> str:
+    """Say what the sigma of a ratio lacks; empty where nothing is."""
+    if math.isnan(float(str(known.get("ratio_sigma_depth", 0.0)))):
+        return "; the lamella's depth is not in that, as the experiment gives no depth_sigma"
+    return ""
 
 
 def _per_nC(value: float, sigma: float, power: int) -> str:  # noqa: N802 - a unit

@@ -29,6 +29,8 @@ class Cell:
         Of the working film: as given, or from its volume; NaN where neither is known.
     mass_kg
         Of the working material; NaN where it was not given.
+    depth_sigma_m
+        Standard uncertainty of the depth; NaN where it was not given.
     soc, x0
         State of charge and lithium content when the run begins; NaN where not given.
     comments
@@ -41,6 +43,7 @@ class Cell:
     working_material: str
     working_thickness_m: float
     window_V: tuple[float, float]
+    depth_sigma_m: float = math.nan
     mass_kg: float = math.nan
     given_capacity_C: float = math.nan
     given_charge_per_x_C: float = math.nan
@@ -97,6 +100,7 @@ def read_cell(tables: ExperimentTable) -> Cell:
         working_material=cell.working.material,
         working_thickness_m=cell.working.thickness,
         window_V=(window[0], window[1]),
+        depth_sigma_m=_or_nan(cell.depth_sigma),
         mass_kg=_or_nan(cell.mass),
         given_capacity_C=_or_nan(cell.capacity),
         given_charge_per_x_C=_or_nan(cell.charge_per_x),
@@ -120,6 +124,9 @@ def check_cell(tables: ExperimentTable, cell: Cell) -> _Found:
         value = getattr(tables.cell, name)
         if value is not None and value <= 0:
             found.append((("cell", name), f"must be more than nothing, such as {example}"))
+    sigma = tables.cell.depth_sigma
+    if sigma is not None and not 0 <= sigma < tables.cell.depth:
+        found.append((("cell", "depth_sigma"), "must be less than the depth, such as 10 nm"))
     for name in ("soc", "x0"):
         value = getattr(tables.cell, name)
         if value is not None and not 0 <= value <= 1:

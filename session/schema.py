@@ -481,7 +481,9 @@ GROUPS: tuple[Group, ...] = (
         " `surrogates_iaaft`; without enough data only `reason` and what would be `enough`."
         " `<track>_switching`: the rate around changes of the set-point, with bands;"
         " `<track>_steps`: where the rate's level steps; `faraday` and `volume_<track>`: what"
-        " moved against the ionic `charge`, its slope, and the `ratio` to what is expected",
+        " moved against the ionic `charge`, its slope, and the `ratio` to what is expected;"
+        " `ratio_sigma_images`, `_charge` and `_depth` are what the sigma of `faraday` is made"
+        " of, NaN where an experiment does not say how surely it knows the depth",
         results=True,
         free_columns=True,
         free_attributes=True,

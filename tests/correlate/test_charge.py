@@ -178,6 +178,31 @@ def test_faraday_balance_finds_the_slope_and_what_the_geometry_expects():
         )
 
 
+def test_the_depth_of_a_lamella_is_in_a_balance_where_it_is_known_how_surely():
+    charge = np.linspace(0, 3e-9, 400)
+    sigma = np.full(400, 0.8e-9)
+    without, known = (
+        faraday_balance(
+            charge,
+            60e-9 + 41.0 * charge,
+            sigma,
+            charge_scale_sigma=0.002,
+            expected_m_C=40.0,
+            depth_scale_sigma=depth,
+        )
+        for depth in (math.nan, 0.05)
+    )
+    assert known.ratio_sigma_depth == pytest.approx(0.05 * 41 / 40)
+    assert known.ratio_sigma == pytest.approx(
+        math.hypot(known.ratio_sigma_images, known.ratio_sigma_charge, known.ratio_sigma_depth)
+    )
+    assert math.isnan(without.ratio_sigma_depth)
+    assert without.ratio_sigma == pytest.approx(
+        math.hypot(known.ratio_sigma_images, known.ratio_sigma_charge)
+    )
+    assert without.slope_sigma_m_C == known.slope_sigma_m_C
+
+
 def test_velocity_in_a_window_and_over_a_step_have_honest_sigmas():
     pulls = []
     for seed in range(60):

@@ -86,6 +86,12 @@ def test_all_errors_are_told_together_in_the_order_of_their_lines():
         ('material = "LiCoO2"', 'material = "NMC"', "cell.working", "no layer"),
         ('thickness = "500 nm"', 'thickness = "0 nm"', "cell.working", "more than nothing"),
         ('depth = "2 um"', 'depth = "-2 um"', "cell.depth", "more than nothing"),
+        (
+            'depth = "2 um"',
+            'depth = "90 nm"\ndepth_sigma = "90 nm"',
+            "cell.depth_sigma",
+            "less than the depth",
+        ),
         ('current = "100 pA"', 'current = "10 pA"', "step[2].cp.current", "beyond"),
         ('current = "100 pA"', 'current = "0 pA"', "limits.current", "more than nothing"),
         ('cp = { current = "30 pA" }', 'cp = { current = "0 pA" }', "step[2].cp.current", "ocv"),
