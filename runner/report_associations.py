@@ -106,8 +106,8 @@ def balances_content(session: Session) -> list[dict[str, Any]]:
             "name": name,
             "what": f"{track}: {'volume' if power == 3 else 'area' if power == 2 else 'position'}"
             " against ionic charge",
-            "ratio": value_text(float(str(known["ratio"])), float(str(known["ratio_sigma"])), "1")
-            + _not_counted(known),
+            "ratio": value_text(float(str(known["ratio"])), float(str(known["ratio_sigma"])), "1"),
+            "lacks": _lacks(known),
             "slope": _per_nC(value, sigma, power),
             "expected": "" if expected is None else _per_nC(expected, math.nan, power),
             "n": number(known.get("n")),
@@ -117,10 +117,10 @@ def balances_content(session: Session) -> list[dict[str, Any]]:
     return found
 
 
-def _not_counted(known: Mapping[str, AttributeValue]) -> str:
+def _lacks(known: Mapping[str, AttributeValue]) -> str:
     """Say what the sigma of a ratio lacks; empty where nothing is."""
     if math.isnan(float(str(known.get("ratio_sigma_depth", 0.0)))):
-        return "; the lamella's depth is not in that, as the experiment gives no depth_sigma"
+        return "How surely the lamella's depth is known is not in that: depth_sigma of [cell]."
     return ""
 
 

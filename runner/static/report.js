@@ -127,7 +127,7 @@
     if (b.charge) chart(box, { title: b.what, file: file(b.name), x: b.charge, xLabel: `ionic charge (${b.charge_unit})`, yLabel: b.value_unit, height: 240,
       lines: [{ label: "each frame ± 1 sigma", values: b.value, low: b.low, high: b.high, colour: "front", points: "only" }, { label: "fit", values: b.fit, colour: "ink" },
         ...(b.faraday ? [{ label: "expected", values: b.faraday, colour: "cursor", dash: [6, 4] }] : [])] });
-    box.append(element("p", `${b.charge ? "" : `${b.what}: `}${b.slope} of ionic charge${b.expected ? `, ${b.expected} expected of geometry and material` : ""}: ${b.ratio} of it.`));
+    box.append(element("p", `${b.charge ? "" : `${b.what}: `}${b.slope} of ionic charge${b.expected ? `, ${b.expected} expected of geometry and material` : ""}: ${b.ratio} of it.${b.lacks ? ` ${b.lacks}` : ""}`));
   });
   if (!D.balances.length) absent($("balances"), "Needs a front or a volume that was tracked, a calibrated holder and a known material.");
 

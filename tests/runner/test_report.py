@@ -87,7 +87,7 @@ def test_a_finished_run_has_every_panel(finished, tmp_path):
     assert sum(surrogates["phase"]) == sum(surrogates["iaaft"]) == 499
     (balance,) = data["balances"]
     assert " ± " in balance["ratio"]
-    assert "no depth_sigma" in balance["ratio"]
+    assert "depth_sigma" in balance["lacks"]
     assert len(balance["charge"]) == len(balance["value"]) > 100
     assert {"voltage", "current"} < set(data["traces"])
     assert len(data["frames"]["t"]) == len(data["frames"]["offsets"]) - 1
