@@ -109,6 +109,7 @@ class GrowthFollower:
     _travelled: float = field(default=0.0, init=False)
     _lost: int = field(default=0, init=False)
     _count: int = field(default=0, init=False)
+    _found_before: int = field(default=0, init=False)  # the last number given before the last look
     _excess: float = field(default=1.0, init=False)
 
     def __post_init__(self) -> None:
@@ -148,7 +149,7 @@ class GrowthFollower:
         if area is not None and area.outgrown:
             self._travelled = math.inf
         reading = self._foremost(pixels, at, beam[0], shift)
-        return replace(reading, area=area, branches=len(self.ends), cut=self._cut)
+        return replace(reading, area=area, branches=self._branches, cut=self._cut)
 
     def _area(
         self,
@@ -197,6 +198,12 @@ class GrowthFollower:
             slice(max(int(rows[0]) - room, 0), min(int(rows[-1]) + room, height)),
             slice(0, min(int(columns[-1]) + room, width)),
         )
+
+    @property
+    def _branches(self) -> int:
+        """Return how many ends there are: one that noise makes is gone at the next look."""
+        again = sum(followed.number <= self._found_before for followed in self.ends)
+        return again or min(len(self.ends), 1)
 
     def _is_due(self) -> bool:
         waited = self._frames - self._renewed
@@ -269,7 +276,7 @@ class GrowthFollower:
             found = [looked_at_again(excess, one, one.place_px, top, gap.edge_px)]
         found = on_their_shafts(found, self.ends, excess, top, gap.edge_px)
         self.ends = matched(found, self.ends, self._count)
-        self._count += len(found)
+        self._found_before, self._count = self._count, self._count + len(found)
         labels, _ = ndimage.label(mask, EIGHT)
         rooted = np.isin(labels, np.unique(labels[:, :3]))
         behind = mask & ~rooted

@@ -257,6 +257,27 @@ def test_every_branch_of_a_dendrite_is_counted(dendrite):
     assert track.columns["branches"][78] == 3
 
 
+@pytest.mark.parametrize("seed", [1, 4, 7])
+def test_no_end_is_told_that_has_not_come_out(seed):
+    charge_C = np.linspace(0, 2.6e-10, 110)[:44]
+    told = {"root": "left", "classes": 2}
+    seen = film(
+        "li_dendrite_liquid",
+        seed,
+        charge_C,
+        options=told,
+        height=240.0,
+        width=400.0,
+        pixel_size_m=5e-9,
+    )
+    track = GrowthTracker(seen.settings).track(lambda: seen.frames)
+    length_px = seen.truth["length"] / 5e-9
+    sides = seen.scene.branches[1:]
+    out = 1 + sum(seen.scene._reach_px(side, length_px) > 0 for side in sides)
+    assert np.mean(track.valid) > 0.7
+    assert not np.any(track.columns["branches"][track.valid] > out[track.valid])
+
+
 def test_what_cannot_be_told_is_said(films):
     seen = films[0]
     with pytest.raises(CannotTrack, match="pixel size"):
