@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
-from correlate import edge
+from correlate import edge, edge_search
 from correlate.edge import step_shape
 from correlate.trackers.front import FrontTracker
 from correlate.trackers.protocol import SceneSettings
@@ -135,13 +135,14 @@ def main() -> None:
         pixel_size_m=PIXEL_M,
         film_thickness_m=(INTERFACE - COLLECTOR) * PIXEL_M,
     )
-    print("climb of the edges: " + ("compiled" if edge.fast_climb else "NumPy (no numba)"))
+    print("fit of the edges: " + ("compiled" if edge.fast_climb else "NumPy (no numba)"))
     ours = live_ms(movie, frames, settings)
-    compiled, edge.fast_climb = edge.fast_climb, None
-    if compiled is not None:
+    climb, look = edge.fast_climb, edge_search.fast_look
+    edge.fast_climb = edge_search.fast_look = None
+    if climb is not None:
         print("the same with NumPy alone:")
         live_ms(movie, frames, settings)
-    edge.fast_climb = compiled
+    edge.fast_climb, edge_search.fast_look = climb, look
     start = time.thread_time()
     track = FrontTracker(settings).track(lambda: frames)
     each_ms = 1e3 * (time.thread_time() - start) / len(frames)

@@ -177,11 +177,6 @@ def fit_edges(
     )
 
 
-def float_array(value: float | FloatArray) -> FloatArray:
-    """Return a number or an array as an array."""
-    return np.atleast_1d(np.asarray(value, dtype=np.float64))
-
-
 def _score(
     x: FloatArray,
     counts: FloatArray,

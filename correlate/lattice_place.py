@@ -78,7 +78,10 @@ class PlaceFinder:
         image = np.asarray(pixels, dtype=np.float32)
         plain = np.where(self._kept, fft.rfft2(image), 0)
         told = self._without.update(fft.irfft2(plain, s=image.shape))
+        if told.valid:
+            self._last = -told.dx_px, -told.dy_px
         if not (told.valid and self._with.has_learned):
+            # Half of the fringes are as well registered one spacing further.
             self._with.go_on_from((-self._last[0], -self._last[1]))
             fringed = self._with.update(pixels)
             told = told if told.valid else fringed
